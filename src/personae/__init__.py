@@ -1,0 +1,1 @@
+"""Teach a diffusion model one character and keep it the same everywhere."""

@@ -1,0 +1,183 @@
+"""The cast: names bound to trained characters, all on one loaded base at once.
+
+`{mira}` in a prompt is the character bound to the name mira. Members stack, each with a strength
+that may change over the sampling steps, so that one can fade into another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from personae.artifact import Artifact
+from personae.errors import UsageError
+from personae.families.base import Family
+from personae.registry import nearest
+from personae.techniques.base import Technique
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """A strength over the course of sampling.
+
+    Attributes:
+        keyframes: (progress in [0, 1], strength) in order; linear between, constant outside. Two
+            keyframes at the same progress make a jump.
+    """
+
+    keyframes: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+
+    @classmethod
+    def parse(cls, text: str | float) -> Self:
+        """Read "0.8" or "0:1, 0.5:1, 0.5:0".
+
+        Raises:
+            UsageError: the text is neither a number nor ordered progress:strength pairs.
+        """
+        try:
+            parts = [part.split(":") for part in str(text).split(",")]
+            frames = tuple(
+                (float(part[0]), float(part[1])) if len(part) == 2 else (0.0, float(part[0]))
+                for part in parts
+            )
+        except (ValueError, IndexError):
+            frames = ()
+        ordered = all(a[0] <= b[0] for a, b in zip(frames, frames[1:], strict=False))
+        if not frames or not ordered or not all(0 <= at <= 1 for at, _ in frames):
+            raise UsageError(
+                f"strength is '{text}'; expected a number such as 0.8, or progress:strength pairs "
+                "in order such as 0:1,0.5:0.2"
+            )
+        return cls(frames)
+
+    def at(self, progress: float) -> float:
+        """Return the strength at `progress` in [0, 1]."""
+        before = [frame for frame in self.keyframes if frame[0] <= progress]
+        after = [frame for frame in self.keyframes if frame[0] > progress]
+        if not before:
+            return after[0][1]
+        if not after:
+            return before[-1][1]
+        (start, low), (end, high) = before[-1], after[0]
+        return low + (high - low) * (progress - start) / (end - start)
+
+    def __str__(self) -> str:
+        if len(self.keyframes) == 1:
+            return f"{self.keyframes[0][1]:g}"
+        return ",".join(f"{at:g}:{value:g}" for at, value in self.keyframes)
+
+
+@dataclass(slots=True)
+class Member:
+    """One character of a cast.
+
+    Attributes:
+        artifact: what was learnt; `path` is where it was read from, if it was.
+        strength: over the course of sampling.
+        techniques: built for the base the cast is on; empty when it is on none.
+    """
+
+    artifact: Artifact
+    strength: Strength = Strength()
+    path: Path | None = None
+    techniques: list[Technique] = field(default_factory=list)
+
+    @property
+    def phrase(self) -> str:
+        """Return how prompts name this character."""
+        return self.artifact.card.character.phrase
+
+
+class Cast:
+    """Names bound to members."""
+
+    def __init__(self, members: Mapping[str, Member] | None = None) -> None:
+        self.members: dict[str, Member] = dict(members or {})
+        self._base: Family | None = None
+
+    @classmethod
+    def load(cls, files: Mapping[str, str | Path], strengths: Mapping[str, str] = {}) -> Self:
+        """Read artifacts: {"mira": "mira.lora.safetensors"}; strengths by the same names.
+
+        Raises:
+            ArtifactError: a file is missing or damaged.
+            UsageError: a strength names no member, or is malformed.
+        """
+        for name in strengths:
+            if name not in files:
+                raise UsageError(
+                    f"a strength is given for '{name}', who is not in the cast"
+                    f" ({', '.join(files)}).{nearest(name, files)}"
+                )
+        return cls(
+            {
+                name: Member(
+                    Artifact.load(path), Strength.parse(strengths.get(name, "1")), Path(path)
+                )
+                for name, path in files.items()
+            }
+        )
+
+    @contextmanager
+    def on(self, base: Family) -> Iterator[Self]:
+        """Put every member on `base` for the length of a `with` block."""
+        self._base = base
+        try:
+            for member in self.members.values():
+                self._enter(member)
+            yield self
+        finally:
+            for member in reversed(self.members.values()):
+                self._leave(member)
+            self._base = None
+
+    def add(self, name: str, artifact: Artifact, strength: str | float = 1.0) -> None:
+        """Bind `name` to `artifact`, in place of whoever had it; takes effect at once."""
+        self.remove(name)
+        self.members[name] = Member(artifact, Strength.parse(strength))
+        if self._base is not None:
+            self._enter(self.members[name])
+
+    def remove(self, name: str) -> None:
+        """Let `name` go, if it is there; takes effect at once."""
+        member = self.members.pop(name, None)
+        if member is not None:
+            self._leave(member)
+
+    def _enter(self, member: Member) -> None:
+        member.techniques = member.artifact.build(self._base)
+        for technique in member.techniques:
+            technique.strength = member.strength.at(0.0)
+            technique.inject()
+
+    @staticmethod
+    def _leave(member: Member) -> None:
+        for technique in reversed(member.techniques):
+            if technique.injected:
+                technique.eject()
+        member.techniques = []
+
+    def mentioned(self, prompt: str) -> list[str]:
+        """Return the members a prompt names in braces, or all of them if it names none.
+
+        Raises:
+            UsageError: a name in braces is not in the cast.
+        """
+        names = re.findall(r"\{([^{}]*)\}", prompt)
+        for name in names:
+            if name not in self.members:
+                cast = ", ".join(self.members) or "nobody"
+                raise UsageError(
+                    f"the prompt names {{{name}}}, who is not in the cast ({cast})."
+                    f"{nearest(name, self.members)} Bind the name with --cast {name}=FILE"
+                )
+        return list(dict.fromkeys(names)) or list(self.members)
+
+    def spell(self, prompt: str) -> str:
+        """Return the prompt with each {name} replaced by that character's phrase."""
+        self.mentioned(prompt)
+        return re.sub(r"\{([^{}]*)\}", lambda match: self.members[match[1]].phrase, prompt)

@@ -1,0 +1,118 @@
+"""Devices, number formats, seeds and memory: the only module that names a device.
+
+Everything else is handed a `torch.device` and a `torch.dtype`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from personae.errors import UsageError
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HOST = torch.device("cpu")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device called `name`; `auto` prefers CUDA, then MPS, then the CPU.
+
+    Raises:
+        UsageError: the name is unknown or the machine has no such device.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+        "meta": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind in DEVICES[1:] if present[kind]))
+    kind = name.split(":")[0]
+    if kind not in present:
+        raise UsageError(f"device is '{name}'; it must be one of {', '.join(DEVICES)}")
+    if not present[kind]:
+        raise UsageError(f"device is '{name}', but this machine has none; use --device auto")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the number format of frozen weights.
+
+    `auto` is bf16 where the device computes in it (fp16 on older CUDA cards and on MPS), else fp32.
+
+    Raises:
+        UsageError: the name is none of auto, fp32, bf16, fp16.
+    """
+    if name in PRECISIONS:
+        return PRECISIONS[name]
+    if name != "auto":
+        raise UsageError(f"precision is '{name}'; it must be auto, {', '.join(PRECISIONS)}")
+    match device.type:
+        case "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        case "mps":
+            return torch.float16
+        case "cpu" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+            return torch.bfloat16
+        case _:
+            return torch.float32
+
+
+def generator_for(seed: int, *stream: int | str) -> torch.Generator:
+    """Return a generator on the host that depends on `seed` and the named stream alone.
+
+    Deriving every draw from (seed, stream) instead of one running state makes a resumed run equal
+    to an uninterrupted one, and gives every technique the same noise.
+    """
+    digest = hashlib.sha256(repr((seed, *stream)).encode()).digest()
+    return torch.Generator(HOST).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory this process has held: CUDA's allocator, else resident pages."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def resident_bytes() -> int:
+    """Return the memory this process holds now, in bytes (0 where the system does not say)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the memory still free on `device` in bytes, or None where it cannot be known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = next((line for line in lines if line.startswith("MemAvailable")), None)
+    return int(available.split()[1]) * 1024 if available else None
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start counting the peak anew where the device can (CUDA)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was asked, so that clocks read true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,1 @@
+"""Kinds of base models; one file each, found by being here."""

@@ -1,0 +1,108 @@
+"""Where bases come from: folders, hub ids and single files; what they are, before loading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from personae.errors import BaseError
+
+
+def is_single_file(source: str | Path) -> bool:
+    """Say whether `source` is a checkpoint file rather than a folder or a hub id."""
+    return str(source).endswith((".safetensors", ".ckpt", ".pt", ".bin"))
+
+
+def checkpoint_keys(path: str | Path) -> list[str]:
+    """Return the tensor names of a safetensors checkpoint; only its header is read.
+
+    Raises:
+        BaseError: the file is missing, damaged, or a pickle.
+    """
+    if not Path(path).is_file():
+        raise BaseError(f"{path}: no such file; check the path")
+    if Path(path).suffix != ".safetensors":
+        raise BaseError(
+            f"{path}: is a pickle checkpoint, which can run code; get or convert it to .safetensors"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise BaseError(f"{path}: is damaged ({error}); fetch it again") from None
+
+
+def pipeline_class(source: str | Path) -> str | None:
+    """Return the pipeline class a folder or hub id declares, or None if it declares none.
+
+    Raises:
+        BaseError: `source` is neither a folder with model_index.json nor a reachable hub id.
+    """
+    index = Path(source) / "model_index.json"
+    if index.is_file():
+        return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    if Path(source).exists():
+        raise BaseError(f"{source}: has no model_index.json; expected a diffusers folder")
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise BaseError(
+            f"'{source}' is no folder, file or hub id (owner/name); `personae bases` lists the "
+            "embedded ones"
+        )
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.load_config(str(source)).get("_class_name")
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise BaseError(
+            f"hub base '{source}' could not be read ({reason}); check the name and the network, "
+            "or give a local folder"
+        ) from None
+
+
+def load_pipeline(
+    kind: type, source: str | Path, dtype: torch.dtype, **components: Any
+) -> Any:
+    """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
+
+    Raises:
+        BaseError: a file is missing or damaged.
+    """
+    load = kind.from_single_file if is_single_file(source) else kind.from_pretrained
+    local = {"local_files_only": True} if Path(source).exists() else {}
+    try:
+        return load(str(source), torch_dtype=dtype, **local, **components)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseError(f"base '{source}' could not be loaded: {reason}") from None
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Return 16 hex digits that identify the weights of `network`.
+
+    Covers every name and shape, and up to 64 values spread over each tensor, rounded to bf16, so
+    that the same base has one fingerprint in every precision and is read in milliseconds.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:
+            flat = tensor.detach().flatten()
+            some = flat[:: max(1, len(flat) // 64)].float().cpu().bfloat16()
+            digest.update(some.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def embedded_bases() -> dict[str, Path]:
+    """Return {name: folder} of the bases shipped inside the package."""
+    root = Path(os.fspath(Path(__file__).parent.parent))
+    return {
+        index.parent.name: index.parent for index in sorted(root.glob("*/model_index.json"))
+    }

@@ -1,0 +1,97 @@
+"""A tokenizer and its encoder, with room for words the vocabulary does not have.
+
+A placeholder (such as `<mira>`) stands for ids beyond the vocabulary. The tokenizer and the
+embedding table never change: ids are spliced in while tokenizing, and the vectors of a technique
+are looked up while embedding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Vectors = Callable[[], Tensor]
+
+
+class TextTower:
+    """One (tokenizer, encoder) pair of a base.
+
+    Attributes:
+        tokenizer: a transformers tokenizer with `bos`, `eos` and `pad` ids.
+        encoder: a transformers text encoder.
+        length: how many ids the encoder reads, begin and end included (77 for CLIP).
+    """
+
+    def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
+        self.tokenizer, self.encoder = tokenizer, encoder
+        self.length: int = tokenizer.model_max_length
+        self.embedding: nn.Embedding = encoder.get_input_embeddings()
+        self.vocabulary_size: int = self.embedding.num_embeddings
+        self._placeholders: dict[str, tuple[range, Vectors]] = {}
+        self._extra_ids: Tensor | None = None
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def words(self, text: str) -> list[int]:
+        """Return the vocabulary's ids of `text` without begin and end marks."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def add_placeholder(self, placeholder: str, count: int, vectors: Vectors) -> None:
+        """Let `placeholder` stand for `count` vectors, shape (count, d), looked up at each use."""
+        taken = [ids.stop for ids, _ in self._placeholders.values()]
+        start = max(taken, default=self.vocabulary_size)
+        if not self._placeholders:
+            self._handles = [
+                self.embedding.register_forward_pre_hook(self._hide_new_ids),
+                self.embedding.register_forward_hook(self._look_up_new_ids),
+            ]
+        self._placeholders[placeholder] = (range(start, start + count), vectors)
+
+    def remove_placeholder(self, placeholder: str) -> None:
+        """Forget `placeholder`; after the last one the encoder carries no hook of ours."""
+        del self._placeholders[placeholder]
+        if not self._placeholders:
+            for handle in self._handles:
+                handle.remove()
+            self._handles, self._extra_ids = [], None
+
+    def has_placeholder(self, placeholder: str) -> bool:
+        """Say whether `placeholder` is taken."""
+        return placeholder in self._placeholders
+
+    def ids(self, prompt: str) -> list[int]:
+        """Return the ids of a prompt with placeholders spliced in, without begin and end marks."""
+        if not self._placeholders:
+            return self.words(prompt)
+        longest_first = sorted(self._placeholders, key=len, reverse=True)
+        pattern = "(" + "|".join(map(re.escape, longest_first)) + ")"
+        found: list[int] = []
+        for part in re.split(pattern, prompt):
+            placeholder = self._placeholders.get(part)
+            found += self.words(part) if placeholder is None else placeholder[0]
+        return found
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Return ids (b, length): begin, the prompt cut to what fits, end, padding."""
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        pad = self.tokenizer.pad_token_id
+        rows = [[begin, *self.ids(prompt)[: self.length - 2], end] for prompt in prompts]
+        rows = [row + [pad] * (self.length - len(row)) for row in rows]
+        return torch.tensor(rows, device=self.embedding.weight.device)
+
+    def _hide_new_ids(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        ids = inputs[0]
+        self._extra_ids = ids
+        return (torch.where(ids < self.vocabulary_size, ids, 0),)
+
+    def _look_up_new_ids(self, _: nn.Module, __: Any, embeds: Tensor) -> Tensor:
+        ids, self._extra_ids = self._extra_ids, None
+        for new, vectors in self._placeholders.values():
+            mine = (ids >= new.start) & (ids < new.stop)
+            if mine.any():
+                embeds = embeds.clone()
+                embeds[mine] = vectors()[ids[mine] - new.start].to(embeds)
+        return embeds

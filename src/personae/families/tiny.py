@@ -1,0 +1,96 @@
+"""Toy-sized pipelines of the real diffusers classes, for tests and for trying things out.
+
+The weights are random; the shapes, names and code paths are those of the real bases.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+
+def tiny_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
+    """Return a byte-level CLIP tokenizer without merges except for one, 521 entries."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    symbols = list(bytes_to_unicode().values())
+    words = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
+    merges = [("a", "n"), ("c", "a"), ("an", "d</w>"), ("ca", "t</w>"), ("t", "h"), ("th", "e</w>")]
+    words += ["".join(pair) for pair in merges] + ["ro", "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={word: i for i, word in enumerate(words)},
+        merges=merges,
+        model_max_length=77,
+        pad_token=pad_token,
+    )
+
+
+def tiny_text_config(width: int, layers: int = 2) -> CLIPTextConfig:
+    """Return the settings of a CLIP text encoder of `width` that fits `tiny_tokenizer`."""
+    return CLIPTextConfig(
+        vocab_size=521,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        bos_token_id=519,
+        eos_token_id=520,
+        pad_token_id=520,
+    )
+
+
+def tiny_autoencoder() -> AutoencoderKL:
+    """Return an f8 autoencoder of four levels."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+    )
+
+
+def tiny_stable_diffusion(version: int, seed: int = 0) -> StableDiffusionPipeline:
+    """Return a pipeline of the shape of SD `version` (1: eps, conv projections; 2: v, linear).
+
+    Four levels exercise the block numbering; the text width differs from every U-Net width.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32, 32, 48),
+            layers_per_block=1,
+            cross_attention_dim=24,
+            attention_head_dim=2 if version == 1 else (2, 4, 4, 6),
+            norm_num_groups=8,
+            use_linear_projection=version == 2,
+        )
+        encoder = CLIPTextModel(tiny_text_config(24))
+        vae = tiny_autoencoder()
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon" if version == 1 else "v_prediction",
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tiny_tokenizer(),
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

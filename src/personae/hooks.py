@@ -1,0 +1,108 @@
+"""Where techniques touch a base: finding layers by name, and laying deltas over weights.
+
+Nothing here renames, wraps or replaces a module; whatever is attached can be detached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from personae.errors import UnsupportedError
+
+Delta = Callable[[str], Tensor | None]
+
+
+def layers_matching(root: nn.Module, pattern: str) -> dict[str, nn.Module]:
+    """Return {dotted name: module} of the Linear and Conv2d layers whose name matches `pattern`.
+
+    Raises:
+        UnsupportedError: attention projections were fused, so that hooks would be skipped.
+    """
+    if any(name.endswith(("to_qkv", "to_kv")) for name, _ in root.named_modules()):
+        raise UnsupportedError(
+            "the base has fused attention projections; call unfuse_qkv_projections() on it first"
+        )
+    return {
+        name: module
+        for name, module in root.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and re.search(pattern, name)
+    }
+
+
+class WeightOverlay:
+    """Lets a network compute with `weight + sum of deltas` while its weights stay untouched.
+
+    Before each forward pass the merged tensors stand in the place of the parameters; the
+    parameters themselves are kept, and return, as the very same objects, when the last delta
+    goes. With gradients on, the merge is part of the graph, so that deltas are trained in
+    float32 whatever the format of the weights (the float32 masters of Micikevicius et al. 2018,
+    arXiv:1710.03740, section 3.1). Without gradients the merged tensors are reused until a delta
+    says that it changed.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._deltas: dict[object, tuple[Delta, Callable[[], tuple[object, ...]]]] = {}
+        self._slots: dict[str, tuple[nn.Module, str, nn.Parameter]] = {}
+        self._merged_for: object = None
+        self._hook: torch.utils.hooks.RemovableHandle | None = None
+
+    def add(self, owner: object, delta: Delta, state: Callable[[], tuple[object, ...]]) -> None:
+        """Lay the deltas of `owner` over the weights.
+
+        Args:
+            owner: identifies the deltas for `remove`.
+            delta: parameter name -> float32 tensor of its shape, or None to leave it alone.
+            state: a value that changes whenever a delta does; an empty tuple means no effect.
+        """
+        if not self._slots:
+            self._slots = {
+                f"{prefix}.{name}".lstrip("."): (module, name, parameter)
+                for prefix, module in self.network.named_modules()
+                for name, parameter in module.named_parameters(recurse=False)
+            }
+            self._hook = self.network.register_forward_pre_hook(self._merge)
+        self._deltas[owner] = (delta, state)
+        self._merged_for = None
+
+    def remove(self, owner: object) -> None:
+        """Take the deltas of `owner` away; after the last one the base is what it was."""
+        del self._deltas[owner]
+        self._merged_for = None
+        if not self._deltas:
+            self.restore()
+            self._slots = {}
+            self._hook.remove()
+
+    def restore(self) -> None:
+        """Put the untouched parameters back until the next forward pass."""
+        for module, name, parameter in self._slots.values():
+            module._parameters[name] = parameter
+        self._merged_for = None
+
+    @torch.no_grad()
+    def original(self, name: str) -> Tensor:
+        """Return the untouched weight called `name`."""
+        return self._slots[name][2]
+
+    def _merge(self, *_: object) -> None:
+        active = [(delta, state()) for delta, state in self._deltas.values()]
+        active = [(delta, state) for delta, state in active if state]
+        key = (torch.is_grad_enabled(), tuple(state for _, state in active))
+        if self._merged_for == key and not torch.is_grad_enabled():
+            return
+        for full_name, (module, name, parameter) in self._slots.items():
+            parts = [part for delta, _ in active if (part := delta(full_name)) is not None]
+            module._parameters[name] = _sum(parameter, parts) if parts else parameter
+        self._merged_for = key
+
+
+def _sum(weight: Tensor, deltas: Iterable[Tensor]) -> Tensor:
+    total = weight.float()
+    for delta in deltas:
+        total = total + delta
+    return total.to(weight.dtype)

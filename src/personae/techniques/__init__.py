@@ -1,0 +1,1 @@
+"""Ways to teach a base one character; one file each, found by being here."""

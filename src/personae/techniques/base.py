@@ -1,0 +1,189 @@
+"""The contract every technique keeps, and nothing about any single one.
+
+A technique is a torch module that holds only what it learns. It is built from the shapes of a
+base, attaches itself with hooks (`inject`) and detaches without a trace (`eject`):
+
+- output is equal bit for bit before training, and again after `eject`;
+- strength 0 is the base, strength 1 is as trained;
+- saved and loaded, it draws the same;
+- any two stack; a pair that cannot work raises `UnsupportedError` in words.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from personae.config import Config
+from personae.errors import UsageError
+from personae.families.base import Family
+
+
+class Recommended(Config):
+    """How a technique is best trained; the schedule of a run starts from it."""
+
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(ge=0)
+    """Decoupled weight decay."""
+    steps_per_picture: float = Field(gt=0)
+    """Steps at batch size 1 for each training picture."""
+    min_steps: int = Field(gt=0)
+    """Fewest steps at batch size 1, whatever the number of pictures."""
+    max_steps: int = Field(gt=0)
+    """Most steps at batch size 1, whatever the number of pictures."""
+    prior: str = "none"
+    """Prior preservation it is best trained with: none, images or prediction."""
+
+
+class TechniqueConfig(Config):
+    """Base of a technique's own settings."""
+
+
+class Technique(nn.Module, ABC):
+    """What is learnt about a character, attached to a base.
+
+    Attributes:
+        config: its settings.
+        strength: 0 = the base, 1 = as trained; a tensor (b,) gives each row of a batch its own
+            where `per_row` is true.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    Config: ClassVar[type[TechniqueConfig]]
+    recommended: ClassVar[Recommended]
+    per_row: ClassVar[bool] = True
+    stored_dtype: ClassVar[torch.dtype] = torch.float16
+
+    def __init__(self, config: TechniqueConfig, base: Family, generator: torch.Generator) -> None:
+        """Allocate from the shapes of `base`, which is not touched.
+
+        Args:
+            config: an instance of the class's own `Config`.
+            base: gives shapes, layer names and vocabulary.
+            generator: draws the starting values.
+
+        Raises:
+            UnsupportedError: the technique cannot work on this base.
+        """
+        super().__init__()
+        self.config, self.base = config, _Reference(base)
+        self.strength: float | Tensor = 1.0
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    @property
+    def trains_text(self) -> bool:
+        """Say whether the text encoding depends on what is learnt, so that it cannot be cached."""
+        return False
+
+    @abstractmethod
+    def inject(self) -> Self:
+        """Attach to the base; before training its output stays equal bit for bit."""
+
+    def eject(self) -> None:
+        """Detach; the base is bit for bit what it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @classmethod
+    def settings_for(
+        cls, config: TechniqueConfig, name: str, class_noun: str
+    ) -> TechniqueConfig:
+        """Return the settings with what depends on the character filled in."""
+        return config
+
+    def phrase(self, name: str, class_noun: str) -> str:
+        """Return how a prompt names the character after training with this technique.
+
+        A plain rare word before the class noun, as in DreamBooth (arXiv:2208.12242, section 3.2).
+        """
+        return f"{name} {class_noun}".strip()
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the optimiser's groups: `params`, `lr`, `weight_decay`."""
+        trained = list(self.parameters())
+        return [{"params": trained, "lr": learning_rate, "weight_decay": weight_decay}]
+
+    def after_step(self) -> None:
+        """Put what was just updated back inside its bounds, if it has any."""
+
+    @torch.no_grad()
+    def round_as_stored(self) -> None:
+        """Round parameters to `stored_dtype`, so that memory equals the file to come."""
+        for parameter in self.parameters():
+            parameter.copy_(parameter.to(self.stored_dtype))
+
+    def attach(self, handle: torch.utils.hooks.RemovableHandle) -> None:
+        """Keep a hook's handle for `eject`."""
+        self._handles.append(handle)
+
+    @property
+    def injected(self) -> bool:
+        """Say whether it is attached now."""
+        return bool(self._handles)
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are learnt."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def add_scaled(self, output: Tensor, inputs: Tensor, change: nn.Module | Any) -> Tensor:
+        """Return `output + strength * change(inputs)`, row by row where strengths differ.
+
+        Args:
+            output: (b, ...) what the base computed.
+            inputs: (b, ...) what `change` reads.
+            change: maps inputs to the shape of output.
+        """
+        if not isinstance(self.strength, Tensor):
+            if self.strength == 0:
+                return output
+            change_now = change(inputs)
+            if self.strength != 1:
+                change_now = change_now * self.strength
+            return output + change_now.to(output.dtype)
+        if len(self.strength) != len(output):
+            raise UsageError(
+                f"{self.name} has strengths for {len(self.strength)} rows, but the batch has "
+                f"{len(output)}"
+            )
+        rows = self.strength.nonzero().flatten().to(output.device)
+        if len(rows) == 0:
+            return output
+        shape = (-1,) + (1,) * (output.dim() - 1)
+        scale = self.strength.to(output.device)[rows].reshape(shape)
+        changed = output[rows] + (change(inputs[rows]) * scale).to(output.dtype)
+        return output.index_copy(0, rows, changed)
+
+
+class _Reference:
+    """Holds the base without registering its networks as parts of the technique."""
+
+    def __init__(self, base: Family) -> None:
+        self.family = base
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.family, name)
+
+
+def key(layer: str) -> str:
+    """Return a layer name that torch accepts as a module key; `layer_of` undoes it."""
+    return layer.replace(".", "/")
+
+
+def layer_of(module_key: str) -> str:
+    """Return the layer name of a module key."""
+    return module_key.replace("/", ".")
+
+
+def total_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the Euclidean norm over all `tensors`, a scalar."""
+    return torch.stack([tensor.detach().float().square().sum() for tensor in tensors]).sum().sqrt()

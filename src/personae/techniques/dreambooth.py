@@ -1,0 +1,100 @@
+"""DreamBooth: every weight of the denoiser is fine-tuned, stored as a delta on the base.
+
+Source: Ruiz et al. 2022, arXiv:2208.12242. Its prior preservation (equation 2) is not here: it is
+rows of the batch, so that every technique can use it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from personae.errors import UnsupportedError
+from personae.families.base import Family
+from personae.techniques.base import Recommended, Technique, TechniqueConfig, key
+
+
+class DreamBoothConfig(TechniqueConfig):
+    """Settings of DreamBooth."""
+
+    text_encoder: bool = False
+    """Also fine-tune the text encoders."""
+
+
+class DreamBooth(Technique):
+    """A float32 delta on every weight.
+
+    The base's weights are never written: the network computes with `weight + delta`, so that
+    updates far below the resolution of bf16 still add up.
+    """
+
+    name = "dreambooth"
+    title = "DreamBooth"
+    source = "https://arxiv.org/abs/2208.12242"
+    Config = DreamBoothConfig
+    per_row = False
+    recommended = Recommended(
+        learning_rate=5e-5,
+        weight_decay=0.0,
+        steps_per_picture=300,
+        min_steps=1600,
+        max_steps=4000,
+        prior="prediction",
+    )
+
+    def __init__(
+        self, config: DreamBoothConfig, base: Family, generator: torch.Generator
+    ) -> None:
+        super().__init__(config, base, generator)
+        chosen = base.networks if config.text_encoder else {"denoiser": base.denoiser}
+        self.tuned = dict(chosen)
+        self.deltas = nn.ParameterDict(
+            {
+                key(f"{network}.{name}"): nn.Parameter(
+                    torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+                )
+                for network, module in chosen.items()
+                for name, weight in module.named_parameters()
+            }
+        )
+        self._injected = False
+
+    @property
+    def trains_text(self) -> bool:
+        """True when the text encoders are tuned too."""
+        return self.config.text_encoder
+
+    @property
+    def injected(self) -> bool:
+        """Say whether its deltas lie over the weights now."""
+        return self._injected
+
+    def inject(self) -> Self:
+        """Lay the deltas over the weights."""
+        for network, module in self.tuned.items():
+            self.base.overlay(module).add(self, partial(self._delta, network), self._state)
+        self._injected = True
+        return self
+
+    def eject(self) -> None:
+        """Take the deltas away."""
+        for module in self.tuned.values():
+            self.base.overlay(module).remove(self)
+        self._injected = False
+
+    def _delta(self, network: str, name: str) -> Tensor | None:
+        delta = self.deltas[key(f"{network}.{name}")]
+        return delta if self.strength == 1 else delta * self.strength
+
+    def _state(self) -> tuple[object, ...]:
+        if isinstance(self.strength, Tensor):
+            raise UnsupportedError(
+                "dreambooth changes the weights that all pictures of a batch share; draw its "
+                "pictures in a batch of their own"
+            )
+        if self.strength == 0:
+            return ()
+        return (id(self), self.strength, *(delta._version for delta in self.deltas.values()))

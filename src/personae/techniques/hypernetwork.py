@@ -1,0 +1,202 @@
+"""Hypernetworks of the A1111 / NovelAI kind: small networks before the keys and values.
+
+For each context width d there is one pair (H_k, H_v), shared by every attention layer that reads a
+context of that width: k = W_k (c + m H_k(c)), v = W_v (c + m H_v(c)), m = strength.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from personae.errors import UnsupportedError
+from personae.families.base import Family
+from personae.hooks import layers_matching
+from personae.techniques.base import Recommended, Technique, TechniqueConfig
+
+ACTIVATIONS: dict[str, type[nn.Module] | None] = {
+    "linear": None,
+    "relu": nn.ReLU,
+    "leakyrelu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "swish": nn.Hardswish,  # A1111's "swish" is Hardswish
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softsign": nn.Softsign,
+    "mish": nn.Mish,
+}
+
+
+class HypernetworkConfig(TechniqueConfig):
+    """Settings of hypernetworks."""
+
+    layer_structure: list[float] = [1, 2, 1]
+    """Widths of the layers relative to the context; first and last are 1. [1, 0.25, 1] is a
+    low-rank bottleneck, [1, 2, 1] is A1111's default."""
+    activation: Literal[
+        "linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "softsign", "mish"
+    ] = "swish"
+    """Between the layers; linear means none."""
+    activate_output: bool = False
+    """Also after the last layer."""
+    layer_norm: bool = False
+    """Layer norm after each layer."""
+    dropout_structure: list[float] | None = None
+    """Dropout after each layer, one number per entry of layer_structure; first and last are 0."""
+    initialisation: Literal[
+        "zero_last", "normal", "xavier_uniform", "xavier_normal", "kaiming_uniform",
+        "kaiming_normal",
+    ] = "zero_last"
+    """zero_last starts exactly at the base; the others are A1111's and do not."""
+    self_attention: bool = True
+    """Also read by the self-attention layers (their widths get networks of their own)."""
+    max_ratio: float = Field(1.0, gt=0)
+    """Bound of the mean size of H(c) relative to c; the last layer is scaled down to keep it."""
+
+    @field_validator("layer_structure")
+    @classmethod
+    def _ends_are_one(cls, value: list[float]) -> list[float]:
+        if len(value) < 2 or value[0] != 1 or value[-1] != 1 or min(value) <= 0:
+            raise ValueError("must start and end with 1 and hold positive numbers, as [1, 2, 1]")
+        return value
+
+    @field_validator("dropout_structure")
+    @classmethod
+    def _dropout_is_inner(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and (value[0] or value[-1] or not all(0 <= p < 1 for p in value)):
+            raise ValueError("must hold numbers in [0, 1) with 0 first and last")
+        return value
+
+
+def build_network(width: int, config: HypernetworkConfig) -> nn.Sequential:
+    """Return the layers for contexts of `width`, in A1111's order: Linear, activation, norm, dropout.
+
+    Raises:
+        UnsupportedError: dropout_structure has another length than layer_structure.
+    """
+    structure = config.layer_structure
+    dropout = config.dropout_structure or [0.0] * len(structure)
+    if len(dropout) != len(structure):
+        raise UnsupportedError(
+            f"hypernetwork.dropout_structure has {len(dropout)} numbers; layer_structure has "
+            f"{len(structure)}; give one for each"
+        )
+    layers: list[nn.Module] = []
+    for i in range(len(structure) - 1):
+        inputs, outputs = int(width * structure[i]), int(width * structure[i + 1])
+        layers.append(nn.Linear(inputs, outputs))
+        activation = ACTIVATIONS[config.activation]
+        if activation and (i < len(structure) - 2 or config.activate_output):
+            layers.append(activation())
+        if config.layer_norm:
+            layers.append(nn.LayerNorm(outputs))
+        if dropout[i + 1] > 0:
+            layers.append(nn.Dropout(dropout[i + 1]))
+    return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def initialise(network: nn.Sequential, how: str, generator: torch.Generator) -> None:
+    """Fill the weights; biases are zero.
+
+    "normal" is N(0, 0.01) on Linear and LayerNorm weights alike, as A1111 does. "zero_last" is
+    Kaiming-uniform, then a zero last layer, so that training starts exactly at the base.
+    """
+    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+    norms = [layer for layer in network if isinstance(layer, nn.LayerNorm)]
+    fill = {
+        "zero_last": nn.init.kaiming_uniform_,
+        "normal": partial(nn.init.normal_, std=0.01),
+        "xavier_uniform": nn.init.xavier_uniform_,
+        "xavier_normal": nn.init.xavier_normal_,
+        "kaiming_uniform": nn.init.kaiming_uniform_,
+        "kaiming_normal": nn.init.kaiming_normal_,
+    }[how]
+    for layer in linear:
+        fill(layer.weight, generator=generator)
+        layer.bias.zero_()
+    for layer in norms if how == "normal" else ():
+        nn.init.normal_(layer.weight, std=0.01, generator=generator)
+    if how == "zero_last":
+        linear[-1].weight.zero_()
+        if norms:  # a norm after the last layer would turn zeros into its own bias, which is 0
+            norms[-1].weight.fill_(1.0)
+
+
+class Hypernetwork(Technique):
+    """One pair of networks per context width."""
+
+    name = "hypernetwork"
+    title = "Hypernetwork"
+    source = "https://blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac"
+    Config = HypernetworkConfig
+    recommended = Recommended(
+        learning_rate=5e-4,
+        weight_decay=1e-2,
+        steps_per_picture=300,
+        min_steps=1600,
+        max_steps=4000,
+    )
+
+    def __init__(
+        self, config: HypernetworkConfig, base: Family, generator: torch.Generator
+    ) -> None:
+        super().__init__(config, base, generator)
+        self.layers = self._find_layers(base)
+        widths = sorted({layer.in_features for _, layer in self.layers})
+        self.networks = nn.ModuleDict()
+        for width in widths:
+            for part in ("k", "v"):
+                network = build_network(width, config)
+                initialise(network, config.initialisation, generator)
+                self.networks[f"{width}/{part}"] = network.to(base.device)
+        self._ratios: dict[str, Tensor] = {}
+
+    def _find_layers(self, base: Family) -> list[tuple[str, nn.Linear]]:
+        targets = base.targets
+        if targets.text_keys is None or targets.text_values is None:
+            raise UnsupportedError(
+                f"a hypernetwork needs layers that read the text alone, and {base.name} has none; "
+                "use lora, dreambooth or textual_inversion"
+            )
+        patterns = [("k", targets.text_keys), ("v", targets.text_values)]
+        if self.config.self_attention and targets.self_keys and targets.self_values:
+            patterns += [("k", targets.self_keys), ("v", targets.self_values)]
+        return [
+            (part, layer)
+            for part, pattern in patterns
+            for layer in layers_matching(base.denoiser, pattern).values()
+        ]
+
+    def inject(self) -> Self:
+        """Hook the inputs of each key and value layer."""
+        for part, layer in self.layers:
+            name = f"{layer.in_features}/{part}"
+            self.attach(layer.register_forward_pre_hook(partial(self._add, name)))
+        return self
+
+    def _add(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        context = inputs[0]
+        return (self.add_scaled(context, context, partial(self._change, name)), *inputs[1:])
+
+    def _change(self, name: str, context: Tensor) -> Tensor:
+        with torch.autocast(context.device.type, context.dtype, context.dtype != torch.float32):
+            change = self.networks[name](context)
+        if self.training:
+            ratio = (change.detach().float().norm() / context.detach().float().norm()).nan_to_num()
+            self._ratios[name] = torch.maximum(ratio, self._ratios.get(name, ratio))
+        return change
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Scale the last layer down where the change outgrew `max_ratio` times its context."""
+        for name, ratio in self._ratios.items():
+            if ratio > self.config.max_ratio:
+                last = [layer for layer in self.networks[name] if isinstance(layer, nn.Linear)][-1]
+                last.weight.mul_(self.config.max_ratio / ratio)
+                last.bias.mul_(self.config.max_ratio / ratio)
+        self._ratios.clear()

@@ -1,0 +1,155 @@
+"""Textual Inversion: a few new word vectors; the base and its vocabulary stay as they are.
+
+Source: Gal et al. 2022, arXiv:2208.01618, equation 2.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from personae.errors import UnsupportedError
+from personae.families.base import Family
+from personae.families.text import TextTower
+from personae.techniques.base import Recommended, Technique, TechniqueConfig
+
+FALLBACK_WORDS = "character"
+
+
+class TextualInversionConfig(TechniqueConfig):
+    """Settings of Textual Inversion."""
+
+    num_vectors: int = Field(8, ge=1, le=75)
+    """Vectors behind the placeholder. Typical: 1 to 16."""
+    initializer_words: str | None = None
+    """Words whose vectors are the start, repeated in turn when there are fewer than vectors.
+    Default: the character's class noun."""
+    placeholder: str | None = None
+    """The word that stands for the vectors in prompts. Default: <name of the character>."""
+    norm_pull: float = Field(0.05, ge=0, le=1)
+    """Share of the way each step pulls a vector's norm to the vocabulary's median; 0 = off."""
+
+
+class TextualInversion(Technique):
+    """Own float32 vectors, joined at look-up.
+
+    The module learns the difference from the starting vectors, so that strength 0 means the
+    starting words and the norm of what was learnt can be read off.
+    """
+
+    name = "textual_inversion"
+    title = "Textual Inversion"
+    source = "https://arxiv.org/abs/2208.01618"
+    Config = TextualInversionConfig
+    stored_dtype = torch.float32
+    recommended = Recommended(
+        learning_rate=5e-3,
+        weight_decay=0.0,
+        steps_per_picture=300,
+        min_steps=1600,
+        max_steps=4000,
+    )
+
+    def __init__(
+        self, config: TextualInversionConfig, base: Family, generator: torch.Generator
+    ) -> None:
+        config = self.settings_for(config, "character", FALLBACK_WORDS)
+        super().__init__(config, base, generator)
+        self.vectors = nn.ParameterList()
+        for i, tower in enumerate(base.towers):
+            start = starting_vectors(tower, config.initializer_words, config.num_vectors)
+            self.vectors.append(nn.Parameter(start.clone()))
+            self.register_buffer(f"start_{i}", start)
+            norms = tower.embedding.weight.detach().float().norm(dim=1)
+            self.register_buffer(f"norm_{i}", norms.median(), persistent=False)
+
+    @property
+    def trains_text(self) -> bool:
+        """Always: what is learnt is read by the text encoder."""
+        return True
+
+    @classmethod
+    def settings_for(
+        cls, config: TextualInversionConfig, name: str, class_noun: str
+    ) -> TextualInversionConfig:
+        """Fill in the placeholder `<name>` and the class noun as starting words."""
+        return config.model_copy(
+            update={
+                "placeholder": config.placeholder or f"<{name}>",
+                "initializer_words": config.initializer_words or class_noun or FALLBACK_WORDS,
+            }
+        )
+
+    def phrase(self, name: str, class_noun: str) -> str:
+        """Return the placeholder; the class noun is left out, since the vectors carry it."""
+        return self.config.placeholder
+
+    def inject(self) -> Self:
+        """Let every tower know the placeholder.
+
+        Raises:
+            UnsupportedError: the placeholder is taken by another textual inversion.
+        """
+        placeholder = self.config.placeholder
+        if any(tower.has_placeholder(placeholder) for tower in self.base.towers):
+            raise UnsupportedError(
+                f"the placeholder {placeholder} is taken; give one of the two another"
+            )
+        for i, tower in enumerate(self.base.towers):
+            tower.add_placeholder(placeholder, self.config.num_vectors, partial(self._current, i))
+        self._injected = True
+        return self
+
+    def eject(self) -> None:
+        """Let every tower forget the placeholder."""
+        for tower in self.base.towers:
+            tower.remove_placeholder(self.config.placeholder)
+        self._injected = False
+
+    @property
+    def injected(self) -> bool:
+        """Say whether the towers know the placeholder now."""
+        return getattr(self, "_injected", False)
+
+    def _current(self, tower: int) -> Tensor:
+        learnt = self.vectors[tower]
+        if isinstance(self.strength, Tensor):
+            raise UnsupportedError(
+                "textual_inversion acts on the text; encode prompts of unlike strength one by one"
+            )
+        if self.strength == 1:
+            return learnt
+        start = getattr(self, f"start_{tower}")
+        return start + self.strength * (learnt - start)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Pull each vector's norm towards the vocabulary's median.
+
+        Norms that grow without bound make the encoder ignore the rest of the prompt; the pull is
+        the one of pivotal tuning scripts (norm + share * (median - norm)).
+        """
+        for i, learnt in enumerate(self.vectors):
+            norm = learnt.norm(dim=1, keepdim=True).clamp(min=1e-8)
+            wanted = norm + self.config.norm_pull * (getattr(self, f"norm_{i}") - norm)
+            learnt.mul_(wanted / norm)
+
+
+def starting_vectors(tower: TextTower, words: str, count: int) -> Tensor:
+    """Return (count, d) float32 vectors of `words`, repeated in turn.
+
+    Raises:
+        UnsupportedError: `words` has no token in the vocabulary.
+    """
+    ids = tower.words(words)
+    if not ids:
+        raise UnsupportedError(
+            f"textual_inversion.initializer_words is '{words}', which has no token; "
+            "use a word such as 'character'"
+        )
+    chosen = torch.tensor([ids[i % len(ids)] for i in range(count)])
+    return tower.embedding.weight.detach()[chosen.to(tower.embedding.weight.device)].float().clone()

@@ -7,7 +7,7 @@ prompt templates end here: nothing outside a family asks which family it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -68,14 +68,18 @@ class TargetSets:
 class Family(ABC):
     """A loaded base model.
 
+    A class sets `name`, `targets` and `samplers` ({name: scheduler config -> diffusers scheduler}).
+
     Attributes:
         denoiser: the network that is asked to undo noise (U-Net or transformer).
         autoencoder: pictures to latents and back.
         towers: the text encoders with their tokenizers, in the order the family uses them.
         path: how its latents become noise.
+        scheduler_config: what the samplers are made from.
         device, dtype: where the frozen weights are and in which format.
         source: what it was loaded from, as the user wrote it.
-        fingerprint: sha256 over the weights' names, shapes and values, first 16 hex digits.
+        fingerprint: 16 hex digits that identify the denoiser's weights.
+        overlays: the deltas laid over its networks, by identity; use `overlay`.
     """
 
     denoiser: nn.Module
@@ -91,6 +95,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
+    samplers: ClassVar[dict[str, Callable[[dict[str, Any]], Any]]]
 
     @classmethod
     @abstractmethod

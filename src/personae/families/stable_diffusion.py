@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
 
+from personae.devices import HOST
 from personae.errors import UsageError
 from personae.families import sources
 from personae.families.base import Family, TargetSets, Text
 from personae.families.text import TextTower
+from personae.families.tiny import tiny_stable_diffusion
 from personae.noise_path import Diffusion
 
 
@@ -36,6 +44,13 @@ class StableDiffusion(Family):
         self_keys=r"attn1\.to_k$",
         self_values=r"attn1\.to_v$",
     )
+
+    samplers = {
+        "ddim": DDIMScheduler.from_config,
+        "euler": EulerDiscreteScheduler.from_config,
+        "dpm++2m": DPMSolverMultistepScheduler.from_config,
+        "unipc": UniPCMultistepScheduler.from_config,
+    }
 
     @classmethod
     def recognises(cls, source: str | Path) -> bool:
@@ -84,13 +99,11 @@ class StableDiffusion(Family):
     @classmethod
     def tiny(cls, seed: int = 0) -> list[Self]:
         """Return an SD 1.x-shaped eps base and an SD 2.x-shaped v base, float32, on the host."""
-        from personae.families.tiny import tiny_stable_diffusion
-
         return [
             cls.from_pipeline(
                 tiny_stable_diffusion(version, seed),
                 f"tiny-sd{version}",
-                torch.device("cpu"),
+                HOST,
                 torch.float32,
             )
             for version in (1, 2)

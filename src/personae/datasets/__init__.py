@@ -1,0 +1,1 @@
+"""The ways people lay out pictures and captions for a trainer, one module each."""

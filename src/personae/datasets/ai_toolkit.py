@@ -1,0 +1,112 @@
+"""ai-toolkit's YAML: `config.process[].datasets[]` with `folder_path`, captions and masks.
+
+Only what says which pictures are learnt, and how often, is taken from it. Source: ai-toolkit,
+toolkit/config_modules.py (DatasetConfig) and toolkit/dataloader_mixins.py (captions).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from personae.caption_tables import read_table
+from personae.datasets.base import (
+    Convention,
+    FolderRule,
+    Reading,
+    Role,
+    at_least_one,
+    entry_file,
+    merge,
+    read_folder,
+    resolve,
+    take,
+)
+from personae.errors import CharacterError
+from personae.sidecars import CaptionRule
+
+_MAX_BYTES: Final = 1_000_000
+"""No hand-written configuration is larger; a larger YAML file is not parsed at all."""
+
+
+class AiToolkit(Convention):
+    """A YAML job file; the `trigger_word` is how its captions name the character."""
+
+    name = "ai_toolkit"
+    layout = "ai-toolkit YAML with config.process[].datasets"
+
+    def matches(self, path: Path) -> bool:
+        """Such a file, or a folder that holds exactly one."""
+        return entry_file(path, (".yaml", ".yml"), _has_datasets) is not None
+
+    def read(self, path: Path) -> Reading:
+        """Read each dataset; listing one folder at several resolutions counts it once."""
+        file = entry_file(path, (".yaml", ".yml"), _has_datasets)
+        pairs = _datasets(yaml.safe_load(file.read_bytes()))
+        parts, seen = [], set()
+        for dataset, _ in pairs:
+            source = dataset.get("folder_path") or dataset.get("dataset_path")
+            if source in seen:
+                parts.append(Reading(notes=(f"{file}: {source} is listed twice and read once",)))
+                continue
+            seen.add(source)
+            parts.append(_read_dataset(dataset, file))
+        trigger = next((word for _, word in pairs if word), None)
+        return merge(parts, phrase=trigger)
+
+
+def _has_datasets(path: Path) -> bool:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            return False
+        return bool(_datasets(yaml.safe_load(path.read_bytes())))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+
+
+def _datasets(content: object) -> list[tuple[dict[str, Any], str | None]]:
+    """Return each dataset with the trigger word that holds for it."""
+    config = content.get("config") if isinstance(content, dict) else None
+    processes = config.get("process") if isinstance(config, dict) else None
+    found = []
+    for process in processes if isinstance(processes, list) else []:
+        datasets = process.get("datasets") if isinstance(process, dict) else None
+        for dataset in datasets if isinstance(datasets, list) else []:
+            if isinstance(dataset, dict):
+                word = dataset.get("trigger_word") or process.get("trigger_word")
+                found.append((dataset, word if isinstance(word, str) else None))
+    return found
+
+
+def _read_dataset(dataset: dict[str, Any], file: Path) -> Reading:
+    where = f"{file}, dataset {dataset.get('folder_path') or dataset.get('dataset_path')}"
+    repeats = at_least_one(take(dataset, "num_repeats", int, 1, where), where)
+    weight = take(dataset, "loss_multiplier", float, 1.0, where)
+    role: Role = "prior" if take(dataset, "is_reg", bool, False, where) else "references"
+    folder = take(dataset, "folder_path", str, None, where)
+    table = take(dataset, "dataset_path", str, None, where)
+    if folder is None and table is not None:
+        path = resolve(table, file)
+        listed = read_table(path, path.parent, repeats=repeats)
+        weighted = tuple(replace(r, loss_weight=weight) for r in listed.references)
+        return Reading(**{role: weighted}, notes=listed.notes, problems=listed.problems)
+    if folder is None:
+        raise CharacterError(f"{file}: a dataset has no folder_path; name its folder of pictures")
+    masks = take(dataset, "mask_path", str, None, where)
+    rule = FolderRule(
+        _captions(dataset, where),
+        role,
+        repeats,
+        weight,
+        masks=None if masks is None else resolve(masks, file),
+    )
+    return read_folder(resolve(folder, file), rule)
+
+
+def _captions(dataset: dict[str, Any], where: str) -> CaptionRule:
+    suffix = take(dataset, "caption_ext", str, "txt", where)
+    default = take(dataset, "default_caption", str, None, where)
+    return CaptionRule((f".{suffix.lstrip('.')}",), default)

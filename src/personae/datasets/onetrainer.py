@@ -1,0 +1,125 @@
+"""OneTrainer's concepts: a JSON list of folders with their kind, repeats and caption source.
+
+Only what says which pictures are learnt, and how often, is taken from it. Source: OneTrainer,
+modules/util/config/ConceptConfig.py and modules/dataLoader/mixin/DataLoaderText2ImageMixin.py.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from personae.datasets.base import (
+    Convention,
+    FolderRule,
+    Reading,
+    Role,
+    at_least_one,
+    entry_file,
+    merge,
+    read_folder,
+    resolve,
+    take,
+)
+from personae.errors import CharacterError
+from personae.registry import nearest
+from personae.sidecars import CaptionRule, clean, read_caption
+
+_ROLES: Final[dict[str, Role]] = {
+    "STANDARD": "references",
+    "VALIDATION": "held_out",
+    "PRIOR_PREDICTION": "prior",
+}
+
+
+class OneTrainer(Convention):
+    """Concepts: STANDARD ones are learnt, VALIDATION held out, PRIOR_PREDICTION the class."""
+
+    name = "onetrainer"
+    layout = "OneTrainer JSON list of concepts with a path"
+
+    def matches(self, path: Path) -> bool:
+        """Such a file, or a folder that holds exactly one."""
+        return entry_file(path, (".json",), _has_concepts) is not None
+
+    def read(self, path: Path) -> Reading:
+        """Read each enabled concept; the first that is learnt names the character."""
+        file = entry_file(path, (".json",), _has_concepts)
+        concepts = [c for c in json.loads(file.read_bytes()) if c.get("enabled", True)]
+        if not concepts:
+            raise CharacterError(f"{file}: no concept is enabled; enable one")
+        parts = [_read_concept(concept, file) for concept in concepts]
+        learnt = [c for c in concepts if _role(c, file) == "references"]
+        return merge(parts, name=take(learnt[0], "name", str, None, str(file)) if learnt else None)
+
+
+def _has_concepts(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(concept, dict) and "path" in concept for concept in content)
+    )
+
+
+def _role(concept: dict[str, Any], file: Path) -> Role:
+    if concept.get("validation_concept") is True:  # how it was written before there were kinds
+        return "held_out"
+    kind = take(concept, "type", str, "STANDARD", str(file))
+    if kind not in _ROLES:
+        raise CharacterError(
+            f"{file}: the type of a concept is '{kind}'; expected {', '.join(_ROLES)}."
+            f"{nearest(kind, _ROLES)}"
+        )
+    return _ROLES[kind]
+
+
+def _read_concept(concept: dict[str, Any], file: Path) -> Reading:
+    where = f"{file}, concept {concept.get('name') or concept['path']}"
+    text = take(concept, "text", dict, {}, where)
+    source = take(text, "prompt_source", str, "sample", where)
+    captions = CaptionRule((".txt",), first_line=True)
+    match source:
+        case "sample" | "filename":
+            pass
+        case "concept":
+            prompts = resolve(take(text, "prompt_path", str, "", where), file)
+            captions = CaptionRule((), clean(read_caption(prompts).strip().splitlines()[0]))
+        case _:
+            raise CharacterError(
+                f"{where}: prompt_source is '{source}'; expected sample, concept or filename."
+                f"{nearest(source, ('sample', 'concept', 'filename'))}"
+            )
+    rule = FolderRule(
+        captions,
+        _role(concept, file),
+        _repeats(concept, where),
+        take(concept, "loss_weight", float, 1.0, where),
+        recursive=take(concept, "include_subdirectories", bool, False, where),
+    )
+    found = read_folder(resolve(take(concept, "path", str, "", where), file), rule)
+    return _captioned_by_name(found) if source == "filename" else found
+
+
+def _repeats(concept: dict[str, Any], where: str) -> int:
+    strategy = take(concept, "balancing_strategy", str, "REPEATS", where)
+    balancing = take(concept, "balancing", float, 1.0, where)
+    if strategy != "REPEATS" or not balancing.is_integer():
+        raise CharacterError(
+            f"{where}: balancing is {balancing:g} {strategy}; "
+            "pictures are shown whole: use a whole number of REPEATS"
+        )
+    return at_least_one(int(balancing), where)
+
+
+def _captioned_by_name(found: Reading) -> Reading:
+    named = {
+        role: tuple(replace(r, caption=clean(r.path.stem)) for r in getattr(found, role))
+        for role in _ROLES.values()
+    }
+    return replace(found, **named)

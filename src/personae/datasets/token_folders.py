@@ -1,0 +1,71 @@
+"""kohya's folders: `parent/10_mira girl/a.png`, ten repeats of "mira girl".
+
+Also the layout of its graphical front end, `parent/img/10_mira girl` with class pictures in
+`parent/reg/1_girl`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from personae.datasets.base import (
+    Convention,
+    FolderRule,
+    Reading,
+    Role,
+    at_least_one,
+    merge,
+    read_folder,
+)
+from personae.errors import CharacterError
+from personae.sidecars import CaptionRule, is_picture, list_folder
+
+_FOLDER: Final = re.compile(r"(\d+)_(.+)")
+
+
+class TokenFolders(Convention):
+    """Subfolders `N_name class noun`: N repeats, and the words as caption where none is written."""
+
+    name = "token_folders"
+    layout = "subfolders N_name class"
+
+    def matches(self, path: Path) -> bool:
+        """A folder that has at least one subfolder of that form with a picture in it."""
+        return path.is_dir() and bool(_token_folders(path) or _token_folders(path / "img"))
+
+    def read(self, path: Path) -> Reading:
+        """Read each subfolder with its repeats."""
+        parent = path if _token_folders(path) else path / "img"
+        loose = [file for file in list_folder(parent) if is_picture(file)]
+        if loose:
+            raise CharacterError(
+                f"{loose[0]}: lies beside N_token folders, which hold the pictures here; "
+                "move it into one of them"
+            )
+        parts = [_read_subfolder(folder, "references") for folder in _token_folders(parent)]
+        if parent != path:
+            parts += [_read_subfolder(folder, "prior") for folder in _token_folders(path / "reg")]
+        tokens = _FOLDER.fullmatch(_token_folders(parent)[0].name)[2].replace("_", " ")
+        name, _, noun = tokens.partition(" ")
+        return merge(parts, name=name, class_noun=noun or None, phrase=tokens)
+
+
+def _token_folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return [
+        folder
+        for folder in list_folder(parent)
+        if folder.is_dir()
+        and _FOLDER.fullmatch(folder.name)
+        and any(map(is_picture, list_folder(folder)))
+    ]
+
+
+def _read_subfolder(folder: Path, role: Role) -> Reading:
+    repeats, tokens = _FOLDER.fullmatch(folder.name).groups()
+    captions = CaptionRule(default=tokens.replace("_", " "), first_line=True)
+    rule = FolderRule(captions, role, repeats=at_least_one(int(repeats), str(folder)))
+    return read_folder(folder, rule)

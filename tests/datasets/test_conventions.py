@@ -377,7 +377,7 @@ def test_two_layouts_at_once_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["broken.toml", "list.yaml", "other.json", "readme.txt"])
 def test_a_file_in_no_layout_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("[[datasets\n", encoding="utf-8")
-    with pytest.raises(CharacterError, match="no known layout.*OneTrainer"):
+    with pytest.raises(CharacterError, match=r"no known layout.*OneTrainer"):
         Character.open(tmp_path / name)
 
 

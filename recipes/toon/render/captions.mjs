@@ -67,6 +67,8 @@ function nounOf(character, stream) {
   return roll < 0.93 ? 'person' : 'character';
 }
 
+const coloursShow = (picture) => !picture.effect || effects[picture.effect].keepsColours;
+
 function expressionWord({ expression }, stream) {
   return otherExpressions[expression] && stream.chance(0.25) ? otherExpressions[expression] : expression;
 }
@@ -87,7 +89,7 @@ function subject(character, coloured, detail, stream, { expression = true, size 
 }
 
 function scenePhrase(picture, stream) {
-  if (picture.scene === 'plain') return stream.chance(0.6) ? `on a plain ${picture.background} background` : `${picture.background} background`;
+  if (picture.scene === 'plain') return stream.chance(0.6) ? `on a ${plainName(picture)}` : sceneName(picture);
   const others = otherPlaces[picture.scene];
   if (others && stream.chance(0.25)) return stream.pick(others);
   return stream.chance(0.12) ? `${picture.scene} background` : scenes[picture.scene].at;
@@ -96,7 +98,8 @@ function inScene(who, picture, stream) {
   const phrase = scenePhrase(picture, stream);
   return phrase.endsWith('background') && !phrase.startsWith('on ') ? `${who}, ${phrase}` : `${who} ${phrase}`;
 }
-const sceneName = (picture) => (picture.scene === 'plain' ? `${picture.background} background` : picture.scene);
+const plainName = (picture) => present(['plain', coloursShow(picture) && picture.background, 'background']).join(' ');
+const sceneName = (picture) => (picture.scene !== 'plain' ? picture.scene : coloursShow(picture) ? `${picture.background} background` : 'plain background');
 
 const held = (picture, stream) => picture.prop && `${stream.chance(0.7) ? 'holding' : 'with'} ${article(picture.prop)}`;
 const placed = (picture) => ({ left: 'on the left', right: 'on the right' })[picture.place] ?? null;
@@ -144,7 +147,7 @@ function tinyCaption(picture, stream) {
 }
 
 export function captionsFor(picture, stream) {
-  const coloured = !picture.effect || effects[picture.effect].keepsColours;
+  const coloured = coloursShow(picture);
   const captions = [
     fullCaption(picture, coloured, 6, stream),
     fullCaption(picture, coloured, 2 + Math.floor(stream.next() * 3), stream),

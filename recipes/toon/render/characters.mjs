@@ -95,8 +95,7 @@ function chooseHair(character, style, stream, person) {
     options[`${option}Probability`] = 100;
     const variant = stream.pick(style.hair[word]);
     if (typeof variant === 'string') options[option] = [variant];
-    else Object.assign(options, variant, { rearHairProbability: 100 });
-    if (typeof variant === 'string' && style.art === 'toonHead') options.rearHairProbability = 0;
+    else Object.assign(options, variant, { rearHairProbability: 100 }); // hair drawn in two parts
   }
   character.hair_color = stream.weighted(hairColourWeights);
   const fixedBlack = style.uncoloured || (style.colouredHair && !style.colouredHair.includes(options[option]?.[0]));

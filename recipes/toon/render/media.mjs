@@ -79,7 +79,7 @@ function neon(pixels, side) {
     }
     const halo = blurred(glowing, side, Math.max(1, Math.round(side / 64)));
     const dark = [16, 8, 34][c];
-    for (let i = 0; i < lines.length; i++) out[3 * i + c] = clamp(dark + 0.12 * pixels[3 * i + c] * 0.6 + glowing[i] * 0.85 + halo[i] * 0.7);
+    for (let i = 0; i < lines.length; i++) out[3 * i + c] = clamp(dark + 0.072 * pixels[3 * i + c] + glowing[i] * 0.85 + halo[i] * 0.7);
   }
   return out;
 }
@@ -135,22 +135,7 @@ function watercolor(pixels, side) {
   return out;
 }
 
-const popTones = [[32, 22, 92], [222, 38, 120], [255, 140, 40], [255, 232, 92]];
 const woodcutLevel = 118;
-
-// keepsColours: whether hair, clothes and skin colours can still be told.
-export const effects = {
-  sepia: { keepsColours: false, apply: (p) => mapLuminance(p, (l) => [l * 0.8 + 50, l * 0.72 + 26, l * 0.58 + 6]) },
-  'black and white': { keepsColours: false, apply: (p) => mapLuminance(p, (l) => [l, l, l]) },
-  'pencil drawing': { keepsColours: false, apply: pencil },
-  blueprint: { keepsColours: false, apply: blueprint },
-  neon: { keepsColours: false, apply: neon },
-  'pop art': { keepsColours: false, apply: (p) => mapLuminance(p, (l) => popTones[Math.min(3, Math.floor(l / 62))]) },
-  woodcut: { keepsColours: false, apply: (p, side) => woodcut(p, side) },
-  mosaic: { keepsColours: true, apply: mosaic },
-  watercolor: { keepsColours: true, apply: watercolor },
-};
-
 // Two tones: dark areas and outlines are cut in black, the rest is cream paper.
 function woodcut(pixels, side) {
   const lines = edges(pixels, side);
@@ -161,3 +146,18 @@ function woodcut(pixels, side) {
   }
   return out;
 }
+
+const popTones = [[32, 22, 92], [222, 38, 120], [255, 140, 40], [255, 232, 92]];
+
+// keepsColours: whether hair, clothes and skin colours can still be told.
+export const effects = {
+  sepia: { keepsColours: false, apply: (p) => mapLuminance(p, (l) => [l * 0.8 + 50, l * 0.72 + 26, l * 0.58 + 6]) },
+  'black and white': { keepsColours: false, apply: (p) => mapLuminance(p, (l) => [l, l, l]) },
+  'pencil drawing': { keepsColours: false, apply: pencil },
+  blueprint: { keepsColours: false, apply: blueprint },
+  neon: { keepsColours: false, apply: neon },
+  'pop art': { keepsColours: false, apply: (p) => mapLuminance(p, (l) => popTones[Math.min(3, Math.floor(l / 62))]) },
+  woodcut: { keepsColours: false, apply: woodcut },
+  mosaic: { keepsColours: true, apply: mosaic },
+  watercolor: { keepsColours: true, apply: watercolor },
+};

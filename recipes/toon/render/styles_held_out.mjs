@@ -3,7 +3,7 @@ import { numbered as v } from './variants.mjs';
 
 export const heldOutStyles = {
   'toon-head': {
-    art: 'toonHead', medium: 'cartoon', weight: 1, crop: [0, 0, 1],
+    art: 'toonHead', medium: 'cartoon', weight: 1, crop: [0, 0, 1], fixed: { rearHairProbability: 0 },
     hair: {
       short: ['sideComed', 'undercut'], spiky: ['spiky'], bun: ['bun'],
       long: [{ hair: ['sideComed'], rearHair: ['longStraight'] }], wavy: [{ hair: ['sideComed'], rearHair: ['longWavy'] }],
@@ -51,7 +51,7 @@ export const heldOutStyles = {
       bob: v('long', 2, 10, 1), short: v('short', 20, 14, 13, 11, 16, 17, 5), spiky: v('short', 19, 12, 10, 3, 4, 6),
     },
     expressions: {
-      smiling: { mouth: v('variant', 701, 702, 204, 203).map((m) => m.replace('t', 't0')) }, laughing: { mouth: ['variant0302', 'variant0303', 'variant0304'] },
+      smiling: { mouth: ['variant0701', 'variant0702', 'variant0204', 'variant0203'] }, laughing: { mouth: ['variant0302', 'variant0303', 'variant0304'] },
       sad: { mouth: ['variant0705', 'variant0704'] }, angry: { mouth: ['variant0705', 'variant0604'], eyes: v('variant', 1) },
       surprised: { mouth: ['variant0105', 'variant0104'], eyes: v('variant', 26) }, sleepy: { mouth: ['variant0701'], eyes: v('variant', 31) },
     },

@@ -97,7 +97,7 @@ export const trainingStyles = {
   thumbs: {
     art: 'thumbs', medium: 'sticker', weight: 0.4, kind: 'blob', crop: [-0.07, -0.14, 1.14],
     fixed: { backgroundColor: ['transparent'], faceRotation: [0], shapeRotation: [0], shapeOffsetX: [0], shapeOffsetY: [0] },
-    face: { face: v('variant', 1, 2, 3, 4, 5).map((name) => name.replace('t0', 't')) },
+    face: { face: ['variant1', 'variant2', 'variant3', 'variant4', 'variant5'] },
     expressions: {
       smiling: { mouth: ['variant3', 'variant4'], eyes: ['variant5W14', 'variant6W14'] }, laughing: { mouth: ['variant2', 'variant1'], eyes: ['variant3W14', 'variant4W14'] },
       sleepy: { mouth: ['variant3'], eyes: ['variant2W14'] }, winking: { mouth: ['variant1', 'variant4'], eyes: ['variant9W14'] },

@@ -6,6 +6,7 @@ import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { createCharacter, trainingStyles, heldOutStyles } from './characters.mjs';
 import { describe, planOf, planPicture, renderPicture } from './pictures.mjs';
@@ -34,7 +35,7 @@ const splits = {
   identity_held_out_styles: { count: 800, plan: identityPlanner(Object.keys(heldOutStyles)) },
 };
 
-function renderShard(split, folder, shard, count) {
+async function renderShard(split, folder, shard, count) {
   const name = String(shard).padStart(4, '0');
   const images = join(folder, `images-${name}.bin`);
   const captions = join(folder, `captions-${name}.jsonl`);
@@ -46,6 +47,8 @@ function renderShard(split, folder, shard, count) {
   const pixels = Buffer.alloc(bytes);
   const lines = [];
   for (let k = 0; k < length; k++) {
+    // The renderer's memory is freed between turns of the event loop only.
+    if (k % 50 === 0) await nextTurn();
     const plan = splits[split].plan(split, start + k);
     pixels.set(renderPicture(plan, side), k * side * side * 3);
     lines.push(JSON.stringify(describe(plan, `${split}/${start + k}`)));
@@ -73,5 +76,5 @@ if (workers > 1 && values.worker === undefined) {
   }
 } else {
   const step = values.worker === undefined ? 1 : workers;
-  for (let shard = Number(values.worker ?? 0); shard * shardLength < count; shard += step) renderShard(values.split, folder, shard, count);
+  for (let shard = Number(values.worker ?? 0); shard * shardLength < count; shard += step) await renderShard(values.split, folder, shard, count);
 }

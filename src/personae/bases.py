@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from personae import registry
+from personae.config import read_toml
 from personae.devices import pick_device, pick_precision
 from personae.errors import BaseError
 from personae.families import sources
 from personae.families.base import Family
+from personae.recommended import Recommended
+from personae.registry import discover, lookup
+from personae.techniques.base import Technique
 
 
 def load_base(
@@ -27,14 +31,33 @@ def load_base(
     """
     where = sources.embedded_bases().get(str(source), source)
     chosen = pick_device(device)
-    families = registry.discover("families", Family)
+    families = discover("families", Family)
     for family in families.values():
         if family.recognises(where):
             base = family.load(where, chosen, pick_precision(precision, chosen))
             base.source = str(source)
+            base.recommendations = _recommendations(Path(where))
             return base
     kind = "a single file" if sources.is_single_file(where) else sources.pipeline_class(where)
     raise BaseError(
         f"base '{source}' is {kind}, which no family here loads ({', '.join(families)}); "
         "see docs/adding.md for adding one"
     )
+
+
+def _recommendations(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the training advice a base may bring along in `personae.toml`.
+
+    A `[recommended.<technique>]` table holds fields of `Recommended`.
+
+    Raises:
+        UsageError: a field is unknown or out of range.
+    """
+    file = folder / "personae.toml"
+    if not file.is_file():
+        return {}
+    advice = read_toml(file).get("recommended", {})
+    for technique, values in advice.items():
+        usual = lookup("techniques", Technique, technique).recommended
+        Recommended.parse({**usual.model_dump(), **values}, where=f"{file}, {technique}")
+    return advice

@@ -9,6 +9,8 @@ import hashlib
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -116,3 +118,15 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int, *stream: int | str) -> Iterator[None]:
+    """Make draws inside the block that take no generator (dropout) depend on (seed, stream) alone.
+
+    The state outside the block is left as it was.
+    """
+    accelerators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(accelerators):
+        torch.manual_seed(generator_for(seed, *stream).initial_seed())
+        yield

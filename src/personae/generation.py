@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from personae.cast import Cast, Member
+from personae.devices import HOST
 from personae.errors import UsageError
 from personae.families.base import Family, Text
 from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
@@ -151,9 +152,7 @@ def _batches(shots: Sequence[Shot], cast: Cast, batch_size: int) -> Iterator[lis
 
 
 @torch.no_grad()
-def _sample(
-    base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast
-) -> Iterator[None]:
+def _sample(base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast) -> Iterator[None]:
     """Denoise a batch, yielding after each step; returns the latents (b, c, h, w)."""
     if sampling.sampler not in base.samplers:
         raise UsageError(
@@ -205,7 +204,7 @@ def decode(base: Family, latents: Tensor) -> Tensor:
 def to_images(pixels: Tensor) -> list[Image.Image]:
     """Return PIL images of pixels (b, 3, H, W) in [-1, 1]."""
     scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return [Image.fromarray(row) for row in scaled.permute(0, 2, 3, 1).cpu().numpy()]
+    return [Image.fromarray(row) for row in scaled.permute(0, 2, 3, 1).to(HOST).numpy()]
 
 
 def _strength_now(member: Member, active: bool, progress: float) -> float:
@@ -237,9 +236,7 @@ def _encode(
     return Text.concatenate(negative + plain)
 
 
-def _set_strengths(
-    cast: Cast, named: Sequence[set[str]], progress: float, copies: int
-) -> None:
+def _set_strengths(cast: Cast, named: Sequence[set[str]], progress: float, copies: int) -> None:
     """Give each technique its strength: a number where all rows agree, else one per row."""
     for name, member in cast.members.items():
         rows = [_strength_now(member, name in names, progress) for names in named]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from personae.families.text import TextTower
 from personae.hooks import WeightOverlay
 from personae.noise_path import NoisePath
+from personae.recommended import Recommended
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Family(ABC):
         device, dtype: where the frozen weights are and in which format.
         source: what it was loaded from, as the user wrote it.
         fingerprint: 16 hex digits that identify the denoiser's weights.
+        recommendations: {technique: fields of `Recommended`} where this base wants others.
         overlays: the deltas laid over its networks, by identity; use `overlay`.
     """
 
@@ -92,6 +94,7 @@ class Family(ABC):
     source: str
     fingerprint: str
     overlays: dict[int, WeightOverlay] = field(default_factory=dict)
+    recommendations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
@@ -149,6 +152,10 @@ class Family(ABC):
     @abstractmethod
     def size_step(self) -> int:
         """Every side must be a multiple of this many pixels."""
+
+    def recommended(self, technique: str, usual: Recommended) -> Recommended:
+        """Return how `technique` is best trained on this base: its own advice over the usual."""
+        return usual.model_copy(update=self.recommendations.get(technique, {}))
 
     @property
     def networks(self) -> dict[str, nn.Module]:

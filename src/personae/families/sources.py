@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from personae.devices import HOST
 from personae.errors import BaseError
 
 
@@ -67,9 +68,7 @@ def pipeline_class(source: str | Path) -> str | None:
         ) from None
 
 
-def load_pipeline(
-    kind: type, source: str | Path, dtype: torch.dtype, **components: Any
-) -> Any:
+def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **components: Any) -> Any:
     """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
 
     Raises:
@@ -95,7 +94,7 @@ def fingerprint(network: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         if not tensor.is_meta:
             flat = tensor.detach().flatten()
-            some = flat[:: max(1, len(flat) // 64)].float().cpu().bfloat16()
+            some = flat[:: max(1, len(flat) // 64)].float().to(HOST, torch.bfloat16)
             digest.update(some.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -103,6 +102,4 @@ def fingerprint(network: nn.Module) -> str:
 def embedded_bases() -> dict[str, Path]:
     """Return {name: folder} of the bases shipped inside the package."""
     root = Path(os.fspath(Path(__file__).parent.parent))
-    return {
-        index.parent.name: index.parent for index in sorted(root.glob("*/model_index.json"))
-    }
+    return {index.parent.name: index.parent for index in sorted(root.glob("*/model_index.json"))}

@@ -12,33 +12,15 @@ base, attaches itself with hooks (`inject`) and detaches without a trace (`eject
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from personae.config import Config
 from personae.errors import UsageError
 from personae.families.base import Family
-
-
-class Recommended(Config):
-    """How a technique is best trained; the schedule of a run starts from it."""
-
-    learning_rate: float = Field(gt=0)
-    """Peak learning rate of AdamW."""
-    weight_decay: float = Field(ge=0)
-    """Decoupled weight decay."""
-    steps_per_picture: float = Field(gt=0)
-    """Steps at batch size 1 for each training picture."""
-    min_steps: int = Field(gt=0)
-    """Fewest steps at batch size 1, whatever the number of pictures."""
-    max_steps: int = Field(gt=0)
-    """Most steps at batch size 1, whatever the number of pictures."""
-    prior: str = "none"
-    """Prior preservation it is best trained with: none, images or prediction."""
+from personae.recommended import Recommended
 
 
 class TechniqueConfig(Config):
@@ -47,6 +29,10 @@ class TechniqueConfig(Config):
 
 class Technique(nn.Module, ABC):
     """What is learnt about a character, attached to a base.
+
+    A class sets `name`, `title`, `source` (the paper), `Config` and `recommended`. `per_row` says
+    that rows of a batch can have strengths of their own, `names_character` that it brings the
+    word a prompt names the character by, `stored_dtype` in which format it is saved.
 
     Attributes:
         config: its settings.
@@ -60,6 +46,7 @@ class Technique(nn.Module, ABC):
     Config: ClassVar[type[TechniqueConfig]]
     recommended: ClassVar[Recommended]
     per_row: ClassVar[bool] = True
+    names_character: ClassVar[bool] = False
     stored_dtype: ClassVar[torch.dtype] = torch.float16
 
     def __init__(self, config: TechniqueConfig, base: Family, generator: torch.Generator) -> None:
@@ -94,9 +81,7 @@ class Technique(nn.Module, ABC):
         self._handles.clear()
 
     @classmethod
-    def settings_for(
-        cls, config: TechniqueConfig, name: str, class_noun: str
-    ) -> TechniqueConfig:
+    def settings_for(cls, config: TechniqueConfig, name: str, class_noun: str) -> TechniqueConfig:
         """Return the settings with what depends on the character filled in."""
         return config
 
@@ -182,8 +167,3 @@ def key(layer: str) -> str:
 def layer_of(module_key: str) -> str:
     """Return the layer name of a module key."""
     return module_key.replace("/", ".")
-
-
-def total_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """Return the Euclidean norm over all `tensors`, a scalar."""
-    return torch.stack([tensor.detach().float().square().sum() for tensor in tensors]).sum().sqrt()

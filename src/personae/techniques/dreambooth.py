@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from personae.errors import UnsupportedError
 from personae.families.base import Family
-from personae.techniques.base import Recommended, Technique, TechniqueConfig, key
+from personae.recommended import Recommended
+from personae.techniques.base import Technique, TechniqueConfig, key
 
 
 class DreamBoothConfig(TechniqueConfig):
@@ -37,17 +38,15 @@ class DreamBooth(Technique):
     Config = DreamBoothConfig
     per_row = False
     recommended = Recommended(
-        learning_rate=5e-5,
+        learning_rate=2e-6,
         weight_decay=0.0,
-        steps_per_picture=300,
-        min_steps=1600,
-        max_steps=4000,
+        steps_per_picture=100,
+        min_steps=400,
+        max_steps=1200,
         prior="prediction",
     )
 
-    def __init__(
-        self, config: DreamBoothConfig, base: Family, generator: torch.Generator
-    ) -> None:
+    def __init__(self, config: DreamBoothConfig, base: Family, generator: torch.Generator) -> None:
         super().__init__(config, base, generator)
         chosen = base.networks if config.text_encoder else {"denoiser": base.denoiser}
         self.tuned = dict(chosen)

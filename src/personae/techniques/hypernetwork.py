@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from personae.errors import UnsupportedError
 from personae.families.base import Family
 from personae.hooks import layers_matching
-from personae.techniques.base import Recommended, Technique, TechniqueConfig
+from personae.recommended import Recommended
+from personae.techniques.base import Technique, TechniqueConfig
 
 ACTIVATIONS: dict[str, type[nn.Module] | None] = {
     "linear": None,
@@ -48,7 +49,11 @@ class HypernetworkConfig(TechniqueConfig):
     dropout_structure: list[float] | None = None
     """Dropout after each layer, one number per entry of layer_structure; first and last are 0."""
     initialisation: Literal[
-        "zero_last", "normal", "xavier_uniform", "xavier_normal", "kaiming_uniform",
+        "zero_last",
+        "normal",
+        "xavier_uniform",
+        "xavier_normal",
+        "kaiming_uniform",
         "kaiming_normal",
     ] = "zero_last"
     """zero_last starts exactly at the base; the others are A1111's and do not."""
@@ -135,10 +140,10 @@ class Hypernetwork(Technique):
     source = "https://blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac"
     Config = HypernetworkConfig
     recommended = Recommended(
-        learning_rate=5e-4,
+        learning_rate=1e-4,
         weight_decay=1e-2,
-        steps_per_picture=300,
-        min_steps=1600,
+        steps_per_picture=200,
+        min_steps=1500,
         max_steps=4000,
     )
 

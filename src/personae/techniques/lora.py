@@ -17,7 +17,9 @@ from torch.nn import functional
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.hooks import layers_matching
-from personae.techniques.base import Recommended, Technique, TechniqueConfig, key
+from personae.recommended import Recommended
+from personae.registry import nearest
+from personae.techniques.base import Technique, TechniqueConfig, key
 
 TARGETS = {
     "cross_attention": ("cross_attention",),
@@ -41,6 +43,9 @@ class LoRAConfig(TechniqueConfig):
     """Adapted layers. cross_attention is the paper's choice; all adds convolutions."""
     text_encoder: bool = False
     """Also adapt the attention of the text encoders."""
+    layers: list[str] | None = None
+    """Exact names of the adapted layers (`denoiser.mid_block.attentions.0.proj_in`), in place of
+    targets and text_encoder; a layer narrower than rank gets as many ranks as it is wide."""
     rank_stabilised: bool = False
     """Scale by alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732, equation 4)."""
     up_learning_rate_ratio: float = Field(1.0, ge=1)
@@ -92,42 +97,49 @@ class LoRA(Technique):
     source = "https://arxiv.org/abs/2106.09685"
     Config = LoRAConfig
     recommended = Recommended(
-        learning_rate=1e-3,
+        learning_rate=1e-4,
         weight_decay=1e-2,
-        steps_per_picture=300,
-        min_steps=1600,
-        max_steps=4000,
+        steps_per_picture=120,
+        min_steps=600,
+        max_steps=1800,
     )
 
     def __init__(self, config: LoRAConfig, base: Family, generator: torch.Generator) -> None:
         super().__init__(config, base, generator)
-        self.layers = {
-            f"denoiser.{name}": layer
-            for target in TARGETS[config.targets]
-            for name, layer in layers_matching(base.denoiser, base.targets.sets[target]).items()
-        }
-        if config.text_encoder:
-            for network, encoder in base.networks.items():
-                if network != "denoiser":
-                    found = layers_matching(encoder, TEXT_TARGETS)
-                    self.layers |= {f"{network}.{name}": layer for name, layer in found.items()}
-        narrowest = min(min(layer.weight.shape[:2]) for layer in self.layers.values())
-        if config.rank > narrowest:
+        self.layers = self._find_layers(base)
+        narrowest = min(widest_rank(layer) for layer in self.layers.values())
+        if config.rank > narrowest and config.layers is None:
             raise UsageError(
                 f"lora.rank is {config.rank}; it must be in [1, {narrowest}] (the width of the "
                 "narrowest adapted layer)"
             )
         self.updates = nn.ModuleDict(
             {
-                key(name): LowRank(layer, config.rank, config.dropout, generator)
+                key(name): LowRank(
+                    layer, min(config.rank, widest_rank(layer)), config.dropout, generator
+                )
                 for name, layer in self.layers.items()
             }
         )
 
+    def _find_layers(self, base: Family) -> dict[str, nn.Module]:
+        if self.config.layers is not None:
+            return named_layers(base, self.config.layers)
+        found = {
+            f"denoiser.{name}": layer
+            for target in TARGETS[self.config.targets]
+            for name, layer in layers_matching(base.denoiser, base.targets.sets[target]).items()
+        }
+        for network, encoder in base.networks.items():
+            if network != "denoiser" and self.config.text_encoder:
+                text_layers = layers_matching(encoder, TEXT_TARGETS)
+                found |= {f"{network}.{name}": layer for name, layer in text_layers.items()}
+        return found
+
     @property
     def trains_text(self) -> bool:
         """True when the text encoders are adapted too."""
-        return self.config.text_encoder
+        return any(not name.startswith("denoiser.") for name in self.layers)
 
     def inject(self) -> Self:
         """Hook each adapted layer."""
@@ -154,3 +166,30 @@ class LoRA(Technique):
             }
             for side, factor in (("down", 1.0), ("up", ratio))
         ]
+
+
+def widest_rank(layer: nn.Linear | nn.Conv2d) -> int:
+    """Return the largest rank an update of `layer` can have: its fewer inputs or outputs."""
+    return min(layer.weight.shape[0], layer.weight[0].numel())
+
+
+def named_layers(base: Family, names: list[str]) -> dict[str, nn.Module]:
+    """Return {name: layer} for exact names such as `denoiser.mid_block.attentions.0.proj_in`.
+
+    Raises:
+        UsageError: a name is no Linear or Conv2d layer of the base.
+    """
+    there = {
+        f"{network}.{name}": layer
+        for network, module in base.networks.items()
+        for name, layer in layers_matching(module, "").items()
+    }
+    for name in names:
+        if name not in there:
+            raise UsageError(
+                f"lora.layers names '{name}', which is no linear or convolution layer of base "
+                f"'{base.source}'.{nearest(name, there)}"
+            )
+    if not names:
+        raise UsageError("lora.layers is empty; name at least one layer, or leave it out")
+    return {name: there[name] for name in names}

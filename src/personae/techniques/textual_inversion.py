@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from personae.errors import UnsupportedError
 from personae.families.base import Family
 from personae.families.text import TextTower
-from personae.techniques.base import Recommended, Technique, TechniqueConfig
+from personae.recommended import Recommended
+from personae.techniques.base import Technique, TechniqueConfig
 
 FALLBACK_WORDS = "character"
 
@@ -46,12 +47,13 @@ class TextualInversion(Technique):
     source = "https://arxiv.org/abs/2208.01618"
     Config = TextualInversionConfig
     stored_dtype = torch.float32
+    names_character = True
     recommended = Recommended(
         learning_rate=5e-3,
         weight_decay=0.0,
-        steps_per_picture=300,
-        min_steps=1600,
-        max_steps=4000,
+        steps_per_picture=150,
+        min_steps=1500,
+        max_steps=3000,
     )
 
     def __init__(

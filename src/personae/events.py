@@ -1,0 +1,126 @@
+"""What a run tells: typed events, written as one JSON line each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> str:
+        """Return the event as one line of JSON."""
+        return json.dumps({"event": self.kind, **asdict(self)}, default=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast(Event):
+    """What the run will take, from a short probe. Memory is the process's peak in bytes."""
+
+    kind: ClassVar[str] = "forecast"
+    steps: int
+    seconds: float
+    peak_bytes: int
+    free_bytes: int | None
+    parameters: int
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing(Event):
+    """A part of the preparation before step 1: `done` of `total`."""
+
+    kind: ClassVar[str] = "preparing"
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Event):
+    """One optimiser step is done."""
+
+    kind: ClassVar[str] = "step"
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validation(Event):
+    """The loss on held-out pictures at fixed noise and times; `base` is the untouched base's."""
+
+    kind: ClassVar[str] = "validation"
+    step: int
+    loss: float
+    base: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Event):
+    """What the learning monitor has to say, in words."""
+
+    kind: ClassVar[str] = "verdict"
+    step: int
+    level: Literal["note", "warning"]
+    message: str
+    loss_gap: float
+    output_change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Event):
+    """The full state was written."""
+
+    kind: ClassVar[str] = "checkpoint"
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Preview(Event):
+    """A preview was drawn."""
+
+    kind: ClassVar[str] = "preview"
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack(Event):
+    """The loss was not finite; the run went back and lowered its learning rate."""
+
+    kind: ClassVar[str] = "rolled_back"
+    step: int
+    to_step: int
+    learning_rate_factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Event):
+    """The run was asked to stop and saved its state."""
+
+    kind: ClassVar[str] = "stopped"
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Event):
+    """The artifact is written, read back and found to draw the same."""
+
+    kind: ClassVar[str] = "finished"
+    path: Path
+    seconds: float
+    peak_bytes: int
+    parameters: int
+    file_bytes: int

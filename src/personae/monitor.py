@@ -1,0 +1,97 @@
+"""The learning monitor: says in words, early, when a run is not learning or is breaking.
+
+It looks at a few training pictures under frozen noise and compares what is being trained with the
+untouched base: the gap in loss, and how much the output changed at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from personae.batches import Batch, TextSource
+from personae.events import Verdict
+from personae.families.base import Family
+from personae.objective import Noised, denoising_loss, predict, untouched
+from personae.settings import Schedule
+from personae.techniques.base import Technique
+
+LOOKS = (10, 25, 50)
+TIMES = 4
+# Below these a run shows no effect; above, it does harm. A healthy run changes the output by
+# several per cent and lowers the frozen loss by a per cent or more within 50 steps.
+STILL = 1e-3
+HARM = 0.25
+
+
+class FrozenProbe:
+    """A batch under fixed noise at fixed times, from little noise to much."""
+
+    def __init__(self, base: Family, batch: Batch, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        times = base.path.spread(TIMES)
+        rows = torch.arange(len(times)) % len(batch.latents)
+        self.base = base
+        chosen = replace(
+            batch,
+            latents=batch.latents[rows],
+            mask=None if batch.mask is None else batch.mask[rows],
+            weights=torch.ones(len(rows)),
+            captions=[batch.captions[i] for i in rows],
+            class_captions=[batch.class_captions[i] for i in rows],
+        )
+        noise = torch.randn(chosen.latents.shape, generator=generator)
+        self.noised = Noised(chosen, noise, times)
+
+    @torch.no_grad()
+    def loss(self, texts: TextSource) -> float:
+        """Return the mean unweighted loss now."""
+        text = texts(self.noised.batch.captions)
+        return denoising_loss(self.base, self.noised, text, None).mean().item()
+
+    @torch.no_grad()
+    def output(self, texts: TextSource) -> torch.Tensor:
+        """Return the prediction now."""
+        return predict(self.base, self.noised, texts(self.noised.batch.captions))
+
+
+class Monitor:
+    """Compares a run with the untouched base at steps 10, 25 and 50."""
+
+    def __init__(
+        self, probe: FrozenProbe, techniques: Sequence[Technique], texts: TextSource
+    ) -> None:
+        self.probe, self.techniques, self.texts = probe, techniques, texts
+        with untouched(techniques):
+            self.base_loss = probe.loss(texts)
+            self.base_output = probe.output(texts)
+
+    def look(self, step: int, schedule: Schedule) -> Verdict | None:
+        """Return a verdict after `step`, or None when it is not time for one."""
+        if step not in LOOKS:
+            return None
+        loss, output = self.probe.loss(self.texts), self.probe.output(self.texts)
+        gap = (self.base_loss - loss) / max(self.base_loss, 1e-12)
+        change = ((output - self.base_output).norm() / self.base_output.norm()).item()
+        level, message = self._words(gap, change, schedule, step)
+        return Verdict(step, level, message, gap, change)
+
+    def _words(self, gap: float, change: float, schedule: Schedule, step: int) -> tuple[str, str]:
+        rate = schedule.learning_rate
+        if gap < -HARM:
+            return "warning", (
+                f"breaking: the loss on frozen noise is {-gap:.0%} above the base's; stop and "
+                f"use a lower learning rate, such as {rate / 5:.1e} (now {rate:.1e})"
+            )
+        if change < STILL and step > LOOKS[0]:
+            return "warning", (
+                f"not learning: the output changed by only {change:.2%}; use a higher learning "
+                f"rate, such as {rate * 5:.1e} (now {rate:.1e})"
+            )
+        direction = "below" if gap >= 0 else "above"
+        return "note", (
+            f"learning: the output changed by {change:.1%}, the loss on frozen noise is "
+            f"{abs(gap):.1%} {direction} the base's"
+        )

@@ -1,0 +1,108 @@
+"""The loss: one denoising objective for every technique, with or without prior preservation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from personae.batches import Batch, TextSource
+from personae.devices import generator_for
+from personae.families.base import Family, Text
+from personae.settings import Schedule
+from personae.techniques.base import Technique
+
+
+@dataclass(frozen=True, slots=True)
+class Noised:
+    """A batch with its noise drawn: all that a loss depends on besides the weights."""
+
+    batch: Batch
+    noise: Tensor
+    t: Tensor
+
+
+def draw_noise(base: Family, batch: Batch, seed: int, *stream: int | str, offset: float) -> Noised:
+    """Draw noise and times of `batch` from (seed, stream) alone.
+
+    `offset` is the deviation of a constant per channel (noise offset).
+    """
+    generator = generator_for(seed, "noise", *stream)
+    noise = torch.randn(batch.latents.shape, generator=generator)
+    if offset:
+        noise = noise + offset * torch.randn(*noise.shape[:2], 1, 1, generator=generator)
+    return Noised(batch, noise, base.path.sample(len(noise), generator))
+
+
+def captions_with_dropout(captions: Sequence[str], share: float, seed: int, step: int) -> list[str]:
+    """Return the captions with about `share` of them emptied."""
+    chances = torch.rand(len(captions), generator=generator_for(seed, "captions", step))
+    return ["" if chance < share else c for c, chance in zip(captions, chances, strict=True)]
+
+
+def predict(base: Family, noised: Noised, text: Text) -> Tensor:
+    """Return the denoiser's prediction in float32, (b, c, h, w)."""
+    noisy = base.path.mix(noised.batch.latents, noised.noise, noised.t)
+    return base.denoise(noisy, noised.t, text).float()
+
+
+def denoising_loss(
+    base: Family, noised: Noised, text: Text, gamma: float | None, target: Tensor | None = None
+) -> Tensor:
+    """Return the loss of each row, (b,).
+
+    The squared error against `target` (default: the path's own), weighted place by place by the
+    mask and row by row by the picture's weight and min-SNR.
+    """
+    if target is None:
+        target = base.path.target(noised.batch.latents, noised.noise, noised.t)
+    error = (predict(base, noised, text) - target.to(base.device)).square()
+    if noised.batch.mask is not None:
+        error = error * noised.batch.mask.to(error)
+    weights = noised.batch.weights * base.path.weight(noised.t, gamma)
+    return error.flatten(1).mean(1) * weights.to(error)
+
+
+def training_loss(
+    base: Family,
+    techniques: Sequence[Technique],
+    noised: Noised,
+    texts: TextSource,
+    schedule: Schedule,
+    *,
+    captions: Sequence[str],
+    prior: Noised | None,
+) -> Tensor:
+    """Return the scalar a step descends.
+
+    prior = images: rows of class pictures with class captions (arXiv:2208.12242, equation 2).
+    prior = prediction: the same noisy latents with class captions, whose target is what the
+    untouched base predicts, so that no class pictures are needed.
+    """
+    loss = denoising_loss(base, noised, texts(captions), schedule.gamma).mean()
+    if schedule.prior == "none" or schedule.prior_weight == 0:
+        return loss
+    class_text = texts((prior or noised).batch.class_captions)
+    if schedule.prior == "images":
+        kept = denoising_loss(base, prior, class_text, schedule.gamma).mean()
+    else:
+        with torch.no_grad(), untouched(techniques):
+            target = predict(base, noised, texts(noised.batch.class_captions))
+        kept = denoising_loss(base, noised, class_text, schedule.gamma, target).mean()
+    return loss + schedule.prior_weight * kept
+
+
+@contextmanager
+def untouched(techniques: Sequence[Technique]) -> Iterator[None]:
+    """Let the base act alone: strength 0 for the length of a `with` block."""
+    strengths = [technique.strength for technique in techniques]
+    try:
+        for technique in techniques:
+            technique.strength = 0.0
+        yield
+    finally:
+        for technique, strength in zip(techniques, strengths, strict=True):
+            technique.strength = strength

@@ -1,0 +1,115 @@
+"""A run is a folder: settings, events, checkpoints, previews, the artifact, the result."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from personae.atomic import replacing, write_text
+from personae.config import read_toml, to_toml
+from personae.devices import HOST
+from personae.errors import TrainingError, UsageError
+from personae.events import Event
+from personae.settings import RunConfig
+
+KEPT_CHECKPOINTS = 2  # the newest, and one before it in case the newest is damaged
+
+
+class RunFolder:
+    """The files of one run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config_file(self) -> Path:
+        """Return where the resolved settings are."""
+        return self.path / "config.toml"
+
+    @property
+    def result_file(self) -> Path:
+        """Return where the result is, once the run has finished."""
+        return self.path / "result.json"
+
+    def begin(self, config: RunConfig) -> None:
+        """Create the folder for `config`.
+
+        Raises:
+            UsageError: it already holds a run.
+        """
+        if self.config_file.exists():
+            raise UsageError(
+                f"{self.path}: already holds a run; continue it with --resume {self.path}, or give "
+                "another folder with --out"
+            )
+        write_text(self.config_file, to_toml(config))
+
+    def config(self) -> RunConfig:
+        """Read the settings of the run back.
+
+        Raises:
+            UsageError: the folder holds no run.
+        """
+        if not self.config_file.is_file():
+            raise UsageError(f"{self.path}: holds no run (no config.toml); check the path")
+        return RunConfig.read(read_toml(self.config_file), where=str(self.config_file))
+
+    def log(self, event: Event) -> None:
+        """Append an event; a line is whole or not there."""
+        line = (event.to_json() + "\n").encode()
+        descriptor = os.open(self.path / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def save_checkpoint(self, step: int, state: dict[str, Any]) -> Path:
+        """Write the full state after `step` and drop all but the newest ones."""
+        path = self.path / "checkpoints" / f"step-{step:06d}.pt"
+        buffer = io.BytesIO()
+        torch.save({"step": step, **state}, buffer)
+        with replacing(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+        return path
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Read the newest readable state, or None if there is none.
+
+        Raises:
+            TrainingError: checkpoints are there, but none can be read.
+        """
+        found = self._checkpoints()
+        for path in reversed(found):
+            try:
+                return torch.load(path, map_location=HOST, weights_only=True)
+            except (OSError, RuntimeError, EOFError, ValueError):
+                continue
+        if found:
+            raise TrainingError(
+                f"{self.path}: none of its {len(found)} checkpoints can be read; start anew"
+            )
+        return None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write the result; its presence marks the run as finished."""
+        write_text(self.result_file, json.dumps(result, indent=2, default=str) + "\n")
+
+    def result(self) -> dict[str, Any] | None:
+        """Read the result, or None while the run is not finished."""
+        if not self.result_file.is_file():
+            return None
+        return json.loads(self.result_file.read_text(encoding="utf-8"))
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))

@@ -1,0 +1,166 @@
+"""The settings of a training run: one frozen object, the same from TOML and from the command line.
+
+A run file has the fields below at its top, a `[schedule]` table, and one table per technique:
+
+    character = "examples/mira"
+    technique = "lora"
+    [lora]
+    rank = 8
+    [schedule]
+    steps = 300
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from personae.config import Config
+from personae.errors import UsageError
+from personae.recommended import Recommended
+from personae.registry import discover, lookup
+from personae.techniques.base import Technique, TechniqueConfig
+
+
+class Schedule(Config):
+    """How long and how a technique is trained. What is left out comes from the technique."""
+
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps. Default: from the number of pictures and the batch size."""
+    batch_size: int = Field(4, ge=1)
+    """Pictures in one forward pass."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Forward passes in one optimiser step."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate. Default: the technique's own."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Decoupled weight decay. Default: the technique's own."""
+    optimizer: str = "adamw"
+    """adamw, adamw8bit (bitsandbytes), adafactor (transformers) or prodigy (prodigyopt)."""
+    learning_rate_schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this Euclidean norm."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential moving average of what is learnt; the average is saved."""
+    min_snr_gamma: float | None = Field(5.0, gt=0)
+    """Bound of the min-SNR loss weight (arXiv:2303.09556); none in TOML: leave min_snr off."""
+    min_snr: bool = True
+    """Weight the loss by min-SNR."""
+    noise_offset: float = Field(0.0, ge=0, le=1)
+    """Deviation of a constant added to each channel's noise, for very dark or bright pictures."""
+    caption_dropout: float = Field(0.05, ge=0, le=1)
+    """Share of captions replaced by the empty one, which keeps guidance working."""
+    prior: Literal["none", "images", "prediction"] | None = None
+    """Prior preservation: class pictures drawn by the base, or the base's own prediction as the
+    target for class captions. Default: the technique's own."""
+    prior_weight: float = Field(1.0, ge=0)
+    """Weight of the prior rows in the loss (lambda of arXiv:2208.12242, equation 2)."""
+    prior_images: int = Field(40, ge=1)
+    """Class pictures to draw for prior = images."""
+    resolution: int | None = Field(None, ge=32)
+    """Side of a square training picture in pixels. Default: the base's own."""
+    crop: Literal["center", "random"] = "center"
+    """Where pictures are cut to their bucket's aspect ratio."""
+    flip: bool = False
+    """Also train on mirrored pictures; wrong for asymmetric characters."""
+    unmasked_weight: float = Field(0.1, ge=0, le=1)
+    """Weight of the loss outside the mask, for pictures that have one."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+    def resolved(self, pictures: int, recommended: Recommended) -> Self:
+        """Return the schedule with every default filled in."""
+        presentations = min(
+            max(pictures * recommended.steps_per_picture, recommended.min_steps),
+            recommended.max_steps,
+        )
+        per_step = self.batch_size * self.gradient_accumulation
+        defaults = {
+            "steps": math.ceil(presentations / per_step),
+            "learning_rate": recommended.learning_rate,
+            "weight_decay": recommended.weight_decay,
+            "prior": recommended.prior,
+        }
+        missing = {key: value for key, value in defaults.items() if getattr(self, key) is None}
+        return self.model_copy(update=missing)
+
+    @property
+    def gamma(self) -> float | None:
+        """Return the min-SNR bound in force."""
+        return self.min_snr_gamma if self.min_snr else None
+
+
+class RunConfig(Config):
+    """Everything that decides a training run."""
+
+    character: Path
+    """Folder of pictures (or a dataset file of another tool)."""
+    base: str = "toon"
+    """Base model: embedded name, folder, hub id or checkpoint file."""
+    technique: str = "lora"
+    """Technique, or several joined by + to train them together (textual_inversion+lora)."""
+    seed: int = Field(0, ge=0)
+    """Decides starting values, noise, times and the order of pictures."""
+    device: str = "auto"
+    """auto, cuda, mps or cpu."""
+    precision: str = "auto"
+    """Format of the frozen base: auto, bf16, fp16 or fp32."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints. Default: four in a run."""
+    preview_every: int | None = Field(None, ge=1)
+    """Steps between previews. Default: with each checkpoint."""
+    preview_prompts: list[str] = ["{character}", "{character} at the beach"]
+    """Prompts of the previews; {character} is the one being trained."""
+    validate_every: int | None = Field(None, ge=1)
+    """Steps between validation losses. Default: ten in a run."""
+    schedule: Schedule = Schedule()
+    settings: dict[str, dict[str, Any]] = {}
+    """Settings of each technique by its name."""
+
+    @classmethod
+    def read(cls, values: dict[str, Any], *, where: str = "run") -> Self:
+        """Check `values`, in which a table named as a technique holds its settings.
+
+        Raises:
+            UsageError: an unknown key, technique or value.
+        """
+        known = discover("techniques", Technique)
+        settings = dict(values.get("settings", {}))
+        plain = {key: value for key, value in values.items() if key != "settings"}
+        for name in known:
+            if name in plain:
+                settings[name] = {**settings.get(name, {}), **plain.pop(name)}
+        config = cls.parse({**plain, "settings": settings}, where=where)
+        for name in config.technique_names:
+            lookup("techniques", Technique, name)
+        for name in settings:
+            lookup("techniques", Technique, name)
+        config.technique_configs()
+        return config
+
+    @property
+    def technique_names(self) -> list[str]:
+        """Return the techniques in the order they are attached."""
+        return [name.strip() for name in self.technique.split("+")]
+
+    def technique_configs(self) -> dict[str, TechniqueConfig]:
+        """Return the checked settings of each technique of the run.
+
+        Raises:
+            UsageError: a key or value is wrong, or a technique is named twice.
+        """
+        names = self.technique_names
+        if len(set(names)) != len(names):
+            raise UsageError(f"technique is '{self.technique}'; name each technique once")
+        return {
+            name: lookup("techniques", Technique, name).Config.parse(
+                self.settings.get(name, {}), where=name
+            )
+            for name in names
+        }

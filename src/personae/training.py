@@ -1,0 +1,166 @@
+"""The training loop: one for every technique, every family and every combination of both.
+
+`train` is a generator of events. Stopping is asking (`should_stop`) or closing it; a killed run
+continues bit for bit from its last checkpoint, because every draw follows from (seed, step).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from personae.bases import load_base
+from personae.character import Character
+from personae.errors import TrainingError
+from personae.events import Checkpoint, Event, RolledBack, Step, Stopped, Validation
+from personae.families.base import Family
+from personae.finishing import finish, preview
+from personae.forecast import forecast
+from personae.monitor import FrozenProbe, Monitor
+from personae.objective import untouched
+from personae.run_folder import RunFolder
+from personae.settings import RunConfig
+from personae.workbench import Workbench, set_up
+
+ROLLBACK_FACTOR = 0.3
+
+
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    base: Family | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train a character and yield what happens; the last event is `Finished` or `Stopped`.
+
+    Args:
+        config: what to train on what.
+        out: the run folder; a new one, or with `resume` the one to continue.
+        base: an already loaded base, to save loading it again.
+        should_stop: asked before each step; True ends the run with its state saved.
+
+    Raises:
+        PersonaeError: settings, pictures, base or machine do not allow the run; or it broke.
+    """
+    folder = RunFolder(out)
+    if resume:
+        config = folder.config()
+    else:
+        folder.begin(config)
+    for event in _run(config, folder, base, should_stop):
+        folder.log(event)
+        yield event
+
+
+def _run(
+    config: RunConfig, folder: RunFolder, base: Family | None, should_stop: Callable[[], bool]
+) -> Iterator[Event]:
+    character = Character.open(config.character)
+    base = base or load_base(config.base, device=config.device, precision=config.precision)
+    bench = None
+    try:
+        for event in set_up(config, character, base):
+            if isinstance(event, Workbench):
+                bench = event
+            else:
+                yield event
+        yield forecast(bench)
+        yield from _loop(bench, folder, should_stop)
+    finally:
+        if bench is not None:
+            bench.eject()
+
+
+def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train to the end: step, watch, validate, save, preview."""
+    rhythm = Rhythm.of(bench)
+    monitor = Monitor(_probe(bench), bench.techniques, bench.texts)
+    base_loss = _validation(bench, base_alone=True)
+    step = 0
+    state = folder.load_checkpoint()
+    if state is None:
+        folder.save_checkpoint(0, bench.state())
+    else:
+        bench.restore(state)
+        step = state["step"]
+    while step < bench.schedule.steps:
+        if should_stop():
+            yield Stopped(step, folder.save_checkpoint(step, bench.state()))
+            return
+        started = time.perf_counter()
+        loss, norm = bench.step(step)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            step_back = _roll_back(bench, folder, step)
+            yield step_back
+            step = step_back.to_step
+            continue
+        step += 1
+        rate = bench.optimizer.param_groups[0]["lr"]
+        seconds = time.perf_counter() - started
+        yield Step(step, bench.schedule.steps, loss, rate, norm, seconds)
+        verdict = monitor.look(step, bench.schedule)
+        if verdict:
+            yield verdict
+        last = step == bench.schedule.steps
+        if bench.held_out and (last or step % rhythm.validate == 0):
+            yield Validation(step, _validation(bench), base_loss)
+        if step % rhythm.checkpoint == 0 and not last:
+            yield Checkpoint(step, folder.save_checkpoint(step, bench.state()))
+        if step % rhythm.preview == 0 and not last:
+            yield from preview(bench, folder, step)
+    yield from finish(bench, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Steps between checkpoints, previews and validations."""
+
+    checkpoint: int
+    preview: int
+    validate: int
+
+    @classmethod
+    def of(cls, bench: Workbench) -> Rhythm:
+        """Return what the settings say: by default 4 checkpoints and 10 validations in a run."""
+        config, steps = bench.config, bench.schedule.steps
+        checkpoint = config.checkpoint_every or max(1, math.ceil(steps / 4))
+        preview = config.preview_every or checkpoint
+        return cls(checkpoint, preview, config.validate_every or max(1, math.ceil(steps / 10)))
+
+
+def _probe(bench: Workbench) -> FrozenProbe:
+    return FrozenProbe(bench.base, bench.pictures.first(4), bench.config.seed)
+
+
+def _validation(bench: Workbench, *, base_alone: bool = False) -> float:
+    """Return the loss on the held-out pictures at fixed noise and times, 0 without any."""
+    if bench.held_out is None:
+        return 0.0
+    if base_alone:
+        with untouched(bench.techniques):
+            return bench.held_out.loss(bench.texts)
+    return bench.held_out.loss(bench.texts)
+
+
+def _roll_back(bench: Workbench, folder: RunFolder, step: int) -> RolledBack:
+    """Return to the last good state with a lower rate, once.
+
+    Raises:
+        TrainingError: the loss broke a second time.
+    """
+    rate = bench.schedule.learning_rate
+    if bench.lowered < 1.0:
+        raise TrainingError(
+            f"the loss stopped being a number at step {step}, again after going back and lowering "
+            f"the learning rate; the last good state is in {folder.path}; start anew with "
+            f"--learning-rate {rate / 10:.1e} (was {rate:.1e}), or --precision fp32"
+        )
+    state = folder.load_checkpoint()
+    bench.restore(state)
+    bench.lowered = ROLLBACK_FACTOR
+    return RolledBack(step, state["step"], ROLLBACK_FACTOR)

@@ -1,0 +1,271 @@
+"""Everything a training step needs, set up once: base, techniques, data, optimiser, probes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from personae.batches import TextSource, TrainingSet, make_items
+from personae.caches import TensorCache, default_folder
+from personae.character import Character
+from personae.devices import generator_for, seeded, synchronize
+from personae.events import Preparing
+from personae.families.base import Family
+from personae.generation import Shot, generate
+from personae.monitor import FrozenProbe
+from personae.objective import Noised, captions_with_dropout, draw_noise, training_loss
+from personae.optimizers import make_optimizer, rate_factor, set_rate
+from personae.pictures import Picture, Sampling
+from personae.references import Reference
+from personae.registry import lookup
+from personae.settings import RunConfig, Schedule
+from personae.techniques.base import Technique
+
+PROBE_PICTURES = 4
+
+
+@dataclass(slots=True)
+class Workbench:
+    """The parts of a run.
+
+    Attributes:
+        config: as resolved; `schedule` has every default filled in.
+        techniques: injected into `base`, in training mode.
+        pictures: the training set; prior: class pictures, for prior = images.
+        held_out: frozen probe on held-out pictures, or None without any.
+        average: exponential moving averages of the parameters, or None.
+        lowered: factor on the learning rate after a rollback.
+    """
+
+    config: RunConfig
+    schedule: Schedule
+    base: Family
+    character: Character
+    techniques: list[Technique]
+    phrase: str
+    texts: TextSource
+    pictures: TrainingSet
+    prior: TrainingSet | None
+    held_out: FrozenProbe | None
+    optimizer: torch.optim.Optimizer
+    average: list[torch.Tensor] | None
+    lowered: float = 1.0
+    seconds: float = field(default=0.0)
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Return all that is trained."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def step(self, step: int) -> tuple[float, float]:
+        """Do optimiser step `step` (from 0); return the loss and the gradient norm before clipping.
+
+        The weights are left alone when either is not finite.
+        """
+        started = time.perf_counter()
+        loss = self.backward(step)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.max_grad_norm).item()
+        if torch.isfinite(torch.tensor([loss, norm])).all():
+            schedule = self.schedule
+            factor = rate_factor(
+                step, schedule.steps, schedule.warmup, schedule.learning_rate_schedule
+            )
+            set_rate(self.optimizer, factor * self.lowered)
+            self.optimizer.step()
+            for technique in self.techniques:
+                technique.after_step()
+            self._update_average()
+        self.optimizer.zero_grad(set_to_none=True)
+        synchronize(self.base.device)
+        self.seconds += time.perf_counter() - started
+        return loss, norm
+
+    def backward(self, step: int) -> float:
+        """Accumulate the gradients of step `step` and return its loss."""
+        schedule, seed = self.schedule, self.config.seed
+        total = 0.0
+        for part in range(schedule.gradient_accumulation):
+            noised = self._noised(self.pictures, "instance", step, part)
+            prior = self.prior and self._noised(self.prior, "prior", step, part)
+            captions = captions_with_dropout(
+                noised.batch.captions, schedule.caption_dropout, seed, step
+            )
+            with seeded(self.base.device, seed, "dropout", step, part):
+                loss = training_loss(
+                    self.base,
+                    self.techniques,
+                    noised,
+                    self.texts,
+                    schedule,
+                    captions=captions,
+                    prior=prior,
+                )
+                (loss / schedule.gradient_accumulation).backward()
+            total += loss.item() / schedule.gradient_accumulation
+        return total
+
+    def _noised(self, pictures: TrainingSet, stream: str, step: int, part: int) -> Noised:
+        batch = pictures.batch(step, part)
+        offset = self.schedule.noise_offset
+        return draw_noise(self.base, batch, self.config.seed, stream, step, part, offset=offset)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.average is not None:
+            torch._foreach_lerp_(self.average, self.parameters, 1 - self.schedule.ema)
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Put the moving averages in the place of the parameters, if there are any."""
+        for parameter, mean in zip(self.parameters, self.average or [], strict=False):
+            parameter.copy_(mean)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs; noise and order follow from the seed."""
+        return {
+            "techniques": {each.name: each.state_dict() for each in self.techniques},
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "lowered": self.lowered,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        for technique in self.techniques:
+            technique.load_state_dict(state["techniques"][technique.name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.lowered, self.seconds = state["lowered"], state["seconds"]
+
+    def eject(self) -> None:
+        """Detach the techniques; the base is what it was."""
+        for technique in reversed(self.techniques):
+            if technique.injected:
+                technique.eject()
+        if self.schedule.gradient_checkpointing:
+            self.base.denoiser.disable_gradient_checkpointing()
+
+
+def set_up(
+    config: RunConfig, character: Character, base: Family
+) -> Iterator[Preparing | Workbench]:
+    """Build the workbench, yielding what is being prepared and at last the workbench itself."""
+    techniques = build_techniques(config, character, base)
+    phrase = phrase_of(techniques, character)
+    first = techniques[0]
+    recommended = base.recommended(first.name, first.recommended)
+    schedule = config.schedule.resolved(len(character.references), recommended)
+    cache = TensorCache(default_folder())
+    texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
+    pictures = _training_set(character.references, character, phrase, base, cache, schedule, config)
+    for done, total in pictures.prepare():
+        yield Preparing("encoding pictures", done, total)
+    prior = None
+    if schedule.prior == "images":
+        references = character.prior
+        if not references:
+            references = yield from _draw_prior(base, character.class_noun, schedule, config.seed)
+        prior = _training_set(references, character, phrase, base, cache, schedule, config)
+    held_out = None
+    if character.held_out:
+        kept = _training_set(character.held_out, character, phrase, base, cache, schedule, config)
+        held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed)
+    if schedule.gradient_checkpointing:
+        base.denoiser.enable_gradient_checkpointing()
+    groups = [
+        group
+        for each in techniques
+        for group in each.train().parameter_groups(*_rates(each, first, schedule, base))
+    ]
+    optimizer = make_optimizer(schedule.optimizer, groups)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    average = [p.detach().clone() for p in trained] if schedule.ema else None
+    for each in techniques:
+        each.inject()
+    yield Workbench(
+        config,
+        schedule,
+        base,
+        character,
+        techniques,
+        phrase,
+        texts,
+        pictures,
+        prior,
+        held_out,
+        optimizer,
+        average,
+    )
+
+
+def _rates(
+    technique: Technique, first: Technique, schedule: Schedule, base: Family
+) -> tuple[float, float]:
+    """Return learning rate and decay; further techniques keep their own, scaled alike."""
+    own = base.recommended(technique.name, technique.recommended)
+    if technique is first:
+        return schedule.learning_rate, schedule.weight_decay
+    leader = base.recommended(first.name, first.recommended)
+    return own.learning_rate * schedule.learning_rate / leader.learning_rate, own.weight_decay
+
+
+def build_techniques(config: RunConfig, character: Character, base: Family) -> list[Technique]:
+    """Return the techniques of a run, not yet attached."""
+    techniques = []
+    for name, settings in config.technique_configs().items():
+        kind = lookup("techniques", Technique, name)
+        settings = kind.settings_for(settings, character.name, character.class_noun)
+        techniques.append(kind(settings, base, generator_for(config.seed, "start", name)))
+    return techniques
+
+
+def phrase_of(techniques: Sequence[Technique], character: Character) -> str:
+    """Return how prompts name the character: by the technique that brings a word of its own."""
+    naming = next((each for each in techniques if each.names_character), techniques[0])
+    return naming.phrase(character.name, character.class_noun)
+
+
+def _training_set(
+    references: Sequence[Reference],
+    character: Character,
+    phrase: str,
+    base: Family,
+    cache: TensorCache,
+    schedule: Schedule,
+    config: RunConfig,
+) -> TrainingSet:
+    captions = [
+        (character.caption(each, phrase), character.caption(each, character.class_noun))
+        for each in references
+    ]
+    items = make_items(references, captions, base, schedule)
+    return TrainingSet(items, base, cache, schedule=schedule, seed=config.seed)
+
+
+def _draw_prior(
+    base: Family, class_noun: str, schedule: Schedule, seed: int
+) -> Iterator[Preparing]:
+    """Draw class pictures with the untouched base, once per base and class; returns references."""
+    folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"
+    caption = f"a {class_noun}"
+    paths = [folder / f"{i:04d}.png" for i in range(schedule.prior_images)]
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    shots = [Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31) for i in missing]
+    drawn = 0
+    for event in generate(base, shots, Sampling(steps=20)):
+        if isinstance(event, Picture):
+            event.save(paths[missing[drawn]])
+            drawn += 1
+            yield Preparing("drawing class pictures", drawn, len(missing))
+    return [Reference(path, caption) for path in paths]
+
+
+def preview_file(folder: Path, step: int, number: int) -> Path:
+    """Return where preview `number` of `step` goes."""
+    return folder / "previews" / f"step-{step:06d}-{number}.png"

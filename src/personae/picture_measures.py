@@ -22,7 +22,8 @@ SAME_BACKGROUND: Final = 0.6
 """Histogram intersection (Swain and Ballard 1991) above which two backgrounds are alike."""
 
 _SIDE: Final = 64
-_SUBJECT_DISTANCE: Final = 40.0
+_SUBJECT_DISTANCE: Final = 40.0  # in RGB of 0 to 255; a gradient of sky stays within it
+_FEWEST_PIXELS: Final = 0.02  # less than this stands out in a picture of background alone
 _NAMED_COLOURS: Final = {
     "white": (245, 245, 245),
     "grey": (128, 128, 128),
@@ -69,7 +70,7 @@ def subject_share(image: Image.Image, mask: Image.Image | None) -> float | None:
     boundary prior of Wei et al. 2012, "Geodesic Saliency"); None if nothing stands out.
     """
     subject = _subject(image, mask)
-    if subject.mean() < 0.02:
+    if not subject.any() or (mask is None and subject.mean() < _FEWEST_PIXELS):
         return None
     rows, columns = np.nonzero(subject)
     # Stray pixels must not stretch the box: the middle 96 per cent each way.
@@ -139,10 +140,10 @@ def _border() -> np.ndarray:
 def _subject(image: Image.Image, mask: Image.Image | None) -> np.ndarray:
     if mask is not None:
         return _small(mask) > 127
-    pixels = _small(image)
-    outside = pixels[_border()]
-    distance = np.linalg.norm(pixels[:, :, None, :] - outside[None, None], axis=-1).min(axis=2)
-    return distance > _SUBJECT_DISTANCE
+    pixels = _small(image).reshape(-1, 3)
+    outside = np.unique(pixels[_border().ravel()], axis=0)
+    squares = (pixels**2).sum(1)[:, None] + (outside**2).sum(1) - 2 * pixels @ outside.T
+    return (squares.min(axis=1) > _SUBJECT_DISTANCE**2).reshape(_SIDE, _SIDE)
 
 
 def _background(image: Image.Image, mask: Image.Image | None) -> np.ndarray:

@@ -1,0 +1,177 @@
+"""The report of `personae check`: what to mend in a folder of pictures before training on it.
+
+Every finding says what is wrong, with the value found, and what to do. Nothing is changed, and
+no model is needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from personae import caption_lint, holding_out, naming
+from personae.caption_lint import Tokenizer
+from personae.character import UNKNOWN_CLASS, read_dataset
+from personae.character_file import FILE_NAME, CharacterFile, as_name
+from personae.datasets.base import Reading
+from personae.errors import CharacterError
+from personae.findings import Finding, Level
+from personae.picture_findings import (
+    Measured,
+    PictureRow,
+    background_groups,
+    measure,
+    of_picture,
+    of_set,
+)
+from personae.references import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The report on a training set.
+
+    Attributes:
+        path: what was inspected.
+        name: how prompts call the character.
+        class_noun: what it is, or None where nobody said.
+        findings: errors first, then warnings, then notes.
+        pictures: one row per readable training or held-out picture.
+        backgrounds: groups of like backgrounds as (colour, pictures), the largest first.
+        held_out: number of pictures that will be held out.
+        prior: number of class pictures.
+    """
+
+    path: Path
+    name: str
+    class_noun: str | None
+    findings: tuple[Finding, ...]
+    pictures: tuple[PictureRow, ...]
+    backgrounds: tuple[tuple[str, int], ...]
+    held_out: int
+    prior: int
+
+    def count(self, level: Level) -> int:
+        """Return the number of findings of a level."""
+        return sum(finding.level == level for finding in self.findings)
+
+    @property
+    def framings(self) -> dict[str, int]:
+        """Return how many pictures are close, medium, far or unclear."""
+        return dict(Counter(row.framing for row in self.pictures))
+
+
+def inspect_folder(
+    folder: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    flip: bool = False,
+    resolution: int = 128,
+) -> Inspection:
+    """Return what is good and bad about a training set.
+
+    Args:
+        folder: whatever `Character.open` reads.
+        tokenizer: text -> ids of the base's text encoder, start and end marks included; None
+            estimates lengths.
+        flip: pictures will be mirrored at random.
+        resolution: shorter side, in pixels, at which will be trained.
+
+    Raises:
+        CharacterError: nothing is there to inspect, its layout is broken, or `character.toml` is.
+    """
+    path = Path(folder).expanduser()
+    home = path if path.is_dir() else path.parent
+    reading = read_dataset(path)
+    stated = CharacterFile.beside(home)
+    name = stated.name or as_name(reading.name or home.resolve().name)
+    class_noun = stated.class_noun or reading.class_noun
+    named = naming.mention(name, class_noun, stated.phrase or reading.phrase)
+    subject = caption_lint.Subject(named, f"{name} {class_noun or UNKNOWN_CLASS}", class_noun)
+    references = reading.references + reading.held_out
+    measured, findings = _measure(references, subject, tokenizer, resolution)
+    findings += _of_reading(reading, home)
+    findings += of_set(measured, home)
+    findings += [finding for one in measured for finding in of_picture(one, resolution)]
+    findings += caption_lint.of_captions(references, subject, home, tokenizer)
+    findings += _of_character(class_noun, home, mirrored=flip and stated.asymmetric)
+    order = ("error", "warning", "note")
+    return Inspection(
+        path=path,
+        name=name,
+        class_noun=class_noun,
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
+        pictures=tuple(one.row for one in measured),
+        backgrounds=tuple(background_groups(measured)),
+        held_out=_held_out(measured, reading, stated),
+        prior=len(reading.prior),
+    )
+
+
+def _measure(
+    references: tuple[Reference, ...],
+    subject: caption_lint.Subject,
+    tokenizer: Tokenizer | None,
+    resolution: int,
+) -> tuple[list[Measured], list[Finding]]:
+    """Return the measures of the readable pictures, and a finding on each of the others."""
+    measured, findings = [], []
+    for reference in {reference.path: reference for reference in references}.values():
+        tokens = None
+        if reference.caption is not None:
+            tokens = caption_lint.count_tokens(subject.named_in(reference.caption), tokenizer)
+        try:
+            measured.append(measure(reference, resolution, tokens))
+        except CharacterError as error:
+            findings.append(_unusable(str(error), reference.path))
+    return measured, findings
+
+
+def _unusable(message: str, fallback: Path) -> Finding:
+    """Return the finding on a file that cannot be used; messages begin with its name."""
+    file, separator, rest = message.partition(": ")
+    if not separator:
+        return Finding("error", "unusable", fallback, message)
+    return Finding("error", "unusable", Path(file), rest)
+
+
+def _of_reading(reading: Reading, home: Path) -> Iterator[Finding]:
+    for problem in reading.problems:
+        yield _unusable(problem, home)
+    for note in reading.notes:
+        file, _, message = note.partition(": ")
+        yield Finding("note", "layout", Path(file), message)
+    for reference in reading.prior:
+        try:
+            reference.image()
+        except CharacterError as error:
+            yield _unusable(str(error), reference.path)
+
+
+def _of_character(class_noun: str | None, home: Path, *, mirrored: bool) -> Iterator[Finding]:
+    if class_noun is None:
+        yield Finding(
+            "warning",
+            "class-noun",
+            home,
+            f'does not say what the character is; write class_noun = "girl" (or what it is) into '
+            f"{FILE_NAME}",
+        )
+    if mirrored:
+        yield Finding(
+            "error",
+            "flip",
+            home,
+            "left and right of the character differ (asymmetric = true), and flip is on; turn "
+            "flip off",
+        )
+
+
+def _held_out(measured: list[Measured], reading: Reading, stated: CharacterFile) -> int:
+    """Return how many pictures `Character.open` will hold out."""
+    if stated.held_out is not None:
+        return len(stated.held_out)
+    candidates = [holding_out.Candidate(one.row.file, one.difference_hash) for one in measured]
+    return len(reading.held_out or holding_out.choose(candidates, None))

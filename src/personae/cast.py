@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -46,7 +47,7 @@ class Strength:
             )
         except (ValueError, IndexError):
             frames = ()
-        ordered = all(a[0] <= b[0] for a, b in zip(frames, frames[1:], strict=False))
+        ordered = all(a[0] <= b[0] for a, b in pairwise(frames))
         if not frames or not ordered or not all(0 <= at <= 1 for at, _ in frames):
             raise UsageError(
                 f"strength is '{text}'; expected a number such as 0.8, or progress:strength pairs "

@@ -78,7 +78,7 @@ class HypernetworkConfig(TechniqueConfig):
 
 
 def build_network(width: int, config: HypernetworkConfig) -> nn.Sequential:
-    """Return the layers for contexts of `width`, in A1111's order: Linear, activation, norm, dropout.
+    """Return the layers for contexts of `width`: Linear, activation, norm, dropout, as in A1111.
 
     Raises:
         UnsupportedError: dropout_structure has another length than layer_structure.

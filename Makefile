@@ -1,0 +1,32 @@
+# personae: `make demo` shows it, `make test` tests it; both set up what they need.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint setup toon clean
+.DEFAULT_GOAL := demo
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: setup  ## Train the shipped character, draw it, write a contact sheet and a page
+	$(BIN)/personae demo --out demo
+
+test: setup lint  ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+
+toon: setup  ## Render the data and train the embedded base anew (hours)
+	$(MAKE) -C recipes/toon toon PYTHON=$(abspath $(BIN)/python)
+
+clean:
+	rm -rf demo runs build dist

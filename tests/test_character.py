@@ -475,3 +475,25 @@ def test_hidden_files_are_not_pictures(tmp_path: Path) -> None:
 def test_a_phone_picture_with_a_second_image_inside_is_one_still(tmp_path: Path) -> None:
     painting(1).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[painting(2)])
     assert Character.open(tmp_path).references[0].image().size == (48, 40)
+
+
+def test_damage_anywhere_in_a_file_is_read_over_or_refused_in_one_line(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = []
+    for suffix in ("png", "jpg", "webp", "bmp"):
+        painting(1).save(tmp_path / f"whole.{suffix}", exif=exif)
+        whole.append((tmp_path / f"whole.{suffix}").read_bytes())
+    rng = random.Random(0)
+    messages = []
+    for _ in range(400):
+        content = bytearray(rng.choice(whole))
+        for _ in range(rng.choice((1, 5, 20))):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        (tmp_path / "a.png").write_bytes(content[: rng.randrange(len(content) // 2, 2**20)])
+        try:
+            Reference(tmp_path / "a.png", None).image()
+        except CharacterError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert all("a.png: " in message and "\n" not in message for message in messages)

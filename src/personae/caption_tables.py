@@ -7,6 +7,7 @@ One row per picture: `file_name` (or `image`, `image_path`), `text` (or `caption
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def is_caption_dictionary(path: Path) -> bool:
         return False
     try:
         values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     entries = list(values.values()) if isinstance(values, dict) else []
     return bool(entries) and all(
@@ -82,15 +83,24 @@ def _rows(table: Path) -> Iterator[tuple[dict[str, Any], str]]:
     text = _text(table)
     match table.suffix:
         case ".csv":
-            for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+            for number, row in enumerate(_csv_rows(text, table), start=2):
                 yield _filled(row), f"{table}, line {number}"
         case ".json":
             for picture, facts in _object(text, str(table)).items():
+                if not isinstance(facts, dict):
+                    raise CharacterError(f"{table}: '{picture}' is {facts!r}; expected an object")
                 yield {"file_name": picture, **facts}, f"{table}, '{picture}'"
         case _:
             for number, line in enumerate(text.splitlines(), start=1):
                 if line.strip():
                     yield _object(line, f"{table}, line {number}"), f"{table}, line {number}"
+
+
+def _csv_rows(text: str, table: Path) -> list[dict[str, str]]:
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise CharacterError(f"{table}: is not valid CSV ({error})") from None
 
 
 def _text(table: Path) -> str:
@@ -104,7 +114,7 @@ def _text(table: Path) -> str:
 
 def _filled(row: dict[str, str]) -> dict[str, Any]:
     """Return a CSV row without its empty cells, whole numbers of `repeats` as such."""
-    filled: dict[str, Any] = {key: value for key, value in row.items() if value}
+    filled: dict[str, Any] = {key: value for key, value in row.items() if key and value}
     if str(filled.get("repeats", "")).isdecimal():
         filled["repeats"] = int(filled["repeats"])
     return filled
@@ -113,7 +123,7 @@ def _filled(row: dict[str, str]) -> dict[str, Any]:
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CharacterError(f"{where}: is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise CharacterError(f"{where}: is {text.strip()[:40]}; expected an object with file_name")

@@ -92,6 +92,7 @@ def load_picture(path: Path) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a broken EXIF tag harms no pixel
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_DECODERS) as picture:
                 _refuse_frames(path, picture)

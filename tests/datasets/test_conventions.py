@@ -386,3 +386,39 @@ def test_a_yaml_file_cannot_run_code(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("!!python/object/apply:os.system ['touch ran']\n")
     with pytest.raises(CharacterError, match="no known layout"):
         Character.open(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.csv", b'file_name,text\n"0.png,never closed\n', "not valid CSV"),
+        ("m.csv", b"file_name,text\n", "lists no pictures"),
+        ("m.csv", "file_name,text\n0.png,Mädchen\n".encode("latin-1"), "not UTF-8"),
+        ("m.jsonl", b"", "lists no pictures"),
+        ("m.jsonl", b"[" * 100_000, "is not JSON"),
+        ("d.toml", b"[[datasets]]\n", "has no \\[\\[datasets.subsets"),
+        ("d.toml", b"[[datasets]]\n[[datasets.subsets]]\nnum_repeats = 1\n", "no image_dir"),
+        ("d.toml", b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'x'\n", "x: does not exist"),
+        (
+            "d.toml",
+            b"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '.'\nnum_repeats = 'two'\n",
+            "'num_repeats' is 'two'; expected int",
+        ),
+        ("j.yaml", b"config: {process: [{datasets: [{num_repeats: 2}]}]}", "no folder_path"),
+        (
+            "j.yaml",
+            b"config: {process: [{datasets: [{folder_path: ., num_repeats: 0}]}]}",
+            "repeats is 0",
+        ),
+        ("c.json", b'[{"path": ".", "enabled": false}]', "no concept is enabled"),
+        ("c.json", b'[{"path": ".", "type": "VALIDATION"}]', "no pictures to learn from"),
+    ],
+)
+def test_a_broken_configuration_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    pictures(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CharacterError, match=message) as caught:
+        Character.open(tmp_path / name)
+    assert "\n" not in str(caught.value)

@@ -142,6 +142,12 @@ def test_captions_name_the_character_by_the_phrase(caption: str | None, named: s
     assert naming.rename(caption, pattern, "sks girl") == named
 
 
+def test_a_phrase_that_the_caption_holds_already_is_not_repeated() -> None:
+    pattern = naming.mention("mira", "girl", None)
+    assert naming.rename("a girl on a beach", pattern, "girl") == "a girl on a beach"
+    assert naming.rename("girlish", pattern, "girl") == "girl, girlish"
+
+
 def test_a_phrase_is_put_in_as_it_is() -> None:
     pattern = naming.mention("mira", None, None)
     assert naming.rename("mira runs", pattern, r"\1 <m> \g<0>") == r"\1 <m> \g<0> runs"

@@ -35,9 +35,11 @@ def mention(name: str, class_noun: str | None, phrase: str | None) -> re.Pattern
 def rename(caption: str | None, named: re.Pattern[str], phrase: str) -> str:
     """Return the caption with each mention replaced by `phrase`.
 
-    A caption without a mention gets the phrase in front; None gives `UNCAPTIONED`.
+    A caption that neither mentions the character nor holds the phrase already (as captions of class
+    pictures hold the class noun) gets the phrase in front; None gives `UNCAPTIONED`.
     """
     if caption is None:
         return UNCAPTIONED.replace("{phrase}", phrase)
     renamed, count = named.subn(lambda _: phrase, caption)
-    return renamed if count else f"{phrase}, {caption}"
+    said = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", renamed, re.IGNORECASE)
+    return renamed if count or said else f"{phrase}, {caption}"

@@ -119,6 +119,8 @@ class RunConfig(Config):
     """Prompts of the previews; {character} is the one being trained."""
     validate_every: int | None = Field(None, ge=1)
     """Steps between validation losses. Default: ten in a run."""
+    tensorboard: bool = False
+    """Also write curves and previews for TensorBoard, below the run folder."""
     schedule: Schedule = Schedule()
     settings: dict[str, dict[str, Any]] = {}
     """Settings of each technique by its name."""

@@ -23,6 +23,7 @@ from personae.monitor import FrozenProbe, Monitor
 from personae.objective import untouched
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
+from personae.tensorboard_log import TensorBoardLog
 from personae.workbench import Workbench, set_up
 
 ROLLBACK_FACTOR = 0.3
@@ -52,8 +53,11 @@ def train(
         config = folder.config()
     else:
         folder.begin(config)
+    board = TensorBoardLog(folder.path) if config.tensorboard else None
     for event in _run(config, folder, base, should_stop):
         folder.log(event)
+        if board is not None:
+            board.log(event)
         yield event
 
 

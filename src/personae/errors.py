@@ -8,6 +8,7 @@
     ├── ArtifactError          a trained file is damaged, foreign or for another base
     ├── TrainingError          a run cannot go on
     │   └── DoesNotFitError    the forecast exceeds the machine
+    ├── EncoderError           a measuring network is not there or cannot be loaded
     └── StudyError             a comparison cannot be set up
 
 Each message is one line: what was wrong, the value found, what was expected, what to do.
@@ -48,6 +49,10 @@ class TrainingError(PersonaeError):
 
 class DoesNotFitError(TrainingError):
     """The forecast of a run exceeds the memory of the machine."""
+
+
+class EncoderError(PersonaeError):
+    """The weights or the library of a measuring network are not there."""
 
 
 class StudyError(PersonaeError):

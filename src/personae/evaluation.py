@@ -1,0 +1,260 @@
+"""Measuring drawn pictures of a character: every metric, its interval and its ceiling.
+
+Drawn + Character + Encoders --evaluate--> Scores --to_dict--> result.json
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
+
+import numpy as np
+
+from personae import registry
+from personae.character import Character
+from personae.encoders import load_encoder
+from personae.encoders.base import Encoder
+from personae.encoders.remembering import Remembering
+from personae.errors import UsageError
+from personae.metrics.base import Better, Evidence, Metric, Sample, images_of
+from personae.statistics import CONFIDENCE, mean_interval
+
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = 1
+"""Version of the form in which scores are stored."""
+
+IDENTITY: Final = "toon_identity"
+IMAGE_TEXT: Final = "toon_clip"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """The two networks that look at pictures; both remember what they have seen.
+
+    Attributes:
+        identity: tells characters apart.
+        image_text: reads pictures and texts.
+    """
+
+    identity: Remembering
+    image_text: Remembering
+
+    @classmethod
+    def load(
+        cls, identity: str = IDENTITY, image_text: str = IMAGE_TEXT, device: str = "auto"
+    ) -> Self:
+        """Load both, by the names `load_encoder` takes.
+
+        Raises:
+            UsageError: unknown name, or `image_text` reads no text.
+            EncoderError: weights or a library are missing.
+        """
+        return cls.around(
+            load_encoder(identity, device=device),
+            load_encoder(image_text, kind="image_text", device=device),
+        )
+
+    @classmethod
+    def around(cls, identity: Encoder, image_text: Encoder) -> Self:
+        """Return loaded encoders, each with a memory."""
+        return cls(Remembering(identity), Remembering(image_text))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return what was used, for results: scores of different encoders must not be mixed."""
+        return {
+            role: f"{encoder.name} ({encoder.weights})"
+            for role, encoder in (("identity", self.identity), ("image_text", self.image_text))
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one technique drew for one suite.
+
+    Attributes:
+        generated: pictures of the character.
+        class_generated: pictures of its class.
+        base_class: the same class prompts and seeds by the untouched base.
+    """
+
+    generated: Sequence[Sample]
+    class_generated: Sequence[Sample] = ()
+    base_class: Sequence[Sample] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One metric over the pictures it applies to.
+
+    Attributes:
+        unit, better: of the metric.
+        values: one per picture, None where it does not apply.
+        keys: the (shot, seed) of each value, to pair it with another technique's.
+        mean, low, high: of the values, with the bootstrap interval over shots; None if no value.
+        ceiling: what real pictures reach, or None.
+        share: mean / ceiling, or None.
+        details: further findings of the metric.
+        note: why there is no value, or None.
+    """
+
+    unit: str
+    better: Better
+    values: tuple[float | None, ...] = ()
+    keys: tuple[tuple[str, int], ...] = ()
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ceiling: float | None = None
+    share: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None
+
+    def array(self) -> np.ndarray:
+        """Return the values as float64 (n,), nan where there is none."""
+        return np.array([math.nan if value is None else value for value in self.values])
+
+    def shots(self) -> tuple[str, ...]:
+        """Return the shot of each value: the units that statistics resample together."""
+        return tuple(shot for shot, _ in self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Every metric of one technique on one character.
+
+    Attributes:
+        metrics: {metric name: its score}.
+        encoders: {role: encoder and weights}.
+        pictures: how many pictures of the character were measured.
+        unseen: in how many of them the identity encoder found nothing (no face); they count as
+            likeness 0 and are not dropped.
+    """
+
+    metrics: dict[str, Score]
+    encoders: dict[str, str]
+    pictures: int
+    unseen: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, with the format's version."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Self:
+        """Return what `to_dict` stored.
+
+        Raises:
+            UsageError: stored by a newer release, or not scores at all.
+        """
+        version = stored.get("format")
+        if version != FORMAT:
+            raise UsageError(
+                f"scores have format {version!r}; this release reads {FORMAT}; measure again"
+            )
+        try:
+            metrics = {name: _score(values) for name, values in stored["metrics"].items()}
+            return cls(metrics, stored["encoders"], stored["pictures"], stored["unseen"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"scores are incomplete ({error}); measure again") from None
+
+
+def evaluate(
+    drawn: Drawn,
+    character: Character,
+    encoders: Encoders,
+    *,
+    metrics: Sequence[str] | None = None,
+    confidence: float = CONFIDENCE,
+) -> Scores:
+    """Measure drawn pictures of a character.
+
+    Args:
+        drawn: pictures made with `Suite.requests` and `Suite.class_requests`.
+        character: gives the real pictures: trained on, and held out.
+        encoders: use one pair for a whole study, so that real pictures are encoded once.
+        metrics: names of the metrics; None: all there are.
+        confidence: of the intervals, in (0, 1).
+
+    Returns:
+        Scores of every metric asked for; one that cannot be measured has a note instead of values.
+
+    Raises:
+        UsageError: unknown metric, no pictures, or class pictures without their pair.
+        CharacterError: a real picture can no longer be read.
+    """
+    evidence = Evidence(
+        generated=drawn.generated,
+        training=[reference.image() for reference in character.references],
+        held_out=[reference.image() for reference in character.held_out],
+        identity=encoders.identity,
+        image_text=encoders.image_text,
+        class_generated=drawn.class_generated,
+        base_class=drawn.base_class,
+    )
+    return measure(evidence, encoders.names, metrics=metrics, confidence=confidence)
+
+
+def measure(
+    evidence: Evidence,
+    encoders: dict[str, str],
+    *,
+    metrics: Sequence[str] | None = None,
+    confidence: float = CONFIDENCE,
+) -> Scores:
+    """Measure pictures that need not come from a character folder; see `evaluate`."""
+    if not evidence.generated:
+        raise UsageError("there are no pictures to measure; draw the suite's shots first")
+    _refuse_repeats(evidence)
+    known = registry.discover("metrics", Metric)
+    chosen = known if metrics is None else metrics
+    measures = [registry.lookup("metrics", Metric, name)() for name in chosen]
+    scores = {metric.name: score(metric, evidence, confidence) for metric in measures}
+    rows = evidence.identity.embed_images(images_of(evidence.generated))
+    return Scores(scores, encoders, len(rows), int((~rows.any(axis=1)).sum()))
+
+
+def score(metric: Metric, evidence: Evidence, confidence: float = CONFIDENCE) -> Score:
+    """Return one metric's values, mean, interval over shots, ceiling and findings."""
+    note = metric.missing(evidence)
+    if note is not None:
+        logger.info("%s: %s", metric.name, note)
+        return Score(metric.unit, metric.better, note=note)
+    values = metric(evidence)
+    keys = tuple(sample.key for sample in getattr(evidence, metric.over))
+    if np.isnan(values).all():
+        return Score(metric.unit, metric.better, note="it applies to none of the pictures")
+    interval = mean_interval(values, [shot for shot, _ in keys], confidence=confidence)
+    ceiling = metric.ceiling(evidence)
+    return Score(
+        unit=metric.unit,
+        better=metric.better,
+        values=tuple(None if math.isnan(value) else float(value) for value in values),
+        keys=keys,
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        ceiling=ceiling,
+        share=interval.mean / ceiling if ceiling is not None and ceiling > 0 else None,
+        details=metric.details(evidence),
+    )
+
+
+def _refuse_repeats(evidence: Evidence) -> None:
+    """Refuse two pictures of one shot and seed: they would count twice and pair with neither."""
+    for samples in (evidence.generated, evidence.class_generated, evidence.base_class):
+        keys = [sample.key for sample in samples]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise UsageError(
+                f"shot '{twice[0]}' was drawn twice with seed {twice[1]}; keep one of the two"
+            )
+
+
+def _score(stored: dict[str, Any]) -> Score:
+    keys = tuple((shot, seed) for shot, seed in stored["keys"])
+    return Score(**{**stored, "values": tuple(stored["values"]), "keys": keys})

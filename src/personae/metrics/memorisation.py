@@ -1,0 +1,83 @@
+"""Memorisation: is a drawn picture a copy of one it was trained on?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from personae.encoders.base import Encoder
+from personae.metrics.base import Evidence, Metric, images_of
+
+
+class Memorisation(Metric):
+    """Cosine of a picture to the nearest training picture, mirrored ones included.
+
+    The rows compared are `Encoder.embed_layout` of the image-text encoder, which also say where
+    things are: the same character elsewhere in the picture is likeness, at the same place before
+    the same background it is a copy.
+
+    A copy is nearer to a training picture than any real picture is to another one (leave one out).
+    The threshold is thus the set's own; where pictures of the set nearly repeat each other it is
+    high and few copies are called.
+    """
+
+    name = "memorisation"
+    title = "nearest training picture"
+    unit = "cosine"
+    better = "lower"
+    source = "nearest-neighbour test of Somepalli et al. 2022, arXiv:2212.03860, own calibration"
+    needs = ("training",)
+
+    def __call__(self, evidence: Evidence) -> np.ndarray:
+        """Return (generated,), in [-1, 1]."""
+        return self._nearness(evidence).max(axis=1)
+
+    def details(self, evidence: Evidence) -> dict[str, Any]:
+        """Return the nearest training pictures and the copies.
+
+        Returns:
+            threshold: cosine above which a picture is a copy; None with fewer than two real
+                pictures. nearest: index of the training picture nearest to each generated one.
+            copies: whether each is a copy. copied: for each training picture, how many generated
+                ones are copies of it.
+        """
+        nearness, limit = self._nearness(evidence), copy_threshold(evidence)
+        nearest = nearness.argmax(axis=1)
+        copies = nearness.max(axis=1) > (np.inf if limit is None else limit)
+        copied = np.bincount(nearest[copies], minlength=len(evidence.training))
+        return {
+            "threshold": limit,
+            "nearest": nearest.tolist(),
+            "copies": copies.tolist(),
+            "copied": copied.tolist(),
+        }
+
+    @staticmethod
+    def _nearness(evidence: Evidence) -> np.ndarray:
+        images = images_of(evidence.generated)
+        return _mirror_blind(evidence.image_text, images, evidence.training)
+
+
+def copy_threshold(evidence: Evidence) -> float | None:
+    """Return the greatest cosine between any real picture and another one that was trained on.
+
+    None with fewer than two real pictures.
+    """
+    if len(evidence.real) < 2:
+        return None
+    nearness = _mirror_blind(evidence.image_text, evidence.real, evidence.training)
+    itself = np.arange(len(evidence.real))[:, None] == np.arange(len(evidence.training))
+    return float(np.where(itself, -np.inf, nearness).max())
+
+
+def _mirror_blind(
+    encoder: Encoder, images: Sequence[Image.Image], training: Sequence[Image.Image]
+) -> np.ndarray:
+    """Return the cosine (n, m) of each image to each training picture or its mirror image."""
+    rows = encoder.embed_layout(images)
+    straight = rows @ encoder.embed_layout(training).T
+    mirrored = rows @ encoder.embed_layout([ImageOps.mirror(image) for image in training]).T
+    return np.maximum(straight, mirrored).astype(np.float64)

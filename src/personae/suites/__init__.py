@@ -1,0 +1,176 @@
+"""Prompt suites: the fixed shots every technique is measured on, as TOML files.
+
+A suite asks for a character in scenes, with expressions and in media, and for members of its class
+without the character. Whoever draws fills in how prompts call the character; what the text metric
+reads has the class noun in its place. `toon` and `general` are shipped; a file of your own in
+the same form can be given by its path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from PIL import Image
+from pydantic import Field, model_validator
+
+from personae.config import Config, read_toml
+from personae.errors import UsageError
+from personae.metrics.base import Sample
+from personae.registry import nearest
+
+CHARACTER: Final = "{character}"
+CLASS: Final = "{class}"
+FIRST_SEED: Final = 1001
+"""Seeds count from here, away from the 0, 1, 2 that people draw previews with."""
+
+
+class SuiteShot(Config):
+    """One prompt about the character."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Short name, unique in the suite: letters, digits and underscores."""
+    prompt: str
+    """What to draw, with {character} where the character is named."""
+    kind: Literal["scene", "expression", "medium"]
+    """What the shot varies."""
+    medium: str | None = None
+    """Medium asked for; given if and only if the kind is medium."""
+
+    @model_validator(mode="after")
+    def _says_what_it_varies(self) -> Self:
+        if (self.kind == "medium") != (self.medium is not None):
+            raise ValueError(f"shot '{self.id}' needs 'medium' exactly where its kind is medium")
+        if CHARACTER not in self.prompt:
+            raise ValueError(f"prompt of '{self.id}' does not hold {CHARACTER}")
+        return self
+
+
+class ClassShot(Config):
+    """One prompt about others of the character's class."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Short name, unique in the suite."""
+    prompt: str
+    """What to draw, with {class} for the class noun and without the character."""
+
+    @model_validator(mode="after")
+    def _leaves_the_character_out(self) -> Self:
+        if CHARACTER in self.prompt or CLASS not in self.prompt:
+            raise ValueError(f"prompt of '{self.id}' must hold {CLASS} and not {CHARACTER}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One picture to draw.
+
+    Attributes:
+        prompt: what the base is asked for.
+        text: what the picture should show, as the text metric reads it.
+        shot: id of the shot.
+        seed: seed to draw with.
+        medium: medium asked for, or None.
+    """
+
+    prompt: str
+    text: str
+    shot: str
+    seed: int
+    medium: str | None = None
+
+    def answered(self, image: Image.Image) -> Sample:
+        """Return the picture drawn for this request, ready to be measured."""
+        return Sample(image, self.text, self.shot, self.seed, self.medium)
+
+
+class Suite(Config):
+    """A fixed set of shots."""
+
+    name: str
+    """Name of the suite."""
+    about: str = ""
+    """What it is for."""
+    shots: tuple[SuiteShot, ...] = Field(min_length=2)
+    """Shots of the character; consistency needs at least two."""
+    class_shots: tuple[ClassShot, ...] = ()
+    """Shots of the class, for drift and prior collapse."""
+
+    @model_validator(mode="after")
+    def _names_each_shot_once(self) -> Self:
+        ids = [shot.id for shot in (*self.shots, *self.class_shots)]
+        twice = next((name for name in ids if ids.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two shots are called '{twice}'")
+        return self
+
+    def requests(self, character: str, class_noun: str, seeds: Sequence[int]) -> list[Request]:
+        """Return every shot with every seed, shot by shot.
+
+        Args:
+            character: what the prompts call the character: `{mira}` for a cast, a technique's
+                phrase, or the class noun for the untouched base.
+            class_noun: what the character is ("girl"); the text metric reads it instead.
+            seeds: one picture of each shot is drawn with each.
+        """
+        return [
+            Request(
+                spelled(shot.prompt, character),
+                spelled(shot.prompt, class_noun),
+                shot.id,
+                seed,
+                shot.medium,
+            )
+            for shot in self.shots
+            for seed in seeds
+        ]
+
+    def class_requests(self, class_noun: str, seeds: Sequence[int]) -> list[Request]:
+        """Return every class shot with every seed."""
+        return [
+            Request(text, text, shot.id, seed)
+            for shot in self.class_shots
+            for text in [spelled(shot.prompt, class_noun)]
+            for seed in seeds
+        ]
+
+    def part(self, scenes: int, expressions: int = 0, media: int = 0) -> Self:
+        """Return a small suite of the first so many shots of each kind, for scoring checkpoints."""
+        limits = {"scene": scenes, "expression": expressions, "medium": media}
+        kept = [
+            shot
+            for kind, limit in limits.items()
+            for shot in [s for s in self.shots if s.kind == kind][:limit]
+        ]
+        return self.model_copy(update={"shots": tuple(kept)})
+
+
+def spelled(prompt: str, who: str) -> str:
+    """Return the prompt with `who` for {character} or {class}, and its article made to fit."""
+    article = "an" if who[:1].lower() in "aeiou" else "a"
+    filled = re.sub(r"\ban?(?= \{(?:character|class)\})", article, prompt)
+    return filled.replace(CHARACTER, who).replace(CLASS, who)
+
+
+def default_seeds(count: int) -> list[int]:
+    """Return the seeds of a suite drawn `count` times."""
+    return list(range(FIRST_SEED, FIRST_SEED + count))
+
+
+def load_suite(name_or_path: str | Path = "toon") -> Suite:
+    """Load a shipped suite by name, or a TOML file.
+
+    Raises:
+        UsageError: no such suite or file, or a wrong key or value in it.
+    """
+    shipped = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+    path = shipped.get(str(name_or_path), Path(name_or_path))
+    if path.suffix != ".toml":
+        raise UsageError(
+            f"suite is '{name_or_path}'; it must be one of {', '.join(shipped)}, or a .toml file."
+            f"{nearest(str(name_or_path), shipped)}"
+        )
+    return Suite.parse(read_toml(path), where=str(path))

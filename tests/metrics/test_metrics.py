@@ -1,0 +1,201 @@
+"""Every metric on sets of pictures whose value is known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from colour_world import evidence, picture, sample
+from PIL import ImageOps
+
+from personae.errors import UsageError
+from personae.metrics.agreement import Agreement
+from personae.metrics.base import Metric, Sample
+from personae.metrics.clip_i import ClipI
+from personae.metrics.consistency import Consistency
+from personae.metrics.diversity import Diversity
+from personae.metrics.drift import Drift
+from personae.metrics.likeness import Likeness
+from personae.metrics.medium_adherence import MediumAdherence
+from personae.metrics.memorisation import Memorisation
+from personae.metrics.prior_collapse import PriorCollapse
+from personae.registry import discover
+
+REDS = [picture("red"), picture("red", "blue")]
+BLEND = 1 / np.sqrt(3)
+"""Cosine of a red-green-blue blend to each of the three."""
+
+
+@pytest.mark.parametrize("metric", discover("metrics", Metric).values(), ids=lambda m: m.name)
+def test_every_metric_gives_one_value_per_picture_in_words_and_numbers(metric: type[Metric]):
+    drawn = [
+        sample("red", scene, shot=scene, seed=seed, medium=scene)
+        for scene in ("red", "green")
+        for seed in (1, 2)
+    ]
+    classes = [sample("blue", "green", shot="class", seed=seed) for seed in (1, 2, 3)]
+    seen = evidence(drawn, REDS, REDS, classes, classes)
+    values = metric()(seen)
+    assert metric().missing(seen) is None
+    assert values.shape == (len(getattr(seen, metric.over)),)
+    assert values.dtype == np.float64
+    assert np.isfinite(values).all()
+    assert metric.better in ("higher", "lower")
+    assert all((metric.title, metric.unit, metric.source, metric.__doc__))
+
+
+@pytest.mark.parametrize("metric", discover("metrics", Metric).values(), ids=lambda m: m.name)
+def test_every_metric_says_what_it_lacks(metric: type[Metric]):
+    lacking = metric().missing(evidence([]))
+    assert lacking is not None
+    assert "\n" not in lacking
+
+
+@pytest.mark.parametrize("metric", [Likeness(), ClipI()], ids=lambda m: m.name)
+def test_likeness_is_one_for_identical_and_zero_for_disjoint_sets(metric: Metric):
+    held_out = [picture("red", "red")] * 3
+    seen = evidence([sample("red", "red"), sample("green", "green")], held_out=held_out)
+    np.testing.assert_allclose(metric(seen), [1.0, 0.0], atol=1e-6)
+
+
+def test_likeness_is_the_mean_over_all_pairs():
+    held_out = [picture("red"), picture("red"), picture("green"), picture("blue")]
+    seen = evidence([sample("red"), sample("green")], held_out=held_out)
+    np.testing.assert_allclose(Likeness()(seen), [0.5, 0.25], atol=1e-6)
+
+
+def test_likeness_ranks_pictures_by_how_much_of_the_character_is_right():
+    half_right = picture("red")
+    half_right.paste((0, 255, 0), (0, 0, 4, 4))
+    drawn = [sample("green"), Sample(half_right, "", "shot", 1), sample("red")]
+    values = Likeness()(evidence(drawn, held_out=REDS))
+    assert values[0] < values[1] < values[2]
+
+
+def test_the_likeness_ceiling_leaves_each_real_picture_out_of_its_own_comparison():
+    held_out = [picture("red"), picture("green")]
+    seen = evidence([sample("red")], training=[picture("red")], held_out=held_out)
+    # red: (1 + 0) / 2; the held-out red: 0 to the green; the held-out green: 0 to the red.
+    assert Likeness().ceiling(seen) == pytest.approx(0.5 / 3)
+
+
+def test_a_single_held_out_picture_gives_a_ceiling_from_the_training_pictures():
+    seen = evidence([sample("red")], training=[picture("red"), picture("green")], held_out=REDS[:1])
+    assert Likeness().ceiling(seen) == pytest.approx(0.5)
+
+
+def test_likeness_has_no_ceiling_without_held_out_pictures():
+    seen = evidence([sample("red")], training=REDS)
+    assert Likeness().ceiling(seen) is None
+    assert "hold_out" in Likeness().missing(seen)
+
+
+def test_agreement_compares_each_picture_with_its_own_prompt():
+    drawn = [
+        sample("red", "green", prompt="a girl in a green place"),
+        sample("red", "green", prompt="a girl in a blue place"),
+        sample("red", "green", prompt="a girl in a red green blue place"),
+    ]
+    np.testing.assert_allclose(Agreement()(evidence(drawn)), [1.0, 0.0, BLEND], atol=1e-6)
+
+
+def test_consistency_is_one_for_one_character_everywhere_whoever_it_is():
+    drawn = [sample("green", scene, shot=scene) for scene in ("red", "green", "blue")]
+    np.testing.assert_allclose(Consistency()(evidence(drawn, held_out=REDS)), 1.0, atol=1e-6)
+
+
+def test_consistency_is_zero_if_every_scene_shows_another_character():
+    drawn = [
+        sample(who, shot=who, seed=seed) for who in ("red", "green", "blue") for seed in (1, 2)
+    ]
+    np.testing.assert_allclose(Consistency()(evidence(drawn)), 0.0, atol=1e-6)
+
+
+def test_consistency_needs_a_second_shot():
+    drawn = [sample("red", seed=1), sample("red", seed=2)]
+    assert np.isnan(Consistency()(evidence(drawn))).all()
+
+
+def test_the_consistency_ceiling_is_the_mean_over_pairs_of_real_pictures():
+    seen = evidence([sample("red")], [picture("red"), picture("green")], [picture("red")])
+    assert Consistency().ceiling(seen) == pytest.approx(1 / 3)
+
+
+def test_diversity_is_zero_if_seeds_change_nothing_and_one_if_they_share_nothing():
+    same = [sample("red", "red", shot="same", seed=seed) for seed in (1, 2)]
+    apart = [sample(c, c, shot="apart", seed=i) for i, c in enumerate(("red", "green", "blue"))]
+    values = Diversity()(evidence([*same, *apart]))
+    np.testing.assert_allclose(values, [0, 0, 1, 1, 1], atol=1e-6)
+
+
+def test_diversity_does_not_apply_to_a_shot_drawn_once():
+    values = Diversity()(evidence([sample("red", shot="once"), sample("red", shot="other")]))
+    assert np.isnan(values).all()
+
+
+def test_drift_is_zero_for_the_base_itself_and_half_for_unrelated_pictures():
+    before = [sample("red", "red", seed=1), sample("red", "green", seed=2)]
+    after = [sample("red", "blue", seed=2), sample("red", "red", seed=1)]
+    seen = evidence([], class_generated=after, base_class=before)
+    np.testing.assert_allclose(Drift()(seen), [0.5, 0.0], atol=1e-6)
+
+
+def test_drift_refuses_a_picture_the_base_did_not_draw():
+    seen = evidence([], class_generated=[sample("red", seed=7)], base_class=[sample("red", seed=8)])
+    with pytest.raises(UsageError, match="no 'shot' with seed 7"):
+        Drift()(seen)
+
+
+def test_prior_collapse_is_high_if_others_become_the_character_and_tells_the_base_value():
+    others = [sample("red", shot="class"), sample("green", shot="class", seed=1)]
+    untouched = [sample("green", shot="class"), sample("green", shot="class", seed=1)]
+    seen = evidence([], REDS, class_generated=others, base_class=untouched)
+    np.testing.assert_allclose(PriorCollapse()(seen), [1.0, 0.0], atol=1e-6)
+    assert PriorCollapse().details(seen) == {"base": pytest.approx(0.0, abs=1e-6)}
+
+
+def test_memorisation_calls_copies_and_mirrored_copies_but_not_new_pictures():
+    training = [picture("red", "red", "green"), picture("red", "blue"), picture("red", "green")]
+    drawn = [
+        Sample(training[1], "", "copy", 1),
+        Sample(ImageOps.mirror(training[0]), "", "mirrored", 1),
+        sample("green", "red", shot="new"),
+    ]
+    seen = evidence(drawn, training)
+    found = Memorisation().details(seen)
+    np.testing.assert_allclose(Memorisation()(seen)[:2], 1.0, atol=1e-6)
+    assert found["copies"] == [True, True, False]
+    assert found["nearest"][:2] == [1, 0]
+    assert found["copied"] == [1, 1, 0]
+    # The first and the last training picture share the character and half of the scene.
+    assert found["threshold"] == pytest.approx(0.75)
+
+
+def test_a_picture_no_nearer_than_real_pictures_are_to_each_other_is_no_copy():
+    training = [picture("red", "red"), picture("red", "blue")]
+    seen = evidence([sample("red", "green")], training, [picture("red", "green")])
+    assert Memorisation()(seen) == pytest.approx([0.5])
+    assert Memorisation().details(seen)["copies"] == [False]
+
+
+def test_copies_cannot_be_told_from_a_single_real_picture():
+    seen = evidence([sample("red")], [picture("red")])
+    assert Memorisation().details(seen)["threshold"] is None
+    assert Memorisation().details(seen)["copies"] == [False]
+
+
+def test_medium_adherence_credits_likeness_only_where_the_medium_is_right():
+    drawn = [
+        sample("red", "green", prompt="a green drawing", medium="green", shot="g"),
+        sample("red", "green", prompt="a blue drawing", medium="blue", shot="b"),
+        sample("green", "blue", prompt="a blue drawing", medium="blue", shot="b", seed=1),
+        sample("red", "red", shot="no medium"),
+    ]
+    seen = evidence(drawn, held_out=REDS)
+    np.testing.assert_allclose(MediumAdherence()(seen), [1.0, 0.0, 0.0, np.nan], atol=1e-6)
+    found = MediumAdherence().details(seen)
+    assert found == {"recognised": pytest.approx(2 / 3), "media": {"green": 1.0, "blue": 0.5}}
+
+
+def test_a_single_medium_cannot_be_recognised():
+    drawn = [sample("red", medium="green")]
+    assert "fewer than two media" in MediumAdherence().missing(evidence(drawn, held_out=REDS))

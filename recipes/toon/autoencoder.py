@@ -1,0 +1,279 @@
+"""The autoencoder: 128 px pictures to 16 x 16 latents of 12 channels and back (diffusers `AutoencoderKL`).
+
+python autoencoder.py train      encoder and decoder together
+python autoencoder.py freeze     normalise the latents, then write those of all training pictures
+python autoencoder.py decoder    go on with the decoder alone; the latents stay what they are
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from data import (
+    SIZE,
+    Pictures,
+    Shards,
+    halved,
+    latent_file,
+    picture_files,
+    random_crops,
+    read_latents,
+    to_signed,
+    work_folder,
+    write_array,
+)
+from diffusers import AutoencoderKL
+from loop import Average, Peer, Run, one_thread, warmed_up
+from muon import Optimiser
+
+WIDTHS = (16, 32, 64, 128)
+CHANNELS = 12
+FACTOR = 8
+"""Pixels per latent cell and side."""
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon" / "vae"
+
+
+def build() -> AutoencoderKL:
+    """A new autoencoder. Attention is left out: the middle is 16 x 16 and the decoder has to stay fast."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        latent_channels=CHANNELS,
+        norm_num_groups=8,
+        sample_size=SIZE,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+
+
+def start() -> AutoencoderKL:
+    """The shipped autoencoder where there is one, else a new one."""
+    return (
+        AutoencoderKL.from_pretrained(SHIPPED, dtype=torch.float32) if SHIPPED.exists() else build()
+    )
+
+
+def edges(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differences between neighbouring pixels, across and down."""
+    return pictures.diff(dim=-1), pictures.diff(dim=-2)
+
+
+def picture_loss(drawn: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of pixels and of edges (which keeps lines crisp), and squared error."""
+    loss = F.l1_loss(drawn, real) + F.mse_loss(drawn, real)
+    return loss + sum(F.l1_loss(a, b) for a, b in zip(edges(drawn), edges(real), strict=False))
+
+
+def joint_loss(
+    model: AutoencoderKL, real: torch.Tensor, kl_weight: float, small: bool
+) -> dict[str, torch.Tensor]:
+    """Losses of one batch. `small` asks that latents averaged 2 x 2 decode to the picture at half size.
+
+    That makes latents smooth, as pictures are, which a denoiser learns faster (EQ-VAE, arXiv 2502.09509).
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = model.encode(real).latent_dist
+        latents, target = posterior.sample(), real
+        if small:
+            latents, target = F.avg_pool2d(latents, 2), halved(real)
+        drawn = model.decode(latents).sample.float()
+    picture = picture_loss(drawn, target)
+    kl = (
+        0.5
+        * (
+            posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()
+        ).mean()
+    )
+    return {"loss": picture + kl_weight * kl, "picture": picture, "kl": kl}
+
+
+@torch.no_grad()
+def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    """The latents' means, B x C x side / 8 x side / 8."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return model.encode(pictures).latent_dist.mean.float()
+
+
+@torch.no_grad()
+def decode(model: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """Pictures in [-1, 1]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return model.decode(latents).sample.float().clamp(-1, 1)
+
+
+def psnr(drawn: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio of each picture in dB (values in [-1, 1])."""
+    return -10 * torch.log10(((drawn - real) ** 2).mean(dim=(1, 2, 3)).clamp_min(1e-8) / 4)
+
+
+def held_out_psnr(model: AutoencoderKL, count: int = 64) -> float:
+    """Mean PSNR on held-out pictures."""
+    real = Pictures("held_out").batch(range(count))
+    return float(psnr(decode(model, encode(model, real)), real).mean())
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train encoder and decoder on 64 px crops and, every fourth step, on whole pictures."""
+    run = Run(options.name, options.minutes)
+    model = build() if options.fresh else start()
+    average = Average(model, halflife=400)
+    optimiser = Optimiser(model)
+    run.keep(model=model, average=average.model, optimiser=optimiser)
+    peer = Peer(work_folder() / "autoencoder", options.peer) if options.peer is not None else None
+    generator = np.random.default_rng(run.step + 7919 * (options.peer or 0))
+    while run.going():
+        if run.step % 1000 == 0 or run.parts == 0:
+            pictures = Pictures("train")
+        whole, small = run.step % 4 == 3, generator.random() < options.small
+        real = pictures.batch(
+            generator.integers(0, len(pictures), options.batch // 4 if whole else options.batch)
+        )
+        real = real if whole else random_crops(real, SIZE // 2, generator)
+        losses = joint_loss(model, real, options.kl, small)
+        optimiser.step(losses["loss"], options.rate * warmed_up(run.step, 200))
+        run.count(options.batch / 4, picture=losses["picture"].item(), kl=losses["kl"].item())
+        average.update(model, run.step)
+        if peer:
+            peer.exchange(model, run.step)
+        run.log(
+            200,
+            **({"psnr": round(held_out_psnr(average.model), 3)} if run.step % 1000 == 0 else {}),
+        )
+    average.model.save_pretrained(run.folder / "trained")
+
+
+@torch.no_grad()
+def normalise(model: AutoencoderKL, pictures: Pictures, count: int = 2000) -> None:
+    """Fold the latents' mean and scale per channel into the convolutions next to them.
+
+    Afterwards latents have mean 0 and deviation 1 in each channel, so `scaling_factor` is 1.
+    """
+    chosen = np.random.default_rng(0).permutation(len(pictures))[:count]
+    latents = torch.cat(
+        [encode(model, pictures.batch(chosen[i : i + 50])) for i in range(0, len(chosen), 50)]
+    )
+    mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    inward, outward = model.quant_conv, model.post_quant_conv
+    inward.weight[:CHANNELS] /= scale[:, None, None, None]
+    inward.bias[:CHANNELS] = (inward.bias[:CHANNELS] - mean) / scale
+    inward.bias[CHANNELS:] -= 2 * scale.log()
+    outward.bias += outward.weight[:, :, 0, 0] @ mean
+    outward.weight *= scale[None, :, None, None]
+
+
+def freeze(options: argparse.Namespace) -> None:
+    """Write the normalised autoencoder, then the latents of all training pictures at one resolution."""
+    folder = work_folder() / "autoencoder"
+    if not (folder / "frozen").exists():
+        model = AutoencoderKL.from_pretrained(folder / "trained")
+        normalise(model, Pictures("train"))
+        model.save_pretrained(folder / "frozen")
+    model = AutoencoderKL.from_pretrained(folder / "frozen").eval()
+    shards = Pictures("train")
+    shares = list(zip(picture_files("train"), shards.shards, strict=False))[
+        options.share[0] :: options.share[1]
+    ]
+    for file, shard in shares:
+        target = latent_file(file, options.resolution)
+        if target.exists():
+            continue
+        pictures, latents = Shards([shard]), []
+        for first in range(0, len(shard), 50):
+            batch = to_signed(pictures.stack(range(first, min(first + 50, len(shard)))))
+            latents.append(
+                encode(model, batch if options.resolution == SIZE else halved(batch)).half()
+            )
+        write_array(torch.cat(latents).numpy(), target)
+
+
+def decoder_batch(
+    pictures: Pictures, latents: Shards, generator: np.random.Generator, batch: int, whole: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents and the pictures they stand for: whole, or crops of 8 x 8 cells."""
+    chosen = np.sort(generator.integers(0, len(latents), batch // 4 if whole else batch))
+    cells, real = latents.stack(chosen).float(), pictures.batch(chosen)
+    if whole:
+        return cells, real
+    side = cells.shape[-1] // 2
+    corners = generator.integers(0, side + 1, (len(chosen), 2))
+    cells = torch.stack(
+        [c[:, y : y + side, x : x + side] for c, (y, x) in zip(cells, corners, strict=False)]
+    )
+    side, corners = side * FACTOR, corners * FACTOR
+    return cells, torch.stack(
+        [p[:, y : y + side, x : x + side] for p, (y, x) in zip(real, corners, strict=False)]
+    )
+
+
+def train_decoder(options: argparse.Namespace) -> None:
+    """Go on with the decoder, on the latents written by `freeze`."""
+    run = Run("decoder", options.minutes)
+    model = AutoencoderKL.from_pretrained(work_folder() / "autoencoder" / "frozen")
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    average = Average(model, halflife=1000)
+    optimiser = Optimiser(model)
+    run.keep(model=model, average=average.model, optimiser=optimiser)
+    pictures, latents = Pictures("train"), read_latents("train", SIZE)
+    generator = np.random.default_rng(run.step)
+    while run.going():
+        cells, real = decoder_batch(
+            pictures, latents, generator, options.batch, whole=run.step % 2 == 1
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            drawn = model.decode(cells + options.noise * torch.randn_like(cells)).sample
+        loss = picture_loss(drawn.float(), real)
+        optimiser.step(loss, options.rate * warmed_up(run.step, 200))
+        run.count(options.batch / 4, picture=loss.item())
+        average.update(model, run.step)
+        run.log(
+            200,
+            **({"psnr": round(held_out_psnr(average.model), 3)} if run.step % 1000 == 0 else {}),
+        )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=["train", "freeze", "decoder"])
+    parser.add_argument("--name", default="autoencoder", help="folder of this run under $TOON_WORK")
+    parser.add_argument("--minutes", type=float, default=240)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--batch", type=int, default=8, help="64 px crops per step")
+    parser.add_argument("--kl", type=float, default=5e-4)
+    parser.add_argument(
+        "--small", type=float, default=0.2, help="share of steps that decode averaged latents"
+    )
+    parser.add_argument(
+        "--resolution", type=int, choices=[64, SIZE], default=SIZE, help="of the latents to write"
+    )
+    parser.add_argument(
+        "--share",
+        type=lambda t: tuple(map(int, t.split("/"))),
+        default=(0, 1),
+        help="0/2 and 1/2 freeze in two processes",
+    )
+    parser.add_argument(
+        "--noise", type=float, default=0.03, help="deviation of noise on the decoder's latents"
+    )
+    parser.add_argument(
+        "--peer", type=int, choices=[0, 1], help="one of two processes that share their weights"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="do not start from the shipped weights"
+    )
+    options = parser.parse_args()
+    one_thread()
+    {"train": train, "freeze": freeze, "decoder": train_decoder}[options.action](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""`toon-clip`: a small CLIP that tells how well a picture and a caption agree.
+
+A standard transformers `CLIPModel` (vision: patches of 16 px at 128 px) trained from nothing with CLIP's loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from data import SIZE, Pictures, read_captions, work_folder
+from denoiser import Captions
+from loop import Average, Run, one_thread, warmed_up
+from muon import Optimiser
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    ViTImageProcessor,
+)
+
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon_clip"
+WIDTH = 160
+
+
+def build(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """Two towers of width 160 that meet in 128 values; 3.6 M parameters."""
+    shape = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": 5}
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=3,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        projection_dim=128,
+        **shape,
+    )
+    vision = CLIPVisionConfig(
+        image_size=SIZE, patch_size=16, num_hidden_layers=5, projection_dim=128, **shape
+    )
+    return CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128)
+    )
+
+
+def start(tokenizer: CLIPTokenizer, fresh: bool) -> CLIPModel:
+    """The shipped model where there is one, else a new one."""
+    if fresh or not SHIPPED.exists():
+        return build(tokenizer)
+    return CLIPModel.from_pretrained(SHIPPED, dtype=torch.float32)
+
+
+def similarity(model: CLIPModel, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Scaled cosines, pictures x captions."""
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = model.visual_projection(model.vision_model(pictures).pooler_output)
+        read = model.text_projection(model.text_model(tokens).pooler_output)
+    scale = model.logit_scale.exp().clamp(max=100)
+    return scale * F.normalize(seen.float(), dim=1) @ F.normalize(read.float(), dim=1).T
+
+
+def clip_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of both directions; row i belongs to column i."""
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@torch.no_grad()
+def retrieval(
+    model: CLIPModel, tokenizer: CLIPTokenizer, split: str, count: int = 500, of: int = 100
+) -> float:
+    """How often the right caption is the best of `of`, over the first `count` pictures of a split."""
+    pictures = Pictures(split)
+    texts = [record["captions"][0] for record in read_captions(split, count)]
+    right = total = 0
+    model.eval()
+    for first in range(0, len(texts) - of + 1, of):
+        tokens = tokenizer(
+            texts[first : first + of], padding="max_length", truncation=True, return_tensors="pt"
+        )
+        logits = similarity(model, pictures.batch(range(first, first + of)), tokens.input_ids)
+        right += int((logits.argmax(1) == torch.arange(of)).sum())
+        total += of
+    return right / total
+
+
+def train(options: argparse.Namespace) -> None:
+    """The training loop; every 300 steps a check on held-out pictures."""
+    tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
+    run = Run("clip", options.minutes)
+    model = start(tokenizer, options.fresh)
+    average = Average(model, halflife=200, every=1)
+    optimiser = Optimiser(model)
+    run.keep(model=model, average=average.model, optimiser=optimiser)
+    pictures = Pictures("train")
+    captions = Captions(tokenizer, read_captions("train", len(pictures)))
+    generator = np.random.default_rng(run.step)
+    while run.going():
+        model.train()
+        chosen = np.sort(generator.integers(0, len(captions.first) - 1, options.batch))
+        logits = similarity(model, pictures.batch(chosen), captions.batch(chosen, generator, 0.0))
+        loss = clip_loss(logits)
+        optimiser.step(loss, options.rate * warmed_up(run.step, 100))
+        run.count(options.batch, loss=loss.item())
+        average.update(model, run.step)
+        check = run.step % 300 == 0
+        run.log(
+            50, **({"retrieval": retrieval(average.model, tokenizer, "held_out")} if check else {})
+        )
+    average.model.save_pretrained(run.folder / "model")
+    tokenizer.save_pretrained(run.folder / "model")
+    ViTImageProcessor(
+        size={"height": SIZE, "width": SIZE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        do_convert_rgb=True,
+    ).save_pretrained(run.folder / "model")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--fresh", action="store_true", help="do not start from the shipped weights"
+    )
+    options = parser.parse_args()
+    one_thread()
+    train(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The denoiser (diffusers `UNet2DConditionModel`) and the text encoder, trained together on latents.
+
+    python denoiser.py --resolution 64      most of the training: 8 x 8 latents, 64 px pictures
+    python denoiser.py --resolution 128     the rest: 16 x 16 latents
+
+The net predicts v (arXiv 2202.00512) on Stable Diffusion's own noise schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from autoencoder import CHANNELS
+from data import read_captions, read_latents, work_folder
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from loop import Average, Peer, Run, one_thread, warmed_up
+from muon import Optimiser
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+WIDTHS = (96, 160, 256, 288)
+TEXT_WIDTH = 192
+"""Differs from all widths of the net: A1111's hypernetworks are told apart by width."""
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon"
+
+
+def scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule, predicting v; sampling starts at the noisiest step."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+        timestep_spacing="trailing",
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Four levels as in Stable Diffusion 1.x. Attention at the two middle ones: at the top it costs a third."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        down_block_types=(
+            "DownBlock2D",
+            "CrossAttnDownBlock2D",
+            "CrossAttnDownBlock2D",
+            "DownBlock2D",
+        ),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A small CLIP text encoder."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            hidden_act="quick_gelu",
+        )
+    )
+
+
+class Denoiser(nn.Module):
+    """The net and the text encoder as one module, so that they are averaged and saved as one."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(
+        self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict v for noisy latents (B x C x H x W) at times (B) under captions (B x 77 tokens)."""
+        with torch.autocast("cpu", torch.bfloat16):
+            text = self.text_encoder(tokens).last_hidden_state
+            return self.unet(noisy, times, text).sample.float()
+
+
+def start(tokenizer: CLIPTokenizer, fresh: bool) -> Denoiser:
+    """The shipped weights where there are some, else new ones."""
+    if fresh or not (SHIPPED / "unet").exists():
+        return Denoiser(build_unet(), build_text_encoder(tokenizer))
+    unet = UNet2DConditionModel.from_pretrained(SHIPPED / "unet", dtype=torch.float32)
+    text = CLIPTextModel.from_pretrained(SHIPPED / "text_encoder", dtype=torch.float32)
+    return Denoiser(unet, text)
+
+
+class Captions:
+    """Tokens of every way to say every caption, as int16, cut into one flat array."""
+
+    def __init__(self, tokenizer: CLIPTokenizer, records: list[dict]) -> None:
+        texts = [text for record in records for text in record["captions"]]
+        self.first = np.cumsum([0] + [len(record["captions"]) for record in records])
+        self.empty = self._encode(tokenizer, [""])[0]
+        self.tokens = np.concatenate(
+            [self._encode(tokenizer, texts[i : i + 20_000]) for i in range(0, len(texts), 20_000)]
+        )
+
+    @staticmethod
+    def _encode(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
+        return tokenizer(
+            texts, padding="max_length", truncation=True, return_tensors="np"
+        ).input_ids.astype(np.int16)
+
+    def batch(
+        self, indices: np.ndarray, generator: np.random.Generator, dropped: float
+    ) -> torch.Tensor:
+        """One caption for each picture (the full one half of the time), or the empty one with chance `dropped`."""
+        ways = self.first[indices + 1] - self.first[indices]
+        chosen = np.where(generator.random(len(indices)) < 0.5, 0, generator.integers(0, ways))
+        tokens = self.tokens[self.first[indices] + chosen]
+        tokens = np.where((generator.random(len(indices)) < dropped)[:, None], self.empty, tokens)
+        return torch.from_numpy(tokens.astype(np.int64))
+
+
+class Times:
+    """Draws training times: the logarithm of the signal-to-noise ratio is normal around 0, a few are uniform.
+
+    Stable Diffusion's schedule was made for 64 x 64 latents; on small ones half of its times are almost pure noise.
+    """
+
+    def __init__(self, spread: float = 2.2, uniform: float = 0.15) -> None:
+        self.signal = scheduler().alphas_cumprod.double()
+        ratio = torch.log(self.signal / (1 - self.signal))
+        density = torch.exp(-((ratio / spread) ** 2) / 2) * torch.gradient(-ratio)[0]
+        self.weights = density / density.sum() * (1 - uniform) + uniform / len(ratio)
+
+    def draw(self, count: int) -> torch.Tensor:
+        """`count` times."""
+        return torch.multinomial(self.weights, count, replacement=True)
+
+    def noised(self, clean: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noisy latents and the v to predict."""
+        alpha = self.signal[times].sqrt().float()[:, None, None, None]
+        sigma = (1 - self.signal[times]).sqrt().float()[:, None, None, None]
+        noise = torch.randn_like(clean)
+        return alpha * clean + sigma * noise, alpha * noise - sigma * clean
+
+
+def train(options: argparse.Namespace) -> None:
+    """The training loop."""
+    tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
+    run = Run("denoiser" if not options.peer else "denoiser-peer", options.minutes)
+    torch.manual_seed(options.peer or 0)
+    model = start(tokenizer, options.fresh)
+    average = Average(model, halflife=options.halflife)
+    optimiser = Optimiser(model)
+    run.keep(model=model, average=average.model, optimiser=optimiser)
+    peer = Peer(work_folder() / "denoiser", options.peer) if options.peer is not None else None
+    latents, times = read_latents("train", options.resolution), Times()
+    captions = Captions(tokenizer, read_captions("train", len(latents)))
+    generator = np.random.default_rng(run.step * 2 + (options.peer or 0))
+    while run.going():
+        chosen = np.sort(generator.integers(0, len(latents), options.batch))
+        moments = times.draw(options.batch)
+        noisy, target = times.noised(latents.stack(chosen).float(), moments)
+        loss = (
+            (model(noisy, moments, captions.batch(chosen, generator, 0.1)) - target).square().mean()
+        )
+        norm = optimiser.step(loss, options.rate * warmed_up(run.step, 500))
+        run.count(options.batch, loss=loss.item(), norm=norm)
+        average.update(model, run.step)
+        if peer:
+            peer.exchange(model, run.step)
+        run.log(100, resolution=options.resolution)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        choices=[64, 128],
+        default=128,
+        help="side of the pictures in pixels",
+    )
+    parser.add_argument("--minutes", type=float, default=600)
+    parser.add_argument("--rate", type=float, default=8e-4)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--halflife", type=float, default=300, help="of the average, in steps")
+    parser.add_argument(
+        "--peer", type=int, choices=[0, 1], help="one of two processes that share their weights"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="do not start from the shipped weights"
+    )
+    options = parser.parse_args()
+    one_thread()
+    train(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Write what was trained as standard folders: a Stable Diffusion pipeline and the two metric encoders.
+
+python package.py                 from $TOON_WORK into src/personae
+python package.py --check FILE    load the folder with plain diffusers, draw a sheet with a fixed seed
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from data import work_folder
+from denoiser import Denoiser, build_text_encoder, build_unet, scheduler
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from sheet import PROMPTS, draw, save_sheet
+from transformers import CLIPTokenizer
+
+PACKAGE = Path(__file__).parents[2] / "src" / "personae"
+
+
+def trained_decoder() -> AutoencoderKL:
+    """The frozen autoencoder, with the decoder as far as it has been trained since."""
+    model = AutoencoderKL.from_pretrained(work_folder() / "autoencoder" / "frozen")
+    later = work_folder() / "decoder" / "checkpoint.pt"
+    if later.exists():
+        model.load_state_dict(torch.load(later, weights_only=False)["average"])
+    return model
+
+
+def trained_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
+    """The moving average of the denoiser and text encoder."""
+    model = Denoiser(build_unet(), build_text_encoder(tokenizer))
+    model.load_state_dict(
+        torch.load(work_folder() / "denoiser" / "checkpoint.pt", weights_only=False)["average"]
+    )
+    return model
+
+
+def name_as_transformers_4(folder: Path) -> None:
+    """Give the text encoder's tensors the prefix `text_model.`, which older readers need (and newer ones accept)."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    prefixed = {
+        n if n.startswith("text_model.") else f"text_model.{n}": t for n, t in tensors.items()
+    }
+    save_file(prefixed, file, metadata={"format": "pt"})
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put `new` where `old` is, so that readers see one or the other."""
+    spare = old.with_name(old.name + ".old")
+    shutil.rmtree(spare, ignore_errors=True)
+    if old.exists():
+        old.rename(spare)
+    for file in new.rglob("*.safetensors"):
+        file.chmod(0o644)
+    new.rename(old)
+    shutil.rmtree(spare, ignore_errors=True)
+
+
+def write_pipeline(target: Path) -> None:
+    """Write the Stable Diffusion folder in half precision."""
+    tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
+    model, part = trained_denoiser(tokenizer), target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    pipeline = StableDiffusionPipeline(
+        vae=trained_decoder(),
+        text_encoder=model.text_encoder,
+        tokenizer=tokenizer,
+        unet=model.unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(part)
+    name_as_transformers_4(part / "text_encoder")
+    tokenizer.backend_tokenizer.model.save(str(part / "tokenizer"))
+    replace_folder(part, target)
+
+
+def write_encoder(name: str, target: Path) -> None:
+    """Copy a metric encoder's transformers folder, in half precision."""
+    source, part = work_folder() / name / "model", target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    tensors = load_file(part / "model.safetensors")
+    halves = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
+    save_file(halves, part / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((part / "config.json").read_text())
+    (part / "config.json").write_text(json.dumps(config | {"dtype": "float16"}, indent=2) + "\n")
+    replace_folder(part, target)
+
+
+def check(folder: Path, file: Path) -> None:
+    """Load the folder as a stranger would, and draw."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
+    save_sheet(draw(pipeline, PROMPTS, steps=25, guidance=4.0, seed=0), file)
+    print(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6, "MB")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--to", type=Path, default=PACKAGE)
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="only load and draw; the sheet to write"
+    )
+    options = parser.parse_args()
+    if options.check:
+        check(options.to / "toon", options.check)
+        return
+    write_pipeline(options.to / "toon")
+    for name in ("clip", "identity"):
+        if (work_folder() / name / "model").exists():
+            write_encoder(name, options.to / f"toon_{name}")
+
+
+if __name__ == "__main__":
+    main()

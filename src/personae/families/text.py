@@ -90,8 +90,7 @@ class TextTower:
     def _look_up_new_ids(self, _: nn.Module, __: Any, embeds: Tensor) -> Tensor:
         ids, self._extra_ids = self._extra_ids, None
         for new, vectors in self._placeholders.values():
-            mine = (ids >= new.start) & (ids < new.stop)
-            if mine.any():
-                embeds = embeds.clone()
-                embeds[mine] = vectors()[ids[mine] - new.start].to(embeds)
+            mine = ((ids >= new.start) & (ids < new.stop)).unsqueeze(-1)  # (b, l, 1)
+            own = vectors()[(ids - new.start).clamp(0, len(new) - 1)]  # (b, l, d)
+            embeds = torch.where(mine, own.to(embeds), embeds)
         return embeds

@@ -6,6 +6,7 @@ context of that width: k = W_k (c + m H_k(c)), v = W_v (c + m H_v(c)), m = stren
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal, Self
 
@@ -189,7 +190,8 @@ class Hypernetwork(Technique):
         return (self.add_scaled(context, context, partial(self._change, name)), *inputs[1:])
 
     def _change(self, name: str, context: Tensor) -> Tensor:
-        with torch.autocast(context.device.type, context.dtype, context.dtype != torch.float32):
+        narrow = context.dtype != torch.float32
+        with torch.autocast(context.device.type, context.dtype) if narrow else nullcontext():
             change = self.networks[name](context)
         if self.training:
             ratio = (change.detach().float().norm() / context.detach().float().norm()).nan_to_num()

@@ -1,0 +1,44 @@
+"""What tests share: one thread pool, one cache folder for each test, bases built once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_world import bare, bases, paint
+
+from personae.families.base import Family
+
+torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the caches of each test apart from one another and from the user's."""
+    monkeypatch.setenv("PERSONAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(params=list(bases()))
+def base(request: pytest.FixtureRequest) -> Iterator[Family]:
+    """Yield each tiny base in turn; a test must leave it as it was."""
+    loaded = bases()[request.param]
+    yield loaded
+    assert bare(loaded), "the test left something attached to the base"
+
+
+@pytest.fixture
+def sd1() -> Iterator[Family]:
+    """Yield the tiny base of SD 1.x shape; a test must leave it as it was."""
+    loaded = bases()["tiny-sd1"]
+    yield loaded
+    assert bare(loaded), "the test left something attached to the base"
+
+
+@pytest.fixture(scope="session")
+def character(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with six pictures of a character, one of which is held out."""
+    return paint(tmp_path_factory.mktemp("characters") / "mira")

@@ -49,7 +49,7 @@ class _Colours(Encoder):
         return cls()
 
     def _mean(self, images: Sequence[Image.Image], rows: slice) -> np.ndarray:
-        means = [np.asarray(i, dtype=np.float32)[rows].mean(axis=(0, 1)) for i in images]
+        means = [_pixels(image)[rows].mean(axis=(0, 1)) for image in images]
         return _unit(np.array(means, dtype=np.float32).reshape(len(images), 3))
 
 
@@ -77,8 +77,11 @@ class SceneColour(_Colours):
         return _unit(np.array(named, dtype=np.float32))
 
     def embed_layout(self, images: Sequence[Image.Image]) -> np.ndarray:
-        pixels = [np.asarray(image, dtype=np.float32).ravel() for image in images]
-        return _unit(np.array(pixels))
+        return _unit(np.array([_pixels(image).ravel() for image in images]))
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.resize((8, 8), Image.Resampling.BOX), dtype=np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from colour_world import evidence, picture, sample
 from PIL import ImageOps
 
+from colour_world import evidence, picture, sample
 from personae.errors import UsageError
 from personae.metrics.agreement import Agreement
 from personae.metrics.base import Metric, Sample

@@ -1,0 +1,189 @@
+"""A character measured from end to end, and the suites it is measured on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from colour_world import CharacterColour, SceneColour, evidence, picture, sample
+from personae.character import Character
+from personae.errors import UsageError
+from personae.evaluation import Drawn, Encoders, Scores, evaluate, measure
+from personae.metrics.base import Metric, Sample
+from personae.registry import discover
+from personae.statistics import mean_interval
+from personae.suites import default_seeds, load_suite, spelled
+
+PLACES = ("red", "green", "blue")
+
+
+@pytest.fixture
+def character(tmp_path: Path) -> Character:
+    """Return a red character of six pictures, one of them held out."""
+    folder = tmp_path / "mira"
+    folder.mkdir()
+    for i in range(6):
+        image = picture("red", PLACES[i % 3]).resize((64, 64), 0)
+        image.putpixel((0, 0), (250, i, 0))  # no two pictures are the same file
+        image.save(folder / f"{i}.png")
+    (folder / "character.toml").write_text('class_noun = "girl"\n')
+    return Character.open(folder)
+
+
+def drawn(who: str) -> Drawn:
+    """Return every place with two seeds, in two media, and class pictures the base drew too."""
+    shots = [
+        sample(who, place, prompt=f"a {place} place", shot=place, seed=seed, medium=medium)
+        for place, medium in zip(PLACES, (None, "green", "blue"), strict=True)
+        for seed in (1, 2)
+    ]
+    classes = [sample("green", place, shot=f"class_{place}", seed=1) for place in PLACES]
+    return Drawn(shots, classes, classes)
+
+
+def test_a_perfect_copyist_reaches_the_ceiling_and_is_told_apart_from_a_failure(character):
+    encoders = Encoders.around(CharacterColour(), SceneColour())
+    right = evaluate(drawn("red"), character, encoders).metrics
+    wrong = evaluate(drawn("green"), character, encoders).metrics
+    assert right["likeness"].mean == pytest.approx(1.0, abs=1e-3)
+    assert right["likeness"].share == pytest.approx(1.0, abs=1e-3)
+    assert wrong["likeness"].mean == pytest.approx(0.0, abs=1e-2)
+    assert right["agreement"].mean == pytest.approx(1.0)
+    assert right["medium_adherence"].mean == pytest.approx(1.0, abs=1e-3)
+    assert right["drift"].mean == pytest.approx(0.0, abs=1e-6)
+    assert set(right) == set(discover("metrics", Metric))
+
+
+def test_each_score_carries_what_pairs_it_with_another(character):
+    encoders = Encoders.around(CharacterColour(), SceneColour())
+    score = evaluate(drawn("red"), character, encoders, metrics=["likeness"]).metrics["likeness"]
+    assert score.keys == tuple((place, seed) for place in PLACES for seed in (1, 2))
+    assert score.shots() == ("red", "red", "green", "green", "blue", "blue")
+    interval = mean_interval(score.array(), score.shots())
+    assert (score.mean, score.low, score.high) == (interval.mean, interval.low, interval.high)
+
+
+def test_what_cannot_be_measured_is_said_and_the_rest_is_measured():
+    scores = measure(evidence([sample("red", shot=place) for place in PLACES]), {})
+    assert "hold_out" in scores.metrics["likeness"].note
+    assert scores.metrics["drift"].note == "no class prompt was drawn"
+    assert scores.metrics["diversity"].note == "it applies to none of the pictures"
+    assert scores.metrics["likeness"].mean is None
+    assert scores.metrics["consistency"].mean == pytest.approx(1.0)
+
+
+def test_scores_survive_json(character):
+    encoders = Encoders.around(CharacterColour(), SceneColour())
+    scores = evaluate(drawn("red"), character, encoders)
+    text = json.dumps(scores.to_dict(), allow_nan=False)
+    assert Scores.from_dict(json.loads(text)) == scores
+    assert scores.encoders["identity"] == "character_colour (none)"
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [({"format": 99}, "format 99"), ({}, "format None"), ({"format": 1}, "incomplete")],
+)
+def test_scores_of_another_form_are_refused(stored, words):
+    with pytest.raises(UsageError, match=words):
+        Scores.from_dict(stored)
+
+
+def test_a_picture_in_which_nobody_is_found_counts_as_unlike_and_is_reported():
+    black = Sample(picture("red").point(lambda _: 0), "a red place", "dark", 1)
+    scores = measure(evidence([sample("red"), black], held_out=[picture("red")]), {})
+    assert scores.unseen == 1
+    assert scores.metrics["likeness"].values == pytest.approx((1.0, 0.0))
+
+
+def test_nothing_to_measure_an_unknown_metric_and_a_repeated_shot_are_refused():
+    with pytest.raises(UsageError, match="no pictures to measure"):
+        measure(evidence([]), {})
+    with pytest.raises(UsageError, match="Did you mean 'likeness'"):
+        measure(evidence([sample("red")]), {}, metrics=["likenes"])
+    with pytest.raises(UsageError, match="'shot' was drawn twice with seed 0"):
+        measure(evidence([sample("red"), sample("green")]), {})
+
+
+@pytest.mark.parametrize("name", ["toon", "general"])
+def test_a_shipped_suite_asks_for_scenes_expressions_and_media(name):
+    suite = load_suite(name)
+    kinds = [shot.kind for shot in suite.shots]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"scene": 8, "expression": 4, "medium": 4}
+    assert len(suite.class_shots) >= 4
+    assert not {s.prompt for s in suite.class_shots} & {s.prompt for s in suite.shots}
+
+
+def test_requests_name_the_character_to_the_base_and_its_class_to_the_metric():
+    suite = load_suite("toon")
+    requests = suite.requests("{mira}", "alien", default_seeds(2))
+    assert len(requests) == 32
+    first = requests[0]
+    assert (first.prompt, first.text) == ("a {mira} at the beach", "an alien at the beach")
+    assert [r.seed for r in requests[:4]] == [1001, 1002, 1001, 1002]
+    media = {r.medium for r in requests} - {None}
+    assert media == {"pencil drawing", "watercolor", "pixel art", "woodcut"}
+    answer = first.answered(picture("red"))
+    assert (answer.prompt, answer.key) == ("an alien at the beach", ("beach", 1001))
+    classes = suite.class_requests("girl", [7])
+    assert classes[0].prompt == classes[0].text == "a girl in a garden"
+
+
+def test_a_small_suite_keeps_the_first_of_each_kind():
+    small = load_suite("toon").part(scenes=3, expressions=1, media=2)
+    assert [s.kind for s in small.shots] == ["scene"] * 3 + ["expression"] + ["medium"] * 2
+    assert len(small.class_shots) == 6
+
+
+def test_the_article_fits_the_noun():
+    assert spelled("a pencil drawing of a {character}", "emoji face").endswith("of an emoji face")
+    assert spelled("an {class}, a {class}", "robot") == "a robot, a robot"
+
+
+SHOT = '[[shots]]\nid = "{id}"\nkind = "{kind}"\nprompt = "{prompt}"\n'
+
+
+@pytest.mark.parametrize(
+    ("shot", "words"),
+    [
+        ({"id": "b", "kind": "scene", "prompt": "nobody at home"}, "does not hold {character}"),
+        ({"id": "b", "kind": "medium", "prompt": "a {character}"}, "needs 'medium'"),
+        ({"id": "a", "kind": "scene", "prompt": "a {character}"}, "two shots are called 'a'"),
+        ({"id": "B b", "kind": "scene", "prompt": "a {character}"}, "should match pattern"),
+        ({"id": "b", "kind": "place", "prompt": "a {character}"}, "'scene'"),
+    ],
+)
+def test_a_wrong_suite_file_is_refused_in_words(tmp_path, shot, words):
+    good = {"id": "a", "kind": "scene", "prompt": "a {character} here"}
+    text = 'name = "mine"\n' + SHOT.format(**good) + SHOT.format(**shot)
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_suite(tmp_path / "mine.toml")
+    assert words in str(error.value)
+    assert "mine.toml" in str(error.value)
+
+
+def test_an_unknown_suite_is_refused_with_the_nearest_name():
+    with pytest.raises(UsageError, match="Did you mean 'toon'"):
+        load_suite("tone")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_suite("nowhere.toml")
+
+
+def test_a_suite_of_ones_own_is_read(tmp_path):
+    shots = [SHOT.format(id=name, kind="scene", prompt="{character} " + name) for name in "ab"]
+    (tmp_path / "mine.toml").write_text('name = "mine"\n' + "".join(shots))
+    suite = load_suite(tmp_path / "mine.toml")
+    assert [r.prompt for r in suite.requests("mira", "girl", [0])] == ["mira a", "mira b"]
+    assert suite.class_requests("girl", [0]) == []
+
+
+def test_values_of_a_metric_that_skips_some_pictures_keep_their_place(character):
+    encoders = Encoders.around(CharacterColour(), SceneColour())
+    score = evaluate(drawn("red"), character, encoders).metrics["medium_adherence"]
+    assert score.values[:2] == (None, None)
+    assert np.isnan(score.array()[:2]).all()
+    assert len(score.values) == len(score.keys) == 6

@@ -71,11 +71,20 @@ def pipeline_class(source: str | Path) -> str | None:
 def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **components: Any) -> Any:
     """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
 
+    A single file holds weights only. Its configuration and tokenizer come from a diffusers folder
+    beside it that has its name without the ending (`model.safetensors` and `model/`), or, without
+    one, from the hub, as diffusers does.
+
     Raises:
-        BaseError: a file is missing or damaged.
+        BaseError: a file is missing or damaged, or the hub is out of reach.
     """
-    load = kind.from_single_file if is_single_file(source) else kind.from_pretrained
-    local = {"local_files_only": True} if Path(source).exists() else {}
+    path = Path(source)
+    local = {"local_files_only": True} if path.is_dir() else {}
+    load = kind.from_pretrained
+    if is_single_file(source):
+        load = kind.from_single_file
+        if path.with_suffix("").is_dir():
+            local = {"local_files_only": True, "config": str(path.with_suffix(""))}
     try:
         return load(str(source), torch_dtype=dtype, **local, **components)
     except (OSError, ValueError, SafetensorError) as error:

@@ -1,0 +1,76 @@
+"""`personae bases`: the base models that ship inside the package."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from personae.cli.terminal import AsJson, Terminal
+from personae.wording import size
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(bases)
+
+
+def bases(as_json: AsJson = False) -> None:
+    """List the base models that need no download, with their sizes."""
+    from personae.families.sources import embedded_bases
+
+    terminal = Terminal(as_json)
+    rows = {name: describe(folder) for name, folder in embedded_bases().items()}
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for title in ("name", "kind", "picture", "parameters", "on disk"):
+        table.add_column(title)
+    for name, row in rows.items():
+        terminal.tell("base", name=name, **row)
+        side = f"{row['resolution']} px" if row["resolution"] else ""
+        numbers = f"{row['parameters'] / 1e6:.1f} million"
+        table.add_row(f"[bold]{escape(name)}[/]", row["kind"], side, numbers, size(row["bytes"]))
+    if rows:
+        terminal.say(table)
+    terminal.say(
+        "Any other base is given by its diffusers folder, its hub id (owner/name) or its "
+        ".safetensors file."
+    )
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Return kind, resolution in pixels, parameters and bytes of a diffusers folder."""
+    files = sorted(folder.rglob("*.safetensors"))
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return {
+        "kind": index.get("_class_name", ""),
+        "resolution": _resolution(folder),
+        "parameters": sum(parameters_in(file) for file in files),
+        "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "path": folder,
+    }
+
+
+def parameters_in(file: Path) -> int:
+    """Return how many numbers a safetensors file holds; only its header is read.
+
+    Its first 8 bytes are the header's length, little-endian; the header is JSON.
+    """
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(
+        math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+    )
+
+
+def _resolution(folder: Path) -> int | None:
+    """Return the side in pixels of the pictures the denoiser was trained on, if it says so."""
+    configs = [folder / part / "config.json" for part in ("unet", "transformer", "vae")]
+    values = [json.loads(path.read_text(encoding="utf-8")) for path in configs if path.is_file()]
+    sample = next((value["sample_size"] for value in values if "sample_size" in value), None)
+    blocks = values[-1].get("block_out_channels", []) if values else []
+    return sample * 2 ** (len(blocks) - 1) if isinstance(sample, int) and blocks else None

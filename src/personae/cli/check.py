@@ -1,0 +1,81 @@
+"""`personae check`: what to mend in a folder of pictures before training on it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.wording import count
+
+if TYPE_CHECKING:
+    from personae.inspection import Inspection
+
+COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(check)
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures, or a dataset file.")],
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Pictures will be mirrored in training.")
+    ] = False,
+    resolution: Annotated[
+        int, typer.Option(min=32, help="Side in pixels at which will be trained.")
+    ] = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Find what spoils a training set: bad pictures, captions, too little variety.
+
+    Ends with code 1 if there is an error that keeps training from starting.
+    """
+    from personae.inspection import inspect_folder
+
+    terminal = Terminal(as_json)
+    inspection = inspect_folder(folder, flip=flip, resolution=resolution)
+    terminal.tell("inspection", **asdict(inspection), framings=inspection.framings)
+    show_inspection(terminal, inspection)
+    if inspection.count("error"):
+        raise typer.Exit(1)
+
+
+def show_inspection(terminal: Terminal, inspection: Inspection) -> None:
+    """Show a report to a person."""
+    held_out = f", {inspection.held_out} of them held out" if inspection.held_out else ""
+    noun = inspection.class_noun or "character (nobody said what)"
+    terminal.say(
+        f"[bold]{escape(inspection.name)}[/], a {escape(noun)}: "
+        f"{count(len(inspection.pictures), 'picture')}{held_out}"
+    )
+    framings = ", ".join(f"{number} {name}" for name, number in inspection.framings.items())
+    backgrounds = ", ".join(f"{number} {colour}" for colour, number in inspection.backgrounds)
+    terminal.say(f"  framing: {framings or 'none'}")
+    terminal.say(f"  backgrounds: {backgrounds or 'none'}")
+    if inspection.findings:
+        terminal.say(_table(inspection))
+    numbers = [count(inspection.count(level), level) for level in COLOURS]
+    ready = "not ready to train" if inspection.count("error") else "ready to train"
+    terminal.say(f"{', '.join(numbers)}: [bold]{ready}[/].")
+    if not inspection.count("error"):
+        terminal.command(f"personae train {tilde(inspection.path)}")
+
+
+def _table(inspection: Inspection) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold", max_width=28)
+    table.add_column(overflow="fold")
+    for finding in inspection.findings:
+        file = "" if finding.file == inspection.path else finding.file.name
+        level = f"[{COLOURS[finding.level]}]{finding.level}[/]"
+        table.add_row(level, escape(file), escape(finding.message))
+    return table

@@ -1,0 +1,191 @@
+"""`personae inspect`: what is in an artifact, a picture or a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.errors import UsageError
+from personae.wording import duration, size
+
+if TYPE_CHECKING:
+    from personae.artifact import Card
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="inspect")(inspect_file)
+
+
+def inspect_file(
+    file: Annotated[Path, typer.Argument(help="An artifact, a drawn picture, or a run folder.")],
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an artifact, a picture or a run folder holds."""
+    terminal = Terminal(as_json)
+    if not file.exists():
+        raise UsageError(f"{file}: does not exist; check the path")
+    if file.is_dir():
+        _show_run(terminal, file)
+    elif file.suffix.lower() in PICTURES:
+        _show_picture(terminal, file)
+    else:
+        _show_artifact(terminal, file, tensors=tensors)
+
+
+def _show_artifact(terminal: Terminal, file: Path, *, tensors: bool) -> None:
+    from personae.artifact import Artifact
+
+    artifact = Artifact.load(file)
+    card = artifact.card
+    bytes_on_disk = file.stat().st_size
+    shapes = {
+        name: {"shape": list(tensor.shape), "format": str(tensor.dtype).removeprefix("torch.")}
+        for name, tensor in artifact.tensors.items()
+    }
+    terminal.tell(
+        "artifact",
+        path=file,
+        bytes=bytes_on_disk,
+        card=card.model_dump(mode="json"),
+        tensors=shapes,
+    )
+    numbers = sum(tensor.numel() for tensor in artifact.tensors.values())
+    formats = ", ".join(sorted({shape["format"] for shape in shapes.values()}))
+    terminal.say(
+        _facts(
+            {
+                "file": f"{tilde(file)} ({size(bytes_on_disk)})",
+                "character": f"{card.character.name}, a {card.character.class_noun}; "
+                f'prompts say "{card.character.phrase}"',
+                **_settings(card),
+                "base": f"{card.base.source} ({card.base.family}, {card.base.fingerprint})",
+                "training": _training(card),
+                **{name: f"{value:.4g}" for name, value in card.metrics.items()},
+                **card.notes,
+                "holds": f"{len(shapes):,} tensors, {numbers:,} numbers in {formats}",
+                "sha256": card.content_hash,
+            }
+        )
+    )
+    if tensors:
+        for name, shape in shapes.items():
+            sides = " x ".join(map(str, shape["shape"]))
+            terminal.say(f"  {escape(name)}  [dim]{sides} {shape['format']}[/]")
+
+
+def _settings(card: Card) -> dict[str, str]:
+    """Return each technique with the settings that have a value."""
+    return {
+        record.name: ", ".join(
+            f"{key} {value}" for key, value in record.config.items() if value is not None
+        )
+        for record in card.techniques
+    }
+
+
+def _training(card: Card) -> str:
+    done = card.training
+    if not done.steps:
+        return "unknown"
+    return (
+        f"{done.steps} steps of {done.batch_size} on {done.pictures} pictures, seed {done.seed}; "
+        f"{duration(done.seconds)} on {done.device}, {size(done.peak_bytes)} at most"
+    )
+
+
+def _show_picture(terminal: Terminal, file: Path) -> None:
+    from personae.pictures import Picture
+
+    picture = Picture.open(file)
+    recipe = picture.recipe
+    terminal.tell("recipe", path=file, recipe=recipe.model_dump(mode="json"))
+    cast = {
+        f"cast {name}": f"{member.file} at strength {member.strength} ({member.content_hash[:12]})"
+        for name, member in recipe.cast.items()
+    }
+    drawing = ", ".join(
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in recipe.sampling.model_dump().items()
+        if value not in (None, "")
+    )
+    terminal.say(
+        _facts(
+            {
+                "picture": f"{tilde(file)} ({picture.image.width} x {picture.image.height})",
+                "prompt": recipe.prompt,
+                "seed": str(recipe.seed),
+                **cast,
+                "sampling": drawing,
+                "base": f"{recipe.base} ({recipe.fingerprint}) in {recipe.precision}",
+                "batch": f"row {recipe.row + 1} of {len(recipe.batch)}",
+                "drawn by": f"personae {recipe.version}",
+            }
+        )
+    )
+    terminal.say("Draw it again with")
+    members = "".join(f" --cast {name}={member.file}" for name, member in recipe.cast.items())
+    terminal.command(f"personae generate --like {tilde(file)}{members}")
+
+
+def _show_run(terminal: Terminal, folder: Path) -> None:
+    from personae.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    config, result = run.config(), run.result()
+    events = read_events(folder)
+    step = next((event for event in reversed(events) if event["event"] == "step"), None)
+    state = {
+        "finished": result is not None,
+        "step": step["step"] if step else 0,
+        "steps": step["steps"] if step else config.schedule.steps,
+        "loss": step["loss"] if step else None,
+    }
+    terminal.tell(
+        "run", path=folder, **state, config=config.model_dump(mode="json"), result=result or {}
+    )
+    verdicts = [event["message"] for event in events if event["event"] == "verdict"]
+    facts = {
+        "run": tilde(folder),
+        "character": str(config.character),
+        "technique": f"{config.technique} on {config.base}, seed {config.seed}",
+        "state": "finished" if result else "not finished",
+        "step": f"{state['step']} of {state['steps'] or '?'}"
+        + (f", loss {state['loss']:.4f}" if step else ""),
+    }
+    if verdicts:
+        facts["verdict"] = verdicts[-1]
+    if result:
+        facts["artifact"] = f"{folder / result['artifact']} ({size(result['file_bytes'])})"
+    terminal.say(_facts(facts))
+    if not result:
+        terminal.say("Continue it with")
+        terminal.command(f"personae train --resume {tilde(folder)}")
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Return the events of a run folder; a last line cut short by a crash is left out."""
+    path = folder / "events.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def _facts(facts: Mapping[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    return table

@@ -1,0 +1,91 @@
+"""What commands load before they can draw: a base without the libraries' chatter, and a cast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personae.errors import UsageError
+
+if TYPE_CHECKING:
+    from personae.cast import Cast
+    from personae.cli.terminal import Terminal
+    from personae.families.base import Family
+
+CastOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cast", metavar="NAME=FILE", help="Bind a name to an artifact; repeat for several."
+    ),
+]
+StrengthOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Strength of a member, 0 to 1 or more, or over the course of sampling: 0:1,0.5:0.2.",
+    ),
+]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(help="Base model. Default: the one the first member of the cast was trained on."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
+PrecisionOption = Annotated[
+    str, typer.Option(help="Format of the base's weights: auto, bf16, fp16 or fp32.")
+]
+
+
+def quiet_libraries() -> None:
+    """Switch off the bars that libraries draw while loading; those of downloads stay."""
+    import diffusers.utils.logging
+    import huggingface_hub.utils
+    import transformers.utils.logging
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    huggingface_hub.utils.enable_progress_bars()
+
+
+def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
+    """Return {"mira": "a.safetensors"} of ["mira=a.safetensors"].
+
+    Raises:
+        UsageError: a value has no `=`, or names someone twice.
+    """
+    found: dict[str, str] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise UsageError(f"{option} is '{text}'; expected name=value, such as mira={text}")
+        if name in found:
+            raise UsageError(f"{option} names '{name}' twice; give each name once")
+        found[name] = value
+    return found
+
+
+def load_cast(members: Sequence[str] | None, strengths: Sequence[str] | None) -> Cast:
+    """Return the cast of `--cast` and `--strength`.
+
+    Raises:
+        PersonaeError: an option is malformed, or a file cannot be used.
+    """
+    from personae.cast import Cast
+
+    return Cast.load(pairs(members, "--cast"), pairs(strengths, "--strength"))
+
+
+def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: str) -> Family:
+    """Load the base named, else that of the first member, else the embedded one.
+
+    Raises:
+        BaseError: it cannot be loaded.
+    """
+    from personae.bases import load_base
+
+    first = next(iter(cast.members.values()), None)
+    chosen = source or (first.artifact.card.base.source if first else None)
+    quiet_libraries()
+    with terminal.waiting("loading the base"):
+        return load_base(chosen, **options) if chosen else load_base(**options)

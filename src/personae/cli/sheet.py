@@ -1,0 +1,138 @@
+"""`personae sheet`: one labelled picture of a character in scenes, expressions and media."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from personae.cli.generate import draw_shots, free_path, read_sampling, sampling_groups
+from personae.cli.loading import (
+    BaseOption,
+    CastOption,
+    DeviceOption,
+    PrecisionOption,
+    StrengthOption,
+    load_cast,
+    open_base,
+)
+from personae.cli.schema_options import settings_given, with_options
+from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.errors import UsageError
+
+if TYPE_CHECKING:
+    from personae.cast import Cast
+    from personae.families.base import Family
+    from personae.pictures import Picture, Sampling
+    from personae.suites import Suite
+
+HEADINGS = {"scene": "Scenes", "expression": "Expressions", "medium": "Media"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=with_options(sampling_groups))(sheet)
+
+
+def sheet(
+    ctx: typer.Context,
+    cast: CastOption = None,
+    strength: StrengthOption = None,
+    base: BaseOption = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Shots to draw: toon, general, or a TOML file of your own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every picture.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for sheet and pictures.")] = Path("sheets"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn side by side.")] = 4,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Draw a character sheet: one character in scenes, with expressions and in media.
+
+    Every member of the cast gets a sheet of its own.
+    """
+    terminal = Terminal(as_json)
+    members = load_cast(cast, strength)
+    if not members.members:
+        raise UsageError("no character; name one, as in --cast mira=mira.lora.safetensors")
+    sampling = read_sampling(settings_given(ctx), None)
+    loaded = open_base(terminal, base, members, device=device, precision=precision)
+    shots = suite_for(suite, loaded.source)
+    with members.on(loaded):
+        for name in members.members:
+            draw_sheet(
+                terminal,
+                loaded,
+                members,
+                name,
+                shots,
+                sampling=sampling,
+                seed=seed,
+                out=out,
+                batch_size=batch_size,
+            )
+
+
+def suite_for(named: str | None, base: str) -> Suite:
+    """Return the suite named, else the one that fits the base.
+
+    Raises:
+        UsageError: there is no such suite.
+    """
+    from personae.judging import Judging
+    from personae.suites import load_suite
+
+    return load_suite(Judging(suite=named).resolved(base).suite)
+
+
+def draw_sheet(
+    terminal: Terminal,
+    base: Family,
+    cast: Cast,
+    name: str,
+    suite: Suite,
+    *,
+    sampling: Sampling,
+    seed: int,
+    out: Path,
+    batch_size: int = 4,
+) -> tuple[Path, list[tuple[Path, Picture]]]:
+    """Draw the suite for the member `name`; return the sheet's path and the pictures."""
+    from personae.generation import Shot
+    from personae.sheets import character_sheet, save_sheet
+    from personae.suites import spelled
+
+    shots = [Shot(spelled(shot.prompt, f"{{{name}}}"), seed) for shot in suite.shots]
+    drawn = draw_shots(terminal, base, shots, sampling, cast, out=out / name, batch_size=batch_size)
+    member = cast.members[name]
+    page = character_sheet(
+        sections_of(suite, [picture for _, picture in drawn]),
+        title=name,
+        subtitle=f"{member.phrase}  ·  {member.artifact.technique} on {base.source}  ·  "
+        f"{sampling.sampler}, {sampling.steps} steps, seed {seed}",
+        columns=4,
+    )
+    path = save_sheet(page, free_path(out, f"{name}-sheet"))
+    terminal.tell("sheet", path=path, name=name)
+    terminal.say(f"Character sheet: [bold]{escape(tilde(path))}[/]")
+    return path, drawn
+
+
+def sections_of(suite: Suite, pictures: Sequence[Picture]) -> list:
+    """Return the pictures of a suite's shots in labelled sections, one for each kind."""
+    from personae.sheets import Panel, Section
+
+    rows = zip(suite.shots, pictures, strict=True)
+    return [
+        Section(
+            HEADINGS.get(kind, kind),
+            [Panel(picture.image, shot.id.replace("_", " ")) for shot, picture in group],
+        )
+        for kind, group in groupby(rows, key=lambda row: row[0].kind)
+    ]

@@ -1,0 +1,122 @@
+"""How commands talk: tables and bars for a person, one JSON line after another for a machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print results and progress as JSON lines, for machines.")
+]
+PLAIN_LINES = 5  # lines that stand for a bar where there is no terminal
+
+
+@dataclass(slots=True)
+class Terminal:
+    """Where a command's output goes.
+
+    Attributes:
+        as_json: nothing but JSON lines.
+        console: for people; long lines are not broken where there is no terminal.
+    """
+
+    as_json: bool = False
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+
+    def say(self, what: RenderableType = "") -> None:
+        """Show text (with rich markup) or a table to a person."""
+        if not self.as_json:
+            self.console.print(what)
+
+    def command(self, line: str) -> None:
+        """Show a person a command to type next, on a line of its own that can be copied."""
+        self.say(f"  [cyan]{escape(line)}[/]")
+
+    def tell(self, event: str, **values: Any) -> None:
+        """Give a machine an event or a result, as one line."""
+        if self.as_json:
+            print(json.dumps({"event": event, **values}, default=str), flush=True)
+
+    def line(self, text: str) -> None:
+        """Give a machine a line of JSON that is ready."""
+        if self.as_json:
+            print(text, flush=True)
+
+    @contextmanager
+    def waiting(self, label: str) -> Iterator[None]:
+        """Show that something without a known length is going on."""
+        if self.as_json or not self.console.is_terminal:
+            yield
+        else:
+            with self.console.status(label):
+                yield
+
+    @contextmanager
+    def bars(self) -> Iterator[Bars]:
+        """Show progress for the length of a `with` block."""
+        bars = Bars(self)
+        with bars.progress:
+            yield bars
+
+
+class Bars:
+    """Bars with counts and the time left; a few plain lines where there is no terminal.
+
+    Attributes:
+        progress: rich's display.
+    """
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[note]}[/]"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left[/]"),
+            TimeRemainingColumn(),
+            console=terminal.console,
+            disable=terminal.as_json or not terminal.console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._last: dict[str, int] = {}
+
+    def show(self, label: str, done: int, total: int, note: str = "") -> None:
+        """Set the bar called `label` to `done` of `total`, with a remark behind it."""
+        if self.progress.disable:
+            self._print(label, done, total, note)
+            return
+        if label not in self._tasks:
+            self._tasks[label] = self.progress.add_task(label, total=total, note=note)
+        self.progress.update(self._tasks[label], completed=done, total=total, note=note)
+
+    def _print(self, label: str, done: int, total: int, note: str) -> None:
+        part = done * PLAIN_LINES // max(total, 1)
+        if part != self._last.get(label, 0):
+            self._terminal.say(f"{label} {done}/{total} {note}".rstrip())
+        self._last[label] = part
+
+
+def tilde(path: Path) -> str:
+    """Return a path as a person would type it here: relative to where they are, if below."""
+    path = Path(path)
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path)

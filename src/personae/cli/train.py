@@ -1,0 +1,257 @@
+"""`personae train`: from a folder of pictures to an artifact."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from personae.cli.loading import quiet_libraries
+from personae.cli.schema_options import Group, merged, settings_given, with_options
+from personae.cli.terminal import AsJson, Bars, Terminal, tilde
+from personae.errors import PersonaeError, UsageError
+from personae.wording import count, duration, size
+
+if TYPE_CHECKING:
+    from personae.events import Event
+    from personae.settings import RunConfig
+
+STOPPED = 130  # as a command ended by Ctrl-C
+PREFIXES = {"schedule": ""}  # `--steps`, not `--schedule-steps`: what is set most often
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(cls=with_options(run_groups))(train)
+
+
+def run_groups() -> Sequence[Group]:
+    """Return the settings of a run as panels of options: run, schedule, each technique."""
+    from personae.config import Config
+    from personae.registry import discover
+    from personae.settings import RunConfig
+    from personae.techniques.base import Technique
+
+    tables = {
+        name: field.annotation
+        for name, field in RunConfig.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
+    }
+    return [
+        Group("Run", RunConfig, skip=frozenset({"character"})),
+        *(
+            Group(name.capitalize(), schema, table=(name,), prefix=PREFIXES.get(name, f"{name}_"))
+            for name, schema in tables.items()
+        ),
+        *(
+            Group(kind.title, kind.Config, table=(name,), prefix=f"{name}_")
+            for name, kind in discover("techniques", Technique).items()
+        ),
+    ]
+
+
+def train(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of pictures, or a dataset file of another tool.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with the same fields; options given here come first."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder. Default: a new one in runs/.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder of a stopped or killed run to continue.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a character from a folder of pictures.
+
+    Ctrl-C ends the run after its current step with everything saved; --resume continues it.
+    """
+    terminal = Terminal(as_json)
+    given = settings_given(ctx)
+    if resume is not None:
+        _refuse_changes(given, folder, config, out)
+        from personae.run_folder import RunFolder
+
+        run, target = RunFolder(resume).config(), resume
+    else:
+        run = read_run(given, folder, config)
+        target = out or free_folder(run)
+    stopped = follow_run(terminal, run, target, resume=resume is not None)
+    if stopped:
+        raise typer.Exit(STOPPED)
+
+
+def read_run(given: dict[str, Any], folder: Path | None, config: Path | None) -> RunConfig:
+    """Return the settings of a run: the file's, and over them the options'.
+
+    Raises:
+        UsageError: a key or value is wrong, or nothing says which character.
+    """
+    from personae.config import read_toml
+    from personae.settings import RunConfig
+
+    values = merged(read_toml(config) if config else {}, given)
+    if folder is not None:
+        values["character"] = folder
+    if "character" not in values:
+        raise UsageError("no character; give its folder, as in `personae train pictures/mira`")
+    run = RunConfig.read(values, where=str(config) if config else "train")
+    for name in set(given) & set(run.settings) - set(run.technique_names):
+        option = f"--{name}-{next(iter(given[name]))}".replace("_", "-")
+        raise UsageError(
+            f"{option} has no effect with technique '{run.technique}'; leave it out, or choose "
+            f"--technique {name}"
+        )
+    return run
+
+
+def free_folder(run: RunConfig) -> Path:
+    """Return runs/<character>-<technique>, with a number where that is taken."""
+    from personae.character_file import as_name
+
+    stem = f"{as_name(Path(run.character).stem)}-{run.technique}"
+    taken = 1
+    folder = Path("runs") / stem
+    while folder.exists():
+        taken += 1
+        folder = Path("runs") / f"{stem}-{taken}"
+    return folder
+
+
+def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = False) -> bool:
+    """Train, showing what happens; return whether it was stopped before its end."""
+    from personae import training
+
+    quiet_libraries()
+    terminal.say(
+        f"Training [bold]{escape(run.technique)}[/] on base {escape(run.base)} in "
+        f"{escape(tilde(out))}"
+    )
+    view = RunView(terminal, run, out)
+    began = resume or out.exists()
+    try:
+        with stopping_on_signal(terminal) as should_stop, terminal.bars() as bars:
+            for event in training.train(run, out, resume=resume, should_stop=should_stop):
+                began = True
+                terminal.line(event.to_json())
+                view.show(event, bars)
+    except PersonaeError:
+        if not began:  # refused before anything happened: leave no folder behind
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    view.close()
+    return view.stopped
+
+
+class RunView:
+    """Says in words what a run tells in events.
+
+    Attributes:
+        stopped: the run ended before its last step.
+        last: the event it ended with.
+    """
+
+    def __init__(self, terminal: Terminal, run: RunConfig, out: Path) -> None:
+        self.terminal, self.run, self.out = terminal, run, out
+        self.stopped = False
+        self.last: Event | None = None
+        self._drawn = 0
+
+    def show(self, event: Event, bars: Bars) -> None:
+        """Show one event."""
+        from personae import events
+
+        say = self.terminal.say
+        match event:
+            case events.Preparing():
+                bars.show(event.what, event.done, event.total)
+            case events.Forecast():
+                say(_forecast_in_words(event))
+            case events.Step():
+                bars.show("training", event.step, event.steps, f"loss {event.loss:.3f}")
+            case events.Verdict():
+                mark = "[yellow]![/]" if event.level == "warning" else "[green]·[/]"
+                say(f"{mark} step {event.step}: {escape(event.message)}")
+            case events.RolledBack():
+                say(
+                    f"[yellow]![/] step {event.step}: the loss was not a number; back to step "
+                    f"{event.to_step}, learning rate x {event.learning_rate_factor:g}"
+                )
+            case events.Preview():
+                self._drawn += 1
+            case events.Stopped():
+                self.stopped, self.last = True, event
+            case events.Finished():
+                self.last = event
+
+    def close(self) -> None:
+        """Say how the run ended and what to type next."""
+        say, folder = self.terminal.say, tilde(self.out)
+        if self.stopped:
+            say(f"Stopped after step {self.last.step}; everything is saved. Continue with")
+            self.terminal.command(f"personae train --resume {folder}")
+            return
+        done = self.last
+        say(
+            f"[bold green]Done[/] in {duration(done.seconds)} of training: "
+            f"[bold]{escape(tilde(done.path))}[/] ({size(done.file_bytes)}, "
+            f"{count(done.parameters, 'trained number')})"
+        )
+        say(f"{count(self._drawn, 'preview')} in {escape(folder)}/previews. Draw it with")
+        name = done.path.name.partition(".")[0]
+        self.terminal.command(
+            f'personae generate --cast {name}={tilde(done.path)} "{{{name}}} at the beach" -n 4'
+        )
+
+
+@contextmanager
+def stopping_on_signal(terminal: Terminal) -> Iterator[Callable[[], bool]]:
+    """Yield a question that is answered with yes after Ctrl-C or SIGTERM; a second one ends."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        terminal.say("Stopping after this step, and saving. Ctrl-C again ends at once.")
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _forecast_in_words(forecast: Any) -> str:
+    free = "" if forecast.free_bytes is None else f", {size(forecast.free_bytes)} free"
+    return (
+        f"{count(forecast.pictures, 'picture')}, {count(forecast.steps, 'step')}: about "
+        f"[bold]{duration(forecast.seconds)}[/]; peak memory {size(forecast.peak_bytes)}{free}; "
+        f"{count(forecast.parameters, 'number')} to learn"
+    )
+
+
+def _refuse_changes(
+    given: dict[str, Any], folder: Path | None, config: Path | None, out: Path | None
+) -> None:
+    """A resumed run keeps its settings, or it would not be the same run."""
+    named = {"FOLDER": folder, "--config": config, "--out": out}
+    extra = [name for name, value in named.items() if value is not None] + sorted(given)
+    if extra:
+        raise UsageError(
+            f"--resume continues a run with its own settings, but '{extra[0]}' is given too; "
+            "leave it out, or start a new run without --resume"
+        )

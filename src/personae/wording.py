@@ -1,0 +1,31 @@
+"""Numbers as a person reads them: times, sizes and counts in words."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """Return "0.4 s", "58 s", "3 min 05 s" or "2 h 10 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(byte_count: float) -> str:
+    """Return "812 B", "48 kB", "1.6 MB" or "2.3 GB"; a kB is 1000 bytes."""
+    amount = float(byte_count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if amount >= 99.5 or unit == "B" else f"{amount:.2g} {unit}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 picture", "12,000 pictures"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,135 @@
+"""What every file format offers, and nothing about any single one.
+
+A format is one way other tools keep a trained character. It writes an artifact in that way, says
+whether a file is of its kind, and reads it back as an artifact for a base. The tools that are
+known to open the file, and those known not to, belong to the format.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from personae.artifact import Artifact
+from personae.bases import load_base
+from personae.errors import ArtifactError, UnsupportedError
+from personae.families.base import Family
+from personae.registry import discover, lookup
+
+
+class Format(ABC):
+    """One way other tools keep a trained character.
+
+    Attributes:
+        name: how the command line calls it.
+        title: how people call it.
+        suffix: ending of the file; empty for a folder.
+        techniques: what it can carry.
+        readers: tools that open the file, with the version that was checked where it matters.
+        not_readers: tools that do not, with the reason.
+        needs_base: whether writing reads the loaded base.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    suffix: ClassVar[str]
+    techniques: ClassVar[tuple[str, ...]]
+    readers: ClassVar[tuple[str, ...]]
+    not_readers: ClassVar[tuple[str, ...]]
+    needs_base: ClassVar[bool] = False
+
+    @abstractmethod
+    def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
+        """Write `artifact` and return the path.
+
+        Args:
+            artifact: of one of `techniques`.
+            path: file, or folder where `suffix` is empty.
+            base: the base it was trained on; given whenever `needs_base` is set.
+
+        Raises:
+            ArtifactError: what was learnt cannot be said in this format.
+            PersonaeError: the disk is full or the folder cannot be written.
+        """
+
+    @abstractmethod
+    def recognises(self, path: Path) -> bool:
+        """Say whether `path` is of this format, from names and headers alone; never raises."""
+
+    @abstractmethod
+    def read(self, path: Path, base: Family) -> Artifact:
+        """Return what `path` holds as an artifact for `base`.
+
+        Raises:
+            ArtifactError: the file is damaged, hostile, or made for another kind of base.
+        """
+
+
+def formats() -> dict[str, Format]:
+    """Return {name: format} of all formats."""
+    return {name: kind() for name, kind in discover("formats", Format).items()}
+
+
+def export_file(
+    artifact: Artifact, name: str, path: str | Path, base: Family | None = None
+) -> Path:
+    """Write `artifact` in the format called `name` and return the path.
+
+    Args:
+        artifact: what to write.
+        name: of the format.
+        path: where; the format's ending is added if it is missing.
+        base: the base it was trained on; loaded from the card when the format needs it.
+
+    Raises:
+        UsageError: no such format.
+        UnsupportedError: the format cannot carry the technique.
+        ArtifactError: the base is not the one the artifact was made for.
+    """
+    kind = lookup("formats", Format, name)
+    if not {record.name for record in artifact.card.techniques} <= set(kind.techniques):
+        able = [each.name for each in formats().values() if artifact.technique in each.techniques]
+        raise UnsupportedError(
+            f"{kind.title} cannot carry {artifact.technique}; formats that can: "
+            f"{', '.join(able) or 'none'}"
+        )
+    if kind.needs_base and base is None:
+        base = load_base(artifact.card.base.source, precision="fp32")
+    if base is not None and base.fingerprint != artifact.card.base.fingerprint:
+        raise ArtifactError(
+            f"the artifact was made for base '{artifact.card.base.source}' "
+            f"({artifact.card.base.fingerprint}); the base given is '{base.source}' "
+            f"({base.fingerprint}); give the one it was made for"
+        )
+    path = Path(path)
+    if kind.suffix and path.suffix != kind.suffix:
+        path = path.with_name(path.name + kind.suffix)
+    return kind().write(artifact, path, base)
+
+
+def format_of(path: str | Path) -> Format:
+    """Return the format that recognises `path`.
+
+    Raises:
+        ArtifactError: nothing is there, or no format recognises it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such file or folder; check the path")
+    known = formats()
+    for each in known.values():
+        if each.recognises(path):
+            return each
+    raise ArtifactError(
+        f"{path}: is none of the formats that can be read ({', '.join(known)}), or is damaged"
+    )
+
+
+def import_file(path: str | Path, base: Family) -> Artifact:
+    """Return what another tool's file holds, as an artifact for `base`.
+
+    Raises:
+        ArtifactError: missing, of no known format, damaged, hostile, or for another kind of base.
+    """
+    return format_of(path).read(Path(path), base)

@@ -1,0 +1,103 @@
+"""LoRA as kohya's scripts and A1111 keep it: the one form that every tool opens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from personae.artifact import Artifact
+from personae.errors import ArtifactError
+from personae.families.base import Family
+from personae.formats.base import Format
+from personae.formats.layout import Layout, layout_of, text_network
+from personae.formats.lora_names import adaptable_layers, kohya_name
+from personae.formats.lora_parts import split_key
+from personae.formats.lora_reading import LoraFile, read_lora
+from personae.formats.metadata import kohya_metadata
+from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
+from personae.low_rank import Update, times, updates_of
+
+PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+BUNDLED = "bundle_emb."
+
+
+class KohyaLora(Format):
+    """One safetensors file, names with underscores, one alpha for the whole file.
+
+    diffusers 0.42 applies wrong factors where alphas differ between layers, so that every scale
+    but the common one is folded into `lora_up`.
+    """
+
+    name = "kohya"
+    title = "LoRA for A1111, ComfyUI and kohya"
+    suffix = ".safetensors"
+    techniques = ("lora",)
+    readers = (
+        "A1111", "Forge", "SD.Next", "ComfyUI", "SwarmUI", "InvokeAI", "kohya sd-scripts",
+        "diffusers", "personae",
+    )  # fmt: skip
+    not_readers = ()
+    needs_base = True
+
+    def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
+        """Write names, alphas and the metadata that readers act on."""
+        layout = layout_of(base)
+        updates = whole_attention(updates_of(artifact), base, layout)
+        rank = max(update.rank for update in updates.values())
+        alpha = next(iter(updates.values())).scale * rank
+        tensors: dict[str, Tensor] = {}
+        for layer, update in updates.items():
+            name = kohya_name(layer, base, layout)
+            # scale = alpha / rank of the layer holds for the common alpha only at full rank
+            up = times(update.up, update.rank / rank)
+            tensors[f"{name}.lora_down.weight"] = update.down
+            tensors[f"{name}.lora_up.weight"] = up
+            tensors[f"{name}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
+        metadata = kohya_metadata(artifact, layout, stem=path.stem, rank=rank, alpha=alpha)
+        return write_tensors(path, tensors, metadata)
+
+    def recognises(self, path: Path) -> bool:
+        """Accept files whose tensors all begin with kohya's prefixes."""
+        header = header_or_none(path)
+        if header is None:
+            return False
+        names = [name for name in header.shapes if not name.startswith(BUNDLED)]
+        return bool(names) and all(name.startswith(PREFIXES) for name in names)
+
+    def read(self, path: Path, base: Family) -> Artifact:
+        """Read LoRA, LoCon, LoHa, LoKr, DoRA and full differences under kohya's names."""
+        header = read_header(path)
+        names = [name for name in header.shapes if not name.startswith(BUNDLED)]
+        for name in names:
+            if split_key(name) is None:
+                raise ArtifactError(f"{path}: tensor '{name}' is of a kind that cannot be read")
+        file = LoraFile(path, read_tensors(path, names), header.metadata, {})
+        return read_lora(file, base, self.title)
+
+
+def whole_attention(
+    updates: Mapping[str, Update], base: Family, layout: Layout
+) -> dict[str, Update]:
+    """Return updates in which no attention of an OpenCLIP text encoder is there by half.
+
+    A1111 keeps query, key and value of those encoders in one weight and applies an update only if
+    all four projections have one; the missing ones become zero.
+    """
+    whole = dict(updates)
+    fused = {"sd1": None, "sd2": text_network(0), "sdxl": text_network(1)}[layout.kind]
+    layers = adaptable_layers(base)
+    for layer, update in updates.items():
+        if layer.split(".", 1)[0] != fused or ".self_attn." not in layer:
+            continue
+        attention = layer.rsplit(".", 1)[0]
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            name = f"{attention}.{part}"
+            if name in layers and name not in whole:
+                out, inputs = layers[name].weight.shape
+                rank, dtype = update.rank, update.up.dtype
+                down, up = torch.zeros(rank, inputs), torch.zeros(out, rank)
+                whole[name] = Update(down.to(dtype), up.to(dtype), update.scale)
+    return whole

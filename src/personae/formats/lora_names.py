@@ -1,0 +1,95 @@
+"""How other tools call the layers of a base in LoRA files.
+
+Every spelling of every layer is listed in one index made from the base itself, so that a name is
+either found or the file is for something else; nothing is guessed from underscores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import nn
+
+from personae.families.base import Family
+from personae.formats.layout import Layout, ldm_unet_name, text_network
+from personae.formats.ldm_names import with_text_model
+from personae.hooks import layers_matching
+
+_ATTENTION_PROCESSOR = {"to_out": "to_out.0"}
+_TEXT_PROCESSOR = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+
+def adaptable_layers(base: Family) -> dict[str, nn.Module]:
+    """Return {`<network>.<dotted name>`: layer} of every Linear and Conv2d of `base`."""
+    return {
+        f"{network}.{name}": layer
+        for network, module in base.networks.items()
+        for name, layer in layers_matching(module, "").items()
+    }
+
+
+def kohya_name(layer: str, base: Family, layout: Layout) -> str:
+    """Return kohya's name of `layer`: `lora_<part>_` and the path with underscores.
+
+    Stable Diffusion XL keeps its U-Net under the names of the original code.
+    """
+    network, name = layer.split(".", 1)
+    if network == "denoiser":
+        name = ldm_unet_name(base.denoiser, name) if layout.kind == "sdxl" else name
+        return f"lora_unet_{_flat(name)}"
+    towers = [text_network(i) for i in range(len(base.towers))]
+    return layout.text_prefixes[towers.index(network)] + _flat(with_text_model(name))
+
+
+def diffusers_name(layer: str) -> str:
+    """Return diffusers' name of `layer`: `unet.` or `text_encoder[_2].text_model.` and the path."""
+    network, name = layer.split(".", 1)
+    if network == "denoiser":
+        return f"unet.{name}"
+    number = network.removeprefix("text_encoder")
+    suffix = f"_{int(number) + 1}" if number else ""
+    return f"text_encoder{suffix}.{with_text_model(name)}"
+
+
+def index_of_names(base: Family) -> dict[str, str]:
+    """Return {any known spelling: layer} over all layers of `base`."""
+    index: dict[str, str] = {}
+    for layer in adaptable_layers(base):
+        for spelling in _spellings(layer, base):
+            index.setdefault(spelling, layer)
+    return index
+
+
+def plain_stem(stem: str) -> str:
+    """Return `stem` with the names of attention processors replaced by those of layers."""
+    found = re.match(r"(.*)\.processor\.(to_\w+)$", stem)
+    if found:
+        return f"{found[1]}.{_ATTENTION_PROCESSOR.get(found[2], found[2])}"
+    found = re.match(r"(.*\.self_attn)\.(to_\w+)$", stem)
+    if found:
+        return f"{found[1]}.{_TEXT_PROCESSOR.get(found[2], found[2])}"
+    return stem
+
+
+def _spellings(layer: str, base: Family) -> Iterator[str]:
+    network, name = layer.split(".", 1)
+    if network == "denoiser":
+        yield from (layer, f"unet.{name}", name)
+        yield from (f"base_model.model.{name}", f"base_model.model.unet.{name}")
+        yield f"lora_unet_{_flat(name)}"
+        if hasattr(base.denoiser, "up_blocks"):
+            yield f"lora_unet_{_flat(ldm_unet_name(base.denoiser, name))}"
+        return
+    number = int(network.removeprefix("text_encoder") or 0)
+    prefixes = ["lora_te_", "lora_te1_"] if number == 0 else [f"lora_te{number + 1}_"]
+    dotted = "text_encoder" if number == 0 else f"text_encoder_{number + 1}"
+    for path in (with_text_model(name), name.removeprefix("text_model.")):
+        yield from (f"{prefix}{_flat(path)}" for prefix in prefixes)
+        yield f"{dotted}.{path}"
+        yield f"base_model.model.{dotted}.{path}"
+        yield f"base_model.model.{path}"
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")

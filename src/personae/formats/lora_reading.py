@@ -1,0 +1,91 @@
+"""Reads any LoRA file: whichever the spelling of its names, the way is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from personae.artifact import Artifact
+from personae.assembling import checked_on, record_of
+from personae.errors import ArtifactError
+from personae.families.base import Family
+from personae.formats.lora_names import adaptable_layers, index_of_names, plain_stem
+from personae.formats.lora_parts import Reading, split_key
+from personae.formats.metadata import character_in
+from personae.low_rank import kept_share, lora_artifact
+from personae.registry import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A LoRA file's content.
+
+    Attributes:
+        path: for messages and the character's name.
+        tensors: {name: value}.
+        metadata: free text by key.
+        alphas: {name of a layer in the file: alpha} kept elsewhere than in the tensors.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    alphas: Mapping[str, float]
+
+
+def read_lora(file: LoraFile, base: Family, format_name: str) -> Artifact:
+    """Return the file as a LoRA artifact for `base`.
+
+    Raises:
+        ArtifactError: a name is no layer of `base`, or a shape does not fit.
+    """
+    groups = _grouped(file, base)
+    layers, reading = adaptable_layers(base), Reading()
+    for layer, parts in groups.items():
+        try:
+            reading.add(layer, parts, layers[layer].weight.detach())
+        except ArtifactError as error:
+            raise ArtifactError(f"{file.path}: {error}") from None
+    notes = {"imported from": f"{file.path.name} ({format_name})"}
+    if reading.cuts:
+        notes["kept energy"] = f"{kept_share(reading.cuts):.6f}"
+    artifact = lora_artifact(
+        reading.updates,
+        record_of(base),
+        character=character_in(file.metadata, file.path),
+        notes=notes,
+    )
+    return checked_on(artifact, base, file.path)
+
+
+def _grouped(file: LoraFile, base: Family) -> dict[str, dict[str, Tensor]]:
+    index = index_of_names(base)
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in file.tensors.items():
+        split = split_key(key)
+        if split is None:
+            raise ArtifactError(
+                f"{file.path}: tensor '{key}' is no part of LoRA, LoHa, LoKr, DoRA or full "
+                "differences; files with such parts cannot be read"
+            )
+        stem, part = split
+        layer = index.get(plain_stem(stem))
+        if layer is None:
+            trained_on = file.metadata.get("ss_base_model_version", "unknown")
+            raise ArtifactError(
+                f"{file.path}: '{stem}' is no layer of base '{base.source}' ({base.name}); the "
+                f"file was made for another kind of base (it says: {trained_on})."
+                f"{nearest(stem, index) if len(index) < 2000 else ''}"
+            )
+        group = groups.setdefault(layer, {})
+        if part in group:
+            raise ArtifactError(f"{file.path}: holds '{layer}' twice, under two names")
+        group[part] = tensor
+        if stem in file.alphas:
+            group["alpha"] = tensor.new_tensor(file.alphas[stem])
+    if not groups:
+        raise ArtifactError(f"{file.path}: holds no updates of layers")
+    return groups

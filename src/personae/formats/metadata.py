@@ -1,0 +1,108 @@
+"""The free text of safetensors files that other tools act on or show.
+
+Keys beginning with `ss_` are those of kohya's scripts, `modelspec.` those of ModelSpec 1.0.1;
+all values are strings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from personae.artifact import Artifact, CharacterRecord
+from personae.formats.layout import Layout
+from personae.formats.tensor_file import HASH_TO_COME
+
+CHARACTER = "personae.character"
+LONGEST_PHRASE = 300
+
+
+def model_spec(artifact: Artifact, layout: Layout, *, part: str, title: str) -> dict[str, str]:
+    """Return the ModelSpec keys of a file.
+
+    Args:
+        artifact: what the file holds.
+        layout: of its base.
+        part: what is added to the architecture: "lora", "textual-inversion", "hypernetwork" or ""
+            for a whole checkpoint.
+        title: shown to people.
+    """
+    diffusers_names = part == "lora" and layout.kind != "sdxl"
+    spec = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{layout.architecture}/{part}".rstrip("/"),
+        "modelspec.implementation": "diffusers"
+        if diffusers_names
+        else "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": title,
+        "modelspec.trigger_phrase": artifact.card.character.phrase,
+        "modelspec.prediction_type": "v" if layout.v_prediction else "epsilon",
+        "modelspec.hash_sha256": f"0x{HASH_TO_COME}",
+    }
+    if "license" in artifact.card.notes:
+        spec["modelspec.license"] = artifact.card.notes["license"]
+    return spec
+
+
+def kohya_metadata(
+    artifact: Artifact, layout: Layout, *, stem: str, rank: int, alpha: float
+) -> dict[str, str]:
+    """Return the keys of a LoRA file that A1111, kohya's scripts and SwarmUI act on.
+
+    Args:
+        artifact: a LoRA.
+        layout: of its base.
+        stem: file name without ending; A1111 uses it in `<lora:...>`.
+        rank: largest of the file.
+        alpha: the one of the file.
+    """
+    training, character = artifact.card.training, artifact.card.character
+    convolutions = any(
+        name.startswith("lora.") and name.endswith(".down") and value.dim() == 4
+        for name, value in artifact.tensors.items()
+    )
+    sizes = {"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"} if convolutions else {}
+    values = {
+        "ss_base_model_version": layout.version,
+        "ss_v2": str(layout.kind == "sd2"),
+        "ss_output_name": stem,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": f"{alpha:g}",
+        "ss_network_args": json.dumps(sizes),
+        "ss_sd_model_name": artifact.card.base.source,
+        "ss_num_train_images": str(training.pictures),
+        "ss_steps": str(training.steps),
+        "ss_total_batch_size": str(training.batch_size),
+        "ss_seed": str(training.seed),
+        "ss_tag_frequency": json.dumps({character.name: {character.phrase: training.pictures}}),
+        "sshs_model_hash": HASH_TO_COME,
+        CHARACTER: character.model_dump_json(),
+    }
+    return values | model_spec(artifact, layout, part="lora", title=stem)
+
+
+def character_in(metadata: Mapping[str, str], path: Path) -> CharacterRecord:
+    """Return whom a file shows: as it says, else named after the file.
+
+    The phrase is ours if we wrote the file, else ModelSpec's trigger phrase, else the tag that
+    kohya's scripts counted most often, else the name.
+    """
+    try:
+        return CharacterRecord.model_validate_json(metadata.get(CHARACTER, ""))
+    except ValidationError:
+        phrase = metadata.get("modelspec.trigger_phrase") or _most_frequent_tag(metadata)
+        phrase = " ".join((phrase or path.stem).split())[:LONGEST_PHRASE]
+        return CharacterRecord(name=path.stem, class_noun="", phrase=phrase)
+
+
+def _most_frequent_tag(metadata: Mapping[str, str]) -> str | None:
+    try:
+        folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
+        counts = {tag: n for tags in folders.values() for tag, n in tags.items()}
+        return max(counts, key=counts.__getitem__) if counts else None
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return None

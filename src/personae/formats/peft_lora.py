@@ -1,0 +1,142 @@
+"""LoRA as PEFT keeps it: a folder with the adapter's settings and its tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from personae.artifact import Artifact
+from personae.atomic import write_text
+from personae.errors import ArtifactError
+from personae.families.base import Family
+from personae.formats.base import Format
+from personae.formats.lora_parts import split_key
+from personae.formats.lora_reading import LoraFile, read_lora
+from personae.formats.metadata import CHARACTER
+from personae.formats.tensor_file import read_header, read_tensors, write_tensors
+from personae.low_rank import Update, updates_of
+
+SETTINGS = "adapter_config.json"
+TENSORS = "adapter_model.safetensors"
+LARGEST_SETTINGS = 2**20
+
+
+class PeftLora(Format):
+    """A folder for `PeftModel.from_pretrained(unet, folder)`.
+
+    One PEFT folder adapts one network: the denoiser lies in the folder itself, every text encoder
+    in a folder of its own inside it.
+    """
+
+    name = "peft"
+    title = "LoRA folder of PEFT"
+    suffix = ""
+    techniques = ("lora",)
+    readers = ("peft", "personae")
+    not_readers = (
+        "diffusers' load_lora_weights (ignores the names without an error)",
+        "A1111, ComfyUI and InvokeAI",
+    )
+
+    def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
+        """Write one adapter for each network that has updates."""
+        by_network: dict[str, dict[str, Update]] = {}
+        for layer, update in updates_of(artifact).items():
+            network, name = layer.split(".", 1)
+            by_network.setdefault(network, {})[name] = update
+        character = artifact.card.character.model_dump_json()
+        for network, updates in by_network.items():
+            folder = path if network == "denoiser" else path / network
+            tensors: dict[str, Tensor] = {}
+            for name, update in updates.items():
+                tensors[f"base_model.model.{name}.lora_A.weight"] = update.down
+                tensors[f"base_model.model.{name}.lora_B.weight"] = update.up
+            write_tensors(folder / TENSORS, tensors, {"format": "pt", CHARACTER: character})
+            settings = _settings(updates, artifact.card.base.source)
+            write_text(folder / SETTINGS, json.dumps(settings, indent=2))
+        return path
+
+    def recognises(self, path: Path) -> bool:
+        """Accept folders with adapter_config.json, at the top or for a text encoder."""
+        return path.is_dir() and bool(_folders(path))
+
+    def read(self, path: Path, base: Family) -> Artifact:
+        """Read the adapters of all networks in the folder."""
+        tensors: dict[str, Tensor] = {}
+        alphas: dict[str, float] = {}
+        metadata: dict[str, str] = {}
+        for network, folder in _folders(path).items():
+            settings = _read_settings(folder / SETTINGS)
+            metadata |= read_header(folder / TENSORS).metadata
+            for name, value in read_tensors(folder / TENSORS).items():
+                layer = name.removeprefix("base_model.model.")
+                renamed = f"{_dotted(network)}.{layer}"
+                tensors[renamed] = value
+                split = split_key(renamed)
+                if split is not None:
+                    alphas[split[0]] = _alpha(settings, split[0].split(".", 1)[1], value)
+        return read_lora(LoraFile(path, tensors, metadata, alphas), base, self.title)
+
+
+def _folders(path: Path) -> dict[str, Path]:
+    inner = {child.name: child for child in sorted(path.iterdir()) if child.is_dir()}
+    places = {"denoiser": path} | {
+        name: child for name, child in inner.items() if name.startswith("text_encoder")
+    }
+    return {name: place for name, place in places.items() if (place / SETTINGS).is_file()}
+
+
+def _dotted(network: str) -> str:
+    number = network.removeprefix("text_encoder")
+    if network == "denoiser":
+        return "unet"
+    return f"text_encoder_{int(number) + 1}" if number.isdigit() else "text_encoder"
+
+
+def _settings(updates: dict[str, Update], source: str) -> dict[str, Any]:
+    ranks = {name: update.rank for name, update in updates.items()}
+    most, scale = max(ranks.values()), next(iter(updates.values())).scale
+    unlike = {name: rank for name, rank in ranks.items() if rank != most}
+    return {
+        "peft_type": "LORA",
+        "base_model_name_or_path": source,
+        "task_type": None,
+        "inference_mode": True,
+        "r": most,
+        "lora_alpha": most * scale,
+        "rank_pattern": unlike,
+        "alpha_pattern": {name: rank * scale for name, rank in unlike.items()},
+        "target_modules": sorted(updates),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+    }
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LARGEST_SETTINGS:
+            raise ArtifactError(f"{path}: is too large for settings of PEFT")
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+        raise ArtifactError(f"{path}: is no LoRA of PEFT; other adapters cannot be read")
+    return settings
+
+
+def _alpha(settings: dict[str, Any], layer: str, value: Tensor) -> float:
+    """Return the alpha that gives PEFT's scale: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    try:
+        rank = int((settings.get("rank_pattern") or {}).get(layer, settings["r"]))
+        patterns = settings.get("alpha_pattern") or {}
+        alpha = float(patterns.get(layer, settings.get("lora_alpha", rank)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"settings of PEFT are damaged ({error})") from None
+    return alpha * rank**0.5 if settings.get("use_rslora") and rank > 0 else alpha

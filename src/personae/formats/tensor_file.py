@@ -1,0 +1,143 @@
+"""Safetensors files of other tools: read with suspicion, written with their hashes.
+
+Knows nothing of what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from personae.atomic import replacing
+from personae.errors import ArtifactError
+
+HASH_TO_COME = "0" * 64
+"""Stands in metadata for the sha256 of the tensor bytes until they are written."""
+
+# The header of the largest known checkpoints (SDXL, 2,515 tensors) is 0.3 MB.
+LARGEST_HEADER = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a safetensors file says of itself.
+
+    Attributes:
+        shapes: {tensor name: shape}.
+        metadata: free text by key.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Return names, shapes and metadata; no tensor is read.
+
+    Raises:
+        ArtifactError: missing, truncated, or not safetensors.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ArtifactError(f"{path}: is no safetensors file (header of {length} bytes)")
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            return Header(shapes, dict(file.metadata() or {}))
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: is no whole safetensors file ({error})") from None
+
+
+def header_or_none(path: Path) -> Header | None:
+    """Return the header, or None where `path` is no safetensors file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        return read_header(path)
+    except ArtifactError:
+        return None
+
+
+def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
+    """Return {name: value}; every value is finite and of a floating format of 16 bits or more.
+
+    Args:
+        path: the file.
+        names: which to read; all when left out.
+
+    Raises:
+        ArtifactError: truncated, a value is not finite, or a format is not floating.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            wanted = list(file.keys()) if names is None else names
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: is no whole safetensors file ({error})") from None
+    return {name: checked(path, name, tensor) for name, tensor in tensors.items()}
+
+
+def checked(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """Return `tensor`, 8-bit floats widened to float16.
+
+    Raises:
+        ArtifactError: its format is not floating, or a value is not finite.
+    """
+    if not tensor.is_floating_point():
+        raise ArtifactError(f"{path}: tensor '{name}' is {tensor.dtype}; expected floating values")
+    if tensor.element_size() == 1:
+        tensor = tensor.to(torch.float16)
+    if tensor.element_size() > 4:
+        tensor = tensor.to(torch.float32)
+    if not torch.isfinite(tensor).all():
+        raise ArtifactError(f"{path}: tensor '{name}' holds values that are not finite")
+    return tensor
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Path:
+    """Write a file atomically; `HASH_TO_COME` in metadata becomes the sha256 of the tensor bytes.
+
+    The hash covers the bytes after the header, so that it survives later edits of the metadata.
+    """
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(whole, temporary, dict(metadata))
+        if any(HASH_TO_COME in value for value in metadata.values()):
+            _fill_in_hash(temporary)
+    return path
+
+
+def data_hash(path: Path) -> str:
+    """Return the sha256 of the bytes after the header, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fill_in_hash(path: Path) -> None:
+    digest = data_hash(path)
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+        names = json.loads(header)["__metadata__"]
+        for key, value in names.items():
+            if HASH_TO_COME in value:
+                before = f"{json.dumps(key)}:{json.dumps(value)}".encode()
+                after = before.replace(HASH_TO_COME.encode(), digest.encode())
+                header = header.replace(before, after)
+        file.seek(8)
+        file.write(header)

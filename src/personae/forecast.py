@@ -25,6 +25,8 @@ def forecast(bench: Workbench) -> Forecast:
     bench.backward(0)
     seconds = time.perf_counter() - started
     bench.optimizer.zero_grad(set_to_none=True)
+    for technique in bench.techniques:
+        technique.discard_pass()
     count = sum(parameter.numel() for parameter in bench.parameters)
     moments = 2 * 4 * count  # AdamW keeps two float32 numbers for each trained one
     free = free_bytes(device)

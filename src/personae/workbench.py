@@ -80,6 +80,8 @@ class Workbench:
             for technique in self.techniques:
                 technique.after_step()
             self._update_average()
+        for technique in self.techniques:
+            technique.discard_pass()
         self.optimizer.zero_grad(set_to_none=True)
         synchronize(self.base.device)
         self.seconds += time.perf_counter() - started

@@ -100,6 +100,9 @@ class Technique(nn.Module, ABC):
     def after_step(self) -> None:
         """Put what was just updated back inside its bounds, if it has any."""
 
+    def discard_pass(self) -> None:
+        """Forget what was noted in a training pass that no update follows."""
+
     @torch.no_grad()
     def round_as_stored(self) -> None:
         """Round parameters to `stored_dtype`, so that memory equals the file to come."""

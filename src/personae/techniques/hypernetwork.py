@@ -73,7 +73,9 @@ class HypernetworkConfig(TechniqueConfig):
     @field_validator("dropout_structure")
     @classmethod
     def _dropout_is_inner(cls, value: list[float] | None) -> list[float] | None:
-        if value is not None and (value[0] or value[-1] or not all(0 <= p < 1 for p in value)):
+        if value is None:
+            return None
+        if not value or value[0] or value[-1] or not all(0 <= p < 1 for p in value):
             raise ValueError("must hold numbers in [0, 1) with 0 first and last")
         return value
 
@@ -82,7 +84,8 @@ def build_network(width: int, config: HypernetworkConfig) -> nn.Sequential:
     """Return the layers for contexts of `width`: Linear, activation, norm, dropout, as in A1111.
 
     Raises:
-        UnsupportedError: dropout_structure has another length than layer_structure.
+        UnsupportedError: dropout_structure has another length than layer_structure, or a layer
+            would have no channel.
     """
     structure = config.layer_structure
     dropout = config.dropout_structure or [0.0] * len(structure)
@@ -90,6 +93,11 @@ def build_network(width: int, config: HypernetworkConfig) -> nn.Sequential:
         raise UnsupportedError(
             f"hypernetwork.dropout_structure has {len(dropout)} numbers; layer_structure has "
             f"{len(structure)}; give one for each"
+        )
+    if int(width * min(structure)) < 1:
+        raise UnsupportedError(
+            f"hypernetwork.layer_structure holds {min(structure):g}, which leaves no channel of a "
+            f"context of width {width}; use at least {1 / width:.2g}"
         )
     layers: list[nn.Module] = []
     for i in range(len(structure) - 1):
@@ -193,17 +201,25 @@ class Hypernetwork(Technique):
         narrow = context.dtype != torch.float32
         with torch.autocast(context.device.type, context.dtype) if narrow else nullcontext():
             change = self.networks[name](context)
-        if self.training:
+        if self.training and torch.is_grad_enabled():
             ratio = (change.detach().float().norm() / context.detach().float().norm()).nan_to_num()
             self._ratios[name] = torch.maximum(ratio, self._ratios.get(name, ratio))
         return change
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Scale the last layer down where the change outgrew `max_ratio` times its context."""
+        """Scale the last layer down where the change outgrew `max_ratio` times its context.
+
+        Where a norm follows the last Linear layer it is the norm that is scaled, as it would undo
+        any other scale.
+        """
         for name, ratio in self._ratios.items():
             if ratio > self.config.max_ratio:
-                last = [layer for layer in self.networks[name] if isinstance(layer, nn.Linear)][-1]
-                last.weight.mul_(self.config.max_ratio / ratio)
-                last.bias.mul_(self.config.max_ratio / ratio)
+                sized = [layer for layer in self.networks[name] if list(layer.parameters())]
+                for parameter in sized[-1].parameters():
+                    parameter.mul_(self.config.max_ratio / ratio)
+        self._ratios.clear()
+
+    def discard_pass(self) -> None:
+        """Forget the sizes seen."""
         self._ratios.clear()

@@ -1,0 +1,132 @@
+"""DreamBooth: a delta over weights that are never written, fine enough for tiny updates."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from personae.devices import HOST
+from personae.errors import UnsupportedError
+from personae.families.base import Family
+from personae.families.stable_diffusion import StableDiffusion
+from personae.families.tiny import tiny_stable_diffusion
+from tiny_world import bare, make, noisy, prediction, stir
+
+WEIGHT = "conv_in.weight"
+
+
+def narrow_base() -> Family:
+    pipe = tiny_stable_diffusion(1).to(torch.bfloat16)
+    return StableDiffusion.from_pipeline(pipe, "narrow", HOST, torch.bfloat16)
+
+
+def test_updates_of_a_millionth_add_up_on_bf16_weights() -> None:
+    base = narrow_base()
+    before, weight = prediction(base), base.denoiser.conv_in.weight
+    technique = make("dreambooth", base).inject()
+    delta = technique.deltas[f"denoiser.{WEIGHT}".replace(".", "/")]
+    optimizer = torch.optim.SGD([delta], lr=1e-6)
+    delta.grad = torch.ones_like(delta)
+    stuck = weight.detach().clone()
+    for _ in range(5000):
+        optimizer.step()
+        stuck -= 1e-6
+    try:
+        after = prediction(base)
+    finally:
+        technique.eject()
+    torch.testing.assert_close(delta, torch.full_like(delta, -5e-3), rtol=1e-3, atol=0)
+    assert not torch.equal(after, before)
+    large = weight.abs() > 2**-3  # there bf16 has steps of a thousandth and sees no millionth
+    assert large.any()
+    assert torch.equal(stuck[large], weight[large])
+
+
+def test_the_output_is_that_of_weights_with_the_delta_added(base: Family) -> None:
+    technique = stir(make("dreambooth", base), 0.01)
+    other = copy.copy(base)
+    other.denoiser = copy.deepcopy(base.denoiser)
+    with torch.no_grad():
+        for name, weight in other.denoiser.named_parameters():
+            weight += technique.deltas[f"denoiser.{name}".replace(".", "/")]
+    wanted = prediction(other)
+    technique.inject()
+    try:
+        assert torch.equal(prediction(base), wanted)
+    finally:
+        technique.eject()
+
+
+def test_training_never_writes_the_weights_of_the_base(sd1: Family) -> None:
+    parameters = dict(sd1.denoiser.named_parameters())
+    values = {name: weight.detach().clone() for name, weight in parameters.items()}
+    technique = make("dreambooth", sd1).train().inject()
+    optimizer = torch.optim.AdamW(technique.parameters(), lr=1e-2)
+    latents, times = noisy(sd1)
+    for _ in range(2):
+        text = sd1.encode_text(["a cat", "the man"])
+        sd1.denoise(latents, times, text).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    technique.eject()
+    for name, weight in sd1.denoiser.named_parameters():
+        assert weight is parameters[name]
+        assert torch.equal(weight, values[name])
+
+
+def test_the_text_encoder_is_tuned_on_request(sd1: Family) -> None:
+    technique = stir(make("dreambooth", sd1, text_encoder=True))
+    assert technique.trains_text
+    assert {name.split("/")[0] for name in technique.deltas} == {"denoiser", "text_encoder"}
+    plain = sd1.encode_text(["a cat"]).embeds
+    technique.inject()
+    try:
+        assert not torch.equal(sd1.encode_text(["a cat"]).embeds, plain)
+    finally:
+        technique.eject()
+    assert torch.equal(sd1.encode_text(["a cat"]).embeds, plain)
+
+
+def test_two_deltas_add_up_and_leave_one_by_one(sd1: Family) -> None:
+    one, two = (stir(make("dreambooth", sd1), 0.01, seed) for seed in (1, 2))
+    both = make("dreambooth", sd1)
+    with torch.no_grad():
+        for name, delta in both.deltas.items():
+            delta.copy_(one.deltas[name] + two.deltas[name])
+    drawn = []
+    for made in ([both], [one, two], [two]):
+        for technique in made:
+            technique.inject()
+        drawn.append(prediction(sd1))
+        for technique in made:
+            technique.eject()
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=1e-5)
+    assert not torch.equal(drawn[1], drawn[2])
+    assert bare(sd1)
+
+
+def test_a_change_of_strength_or_delta_is_seen_at_once(sd1: Family) -> None:
+    technique = stir(make("dreambooth", sd1), 0.01).inject()
+    try:
+        whole = prediction(sd1)
+        technique.strength = 0.25
+        quarter = prediction(sd1)
+        assert not torch.equal(quarter, whole)
+        technique.strength = 1.0
+        assert torch.equal(prediction(sd1), whole)
+        stir(technique, 0.01, seed=9)
+        assert not torch.equal(prediction(sd1), whole)
+    finally:
+        technique.eject()
+
+
+def test_rows_of_unlike_strength_are_refused_in_words(sd1: Family) -> None:
+    technique = make("dreambooth", sd1).inject()
+    technique.strength = torch.tensor([0.0, 1.0])
+    try:
+        with pytest.raises(UnsupportedError, match="draw its pictures in a batch of their own"):
+            prediction(sd1)
+    finally:
+        technique.eject()

@@ -44,11 +44,15 @@ def pipeline_class(source: str | Path) -> str | None:
     """Return the pipeline class a folder or hub id declares, or None if it declares none.
 
     Raises:
-        BaseError: `source` is neither a folder with model_index.json nor a reachable hub id.
+        BaseError: `source` is neither a folder with a whole model_index.json nor a reachable hub
+            id.
     """
     index = Path(source) / "model_index.json"
     if index.is_file():
-        return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        try:
+            return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        except (OSError, ValueError, AttributeError) as error:
+            raise BaseError(f"{index}: is damaged ({error}); fetch the base again") from None
     if Path(source).exists():
         raise BaseError(f"{source}: has no model_index.json; expected a diffusers folder")
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):

@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from personae.errors import BaseError
+
 Vectors = Callable[[], Tensor]
+# transformers makes an empty tokenizer where its files are missing; tables may be padded a little.
+WHOLE_VOCABULARY = 0.9
 
 
 class TextTower:
@@ -24,6 +28,9 @@ class TextTower:
         tokenizer: a transformers tokenizer with `bos`, `eos` and `pad` ids.
         encoder: a transformers text encoder.
         length: how many ids the encoder reads, begin and end included (77 for CLIP).
+
+    Raises:
+        BaseError: the tokenizer knows far fewer words than the encoder.
     """
 
     def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
@@ -31,6 +38,11 @@ class TextTower:
         self.length: int = tokenizer.model_max_length
         self.embedding: nn.Embedding = encoder.get_input_embeddings()
         self.vocabulary_size: int = self.embedding.num_embeddings
+        if len(tokenizer) < WHOLE_VOCABULARY * self.vocabulary_size:
+            raise BaseError(
+                f"a tokenizer of this base knows {len(tokenizer)} words, its text encoder "
+                f"{self.vocabulary_size}; a file of the tokenizer is missing; fetch the base again"
+            )
         self._placeholders: dict[str, tuple[range, Vectors]] = {}
         self._extra_ids: Tensor | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []

@@ -26,10 +26,11 @@ MAX_COLUMNS = 6
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A picture and what to write under it."""
+    """A picture, what to write under it, and a fainter line below that."""
 
     image: Image.Image
     label: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,13 @@ class _Row:
         return max(_fitted(panel.image, self.cell)[1] for panel in self.panels)
 
     @property
-    def labels(self) -> list[list[str]]:
-        return [wrapped(panel.label, LABEL, self.cell, LABEL_LINES) for panel in self.panels]
+    def labels(self) -> list[list[tuple[str, str]]]:
+        """Return the (line, colour) pairs under each picture."""
+        return [
+            [(line, INK) for line in wrapped(panel.label, LABEL, self.cell, LABEL_LINES)]
+            + [(line, FAINT) for line in wrapped(panel.note, LABEL, self.cell, 1)]
+            for panel in self.panels
+        ]
 
     @property
     def height(self) -> int:
@@ -144,9 +150,9 @@ class _Row:
             picture = panel.image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
             page.paste(picture, (x, y))
             draw.rectangle((x - 1, y - 1, x + width, y + height), outline=LINE)
-            for number, line in enumerate(lines):
+            for number, (line, colour) in enumerate(lines):
                 place = (left, below + 8 + number * _line_height(LABEL))
-                draw.text(place, line, font=_font(LABEL), fill=INK)
+                draw.text(place, line, font=_font(LABEL), fill=colour)
 
 
 def _header(title: str, subtitle: str, width: int) -> Iterator[_Words]:

@@ -46,6 +46,7 @@ def check(
     show_inspection(terminal, inspection)
     if inspection.count("error"):
         raise typer.Exit(1)
+    terminal.command(f"personae train {tilde(inspection.path)}")
 
 
 def show_inspection(terminal: Terminal, inspection: Inspection) -> None:
@@ -57,16 +58,16 @@ def show_inspection(terminal: Terminal, inspection: Inspection) -> None:
         f"{count(len(inspection.pictures), 'picture')}{held_out}"
     )
     framings = ", ".join(f"{number} {name}" for name, number in inspection.framings.items())
-    backgrounds = ", ".join(f"{number} {colour}" for colour, number in inspection.backgrounds)
     terminal.say(f"  framing: {framings or 'none'}")
-    terminal.say(f"  backgrounds: {backgrounds or 'none'}")
+    if inspection.backgrounds:
+        colour, number = inspection.backgrounds[0]
+        kinds = count(len(inspection.backgrounds), "kind")
+        terminal.say(f"  backgrounds: {kinds}, most often {escape(colour)} ({number})")
     if inspection.findings:
         terminal.say(_table(inspection))
     numbers = [count(inspection.count(level), level) for level in COLOURS]
     ready = "not ready to train" if inspection.count("error") else "ready to train"
     terminal.say(f"{', '.join(numbers)}: [bold]{ready}[/].")
-    if not inspection.count("error"):
-        terminal.command(f"personae train {tilde(inspection.path)}")
 
 
 def _table(inspection: Inspection) -> Table:

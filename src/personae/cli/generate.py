@@ -162,7 +162,7 @@ def write_sheet(terminal: Terminal, drawn: Sequence[tuple[Path, Picture]], out: 
     from personae.sheets import Panel, contact_sheet, save_sheet
 
     panels = [
-        Panel(picture.image, f"{picture.recipe.prompt}  ·  {picture.recipe.seed}")
+        Panel(picture.image, picture.recipe.prompt, f"seed {picture.recipe.seed}")
         for _, picture in drawn
     ]
     path = save_sheet(contact_sheet(panels), free_path(out, "sheet"))

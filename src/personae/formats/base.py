@@ -15,7 +15,10 @@ from personae.artifact import Artifact
 from personae.bases import load_base
 from personae.errors import ArtifactError, UnsupportedError
 from personae.families.base import Family
+from personae.formats.safe_pickle import load_pickle
 from personae.registry import discover, lookup
+
+PICKLES = (".pt", ".bin", ".ckpt", ".pth")
 
 
 class Format(ABC):
@@ -121,6 +124,8 @@ def format_of(path: str | Path) -> Format:
     for each in known.values():
         if each.recognises(path):
             return each
+    if path.suffix in PICKLES and path.is_file():
+        load_pickle(path)  # says what is wrong with it, if anything is
     raise ArtifactError(
         f"{path}: is none of the formats that can be read ({', '.join(known)}), or is damaged"
     )

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from personae.artifact import Artifact
+from personae.assembling import assemble
 from personae.errors import ArtifactError
 from personae.families.base import Family
 from personae.formats.base import Format
+from personae.formats.embedding_parts import TWO_ENCODERS, embedding_artifact, placeholder_for
 from personae.formats.layout import Layout, layout_of, text_network
 from personae.formats.lora_names import adaptable_layers, kohya_name
 from personae.formats.lora_parts import split_key
@@ -75,7 +77,34 @@ class KohyaLora(Format):
             if split_key(name) is None:
                 raise ArtifactError(f"{path}: tensor '{name}' is of a kind that cannot be read")
         file = LoraFile(path, read_tensors(path, names), header.metadata, {})
-        return read_lora(file, base, self.title)
+        lora = read_lora(file, base, self.title)
+        bundled = [name for name in header.shapes if name.startswith(BUNDLED)]
+        if not bundled:
+            return lora
+        return _joined(lora, _embedding(path, read_tensors(path, bundled), base))
+
+
+def _embedding(path: Path, tensors: dict[str, Tensor], base: Family) -> Artifact:
+    """Return the one embedding that lies in the file, for pivotal tuning."""
+    words = {name.removeprefix(BUNDLED).split(".", 1)[0] for name in tensors}
+    if len(words) != 1:
+        raise ArtifactError(f"{path}: bundles {len(words)} embeddings; one can be read")
+    (word,) = words
+    by_part = {name.rsplit(".", 1)[1]: value for name, value in sorted(tensors.items())}
+    order = [by_part.pop(part) for part in TWO_ENCODERS if part in by_part]
+    return embedding_artifact(
+        order or list(by_part.values()), base, path=path, placeholder=placeholder_for(word)
+    )
+
+
+def _joined(lora: Artifact, embedding: Artifact) -> Artifact:
+    return assemble(
+        [*lora.card.techniques, *embedding.card.techniques],
+        lora.tensors | embedding.tensors,
+        lora.card.base,
+        character=embedding.card.character,
+        notes=lora.card.notes,
+    )
 
 
 def whole_attention(

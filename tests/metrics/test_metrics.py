@@ -166,8 +166,8 @@ def test_memorisation_calls_copies_and_mirrored_copies_but_not_new_pictures():
     assert found["copies"] == [True, True, False]
     assert found["nearest"][:2] == [1, 0]
     assert found["copied"] == [1, 1, 0]
-    # The first and the last training picture share the character and half of the scene.
-    assert found["threshold"] == pytest.approx(0.75)
+    # The first and the last training picture share the character and half of the scene: 0.75.
+    assert found["threshold"] == pytest.approx(1 - 0.6 * 0.25)
 
 
 def test_a_picture_no_nearer_than_real_pictures_are_to_each_other_is_no_copy():

@@ -14,7 +14,7 @@ import torch
 from personae.batches import Batch, TextSource
 from personae.events import Verdict
 from personae.families.base import Family
-from personae.objective import Noised, denoising_loss, predict, untouched
+from personae.objective import Noised, denoising_loss, predict, settled, untouched
 from personae.settings import Schedule
 from personae.techniques.base import Technique
 
@@ -72,7 +72,8 @@ class Monitor:
         """Return a verdict after `step`, or None when it is not time for one."""
         if step not in LOOKS:
             return None
-        loss, output = self.probe.loss(self.texts), self.probe.output(self.texts)
+        with settled(self.techniques):
+            loss, output = self.probe.loss(self.texts), self.probe.output(self.texts)
         gap = (self.base_loss - loss) / max(self.base_loss, 1e-12)
         change = ((output - self.base_output).norm() / self.base_output.norm()).item()
         level, message = self._words(gap, change, schedule, step)

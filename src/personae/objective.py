@@ -96,6 +96,19 @@ def training_loss(
 
 
 @contextmanager
+def settled(techniques: Sequence[Technique]) -> Iterator[None]:
+    """Switch dropout off for the length of a `with` block, so that a look repeats exactly."""
+    modes = [technique.training for technique in techniques]
+    try:
+        for technique in techniques:
+            technique.eval()
+        yield
+    finally:
+        for technique, mode in zip(techniques, modes, strict=True):
+            technique.train(mode)
+
+
+@contextmanager
 def untouched(techniques: Sequence[Technique]) -> Iterator[None]:
     """Let the base act alone: strength 0 for the length of a `with` block."""
     strengths = [technique.strength for technique in techniques]

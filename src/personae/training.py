@@ -20,7 +20,7 @@ from personae.families.base import Family
 from personae.finishing import finish, preview
 from personae.forecast import forecast
 from personae.monitor import FrozenProbe, Monitor
-from personae.objective import untouched
+from personae.objective import settled, untouched
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.tensorboard_log import TensorBoardLog
@@ -148,7 +148,8 @@ def _validation(bench: Workbench, *, base_alone: bool = False) -> float:
     if base_alone:
         with untouched(bench.techniques):
             return bench.held_out.loss(bench.texts)
-    return bench.held_out.loss(bench.texts)
+    with settled(bench.techniques):
+        return bench.held_out.loss(bench.texts)
 
 
 def _roll_back(bench: Workbench, folder: RunFolder, step: int) -> RolledBack:

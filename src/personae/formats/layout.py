@@ -49,16 +49,12 @@ def layout_of(base: Family) -> Layout:
     v = base.scheduler_config.get("prediction_type", "epsilon") == "v_prediction"
     if len(base.towers) == 2:
         version = "sdxl_base_v1-0"
-        return Layout(
-            "sdxl", version, "stable-diffusion-xl-v1-base", v, ("lora_te1_", "lora_te2_")
-        )
+        return Layout("sdxl", version, "stable-diffusion-xl-v1-base", v, ("lora_te1_", "lora_te2_"))
     # Version 2 is told by its linear projections; version 1 has 1x1 convolutions there.
     if config.get("use_linear_projection"):
         name = "stable-diffusion-v2-768-v" if v else "stable-diffusion-v2-512"
         return Layout("sd2", "sd_v2_v" if v else "sd_v2", name, v, ("lora_te_",))
-    return Layout(
-        "sd1", "sd_v1_v" if v else "sd_v1", "stable-diffusion-v1", v, ("lora_te_",)
-    )
+    return Layout("sd1", "sd_v1_v" if v else "sd_v1", "stable-diffusion-v1", v, ("lora_te_",))
 
 
 def ldm_unet_name(denoiser: nn.Module, name: str) -> str:

@@ -123,9 +123,7 @@ def _delta(parts: dict[str, Tensor], kinds: set[str], weight: Tensor) -> Tensor:
 
 def _hadamard(parts: dict[str, Tensor], weight: Tensor) -> Tensor:
     """Return (w1_a w1_b) o (w2_a w2_b) (LoHa, arXiv:2108.06098, section 2.2)."""
-    factors = [
-        _factor(parts, f"hada_w{i}", f"hada_t{i}", most=weight.numel()) for i in ("1", "2")
-    ]
+    factors = [_factor(parts, f"hada_w{i}", f"hada_t{i}", most=weight.numel()) for i in ("1", "2")]
     return factors[0] * factors[1] * _scale(parts, parts["hada_w1_b"].shape[0])
 
 

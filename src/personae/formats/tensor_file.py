@@ -103,9 +103,7 @@ def checked(path: Path, name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> Path:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write a file atomically; `HASH_TO_COME` in metadata becomes the sha256 of the tensor bytes.
 
     The hash covers the bytes after the header, so that it survives later edits of the metadata.

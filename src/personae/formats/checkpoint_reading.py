@@ -1,0 +1,77 @@
+"""From a fine-tuned checkpoint to what was learnt: its weights less those of the base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from personae.artifact import Artifact, CharacterRecord, TechniqueRecord
+from personae.assembling import assemble, checked_on, record_of
+from personae.devices import HOST
+from personae.errors import ArtifactError
+from personae.families.base import Family
+from personae.registry import lookup
+from personae.techniques.base import Technique
+
+TECHNIQUE = "dreambooth"
+
+Fetch = Callable[[str, tuple[int, ...]], Tensor | None]
+
+
+@torch.no_grad()
+def difference(fetch: Fetch, base: Family, *, path: Path, title: str) -> Artifact:
+    """Return the difference of a checkpoint from `base` as a DreamBooth artifact.
+
+    A weight counts as unchanged where it equals the base's rounded to the file's number format.
+
+    Args:
+        fetch: (`<network>.<weight>`, shape) -> value in the checkpoint, None if it has none.
+        base: what it was fine-tuned from.
+        path: for messages and the character's name.
+        title: of the format, for the notes.
+
+    Raises:
+        ArtifactError: a weight of the denoiser is missing, or nothing differs from the base.
+    """
+    kind = lookup("techniques", Technique, TECHNIQUE)
+    deltas: dict[str, dict[str, Tensor]] = {}
+    missing: dict[str, list[str]] = {}
+    for network, module in base.networks.items():
+        for name, weight in module.named_parameters():
+            tuned = fetch(f"{network}.{name}", tuple(weight.shape))
+            if tuned is None:
+                missing.setdefault(network, []).append(name)
+                tuned = weight.to(HOST)
+            own = weight.detach().to(HOST)
+            same = torch.equal(tuned, own.to(tuned.dtype))
+            delta = torch.zeros(own.shape) if same else tuned.float() - own.float()
+            deltas.setdefault(network, {})[name] = delta.to(kind.stored_dtype)
+    if "denoiser" in missing:
+        raise ArtifactError(
+            f"{path}: has no weight for '{missing['denoiser'][0]}' of base '{base.source}'; the "
+            "checkpoint is of another kind"
+        )
+    changed = {name: any(d.any() for d in each.values()) for name, each in deltas.items()}
+    if not any(changed.values()):
+        raise ArtifactError(f"{path}: is the base '{base.source}' itself; nothing was learnt")
+    text = any(did for network, did in changed.items() if network != "denoiser")
+    kept = base.networks if text else {"denoiser": base.denoiser}
+    tensors = {
+        f"{TECHNIQUE}.deltas.{network}.{name}": delta
+        for network in kept
+        for name, delta in deltas[network].items()
+    }
+    notes = {"imported from": f"{path.name} ({title}), less base '{base.source}'"}
+    if missing:
+        notes["taken from the base"] = ", ".join(sorted(missing))
+    artifact = assemble(
+        [TechniqueRecord(name=TECHNIQUE, config={"text_encoder": text})],
+        tensors,
+        record_of(base),
+        character=CharacterRecord(name=path.stem, class_noun="", phrase=path.stem),
+        notes=notes,
+    )
+    return checked_on(artifact, base, path)

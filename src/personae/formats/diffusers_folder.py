@@ -1,0 +1,152 @@
+"""Whole checkpoints as diffusers keeps them: a folder with one subfolder for each component."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from personae.artifact import Artifact
+from personae.baking import Baked
+from personae.errors import ArtifactError
+from personae.families.base import Family
+from personae.formats.base import Format
+from personae.formats.checkpoint_reading import difference
+from personae.formats.layout import Layout, layout_of, text_network
+from personae.formats.ldm_names import with_text_model
+from personae.formats.tensor_file import read_header, read_tensors, write_tensors
+
+INDEX = "model_index.json"
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
+TRANSFORMERS_WEIGHTS = "model"
+
+
+class DiffusersFolder(Format):
+    """A folder for `from_pretrained`, the base with everything learnt added in."""
+
+    name = "diffusers_folder"
+    title = "Checkpoint folder of diffusers"
+    suffix = ""
+    techniques = ("dreambooth", "lora")
+    readers = ("diffusers", "InvokeAI", "SD.Next", "kohya sd-scripts", "OneTrainer", "personae")
+    not_readers = ("A1111, ComfyUI and SwarmUI (export as checkpoint)",)
+    needs_base = True
+
+    def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
+        """Write all components in the number format of `base`.
+
+        Raises:
+            ArtifactError: the folder is there already.
+        """
+        if path.exists():
+            raise ArtifactError(f"{path}: is there already; choose another folder")
+        layout, baked = layout_of(base), Baked(artifact, base)
+        part = path.with_name(f".{path.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            _write_network(part / "unet", base.denoiser, dict(baked.weights("denoiser")))
+            _write_network(part / "vae", base.autoencoder, base.autoencoder.state_dict())
+            for i, tower in enumerate(base.towers):
+                ending = f"_{i + 1}" if i else ""
+                weights = dict(baked.weights(text_network(i)))
+                _write_text_encoder(part / f"text_encoder{ending}", tower.encoder, weights)
+                _write_tokenizer(part / f"tokenizer{ending}", tower.tokenizer)
+            _write_json(part / "scheduler" / "scheduler_config.json", _scheduler(base))
+            _write_json(part / INDEX, _index(base, layout))
+            part.rename(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return path
+
+    def recognises(self, path: Path) -> bool:
+        """Accept folders with model_index.json and a U-Net."""
+        return (path / INDEX).is_file() and (path / "unet").is_dir()
+
+    def read(self, path: Path, base: Family) -> Artifact:
+        """Return the difference of the checkpoint from `base`."""
+        files = {"denoiser": _weights_file(path / "unet", DIFFUSERS_WEIGHTS)}
+        for i in range(len(base.towers)):
+            folder = path / (f"text_encoder_{i + 1}" if i else "text_encoder")
+            files[text_network(i)] = _weights_file(folder, TRANSFORMERS_WEIGHTS)
+        shapes = {network: read_header(file).shapes for network, file in files.items()}
+
+        def fetch(name: str, shape: tuple[int, ...]) -> Tensor | None:
+            network, weight = name.split(".", 1)
+            # transformers dropped the level text_model in one release; both forms are about
+            spellings = [weight, with_text_model(weight), weight.removeprefix("text_model.")]
+            here = next((each for each in spellings if each in shapes[network]), None)
+            if here is None:
+                return None
+            if shapes[network][here] != shape:
+                raise ArtifactError(
+                    f"{files[network]}: '{here}' has shape {shapes[network][here]}; base "
+                    f"'{base.source}' has {shape}; the checkpoint is of another kind"
+                )
+            return read_tensors(files[network], [here])[here]
+
+        return difference(fetch, base, path=path, title=self.title)
+
+
+def _weights_file(folder: Path, stem: str) -> Path:
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ArtifactError(f"{folder}: has no {stem}.safetensors; pickles and parts are not read")
+
+
+def _write_network(folder: Path, network: Any, weights: Mapping[str, Tensor]) -> None:
+    folder.mkdir(parents=True)
+    network.save_config(folder)
+    write_tensors(folder / f"{DIFFUSERS_WEIGHTS}.safetensors", weights, {"format": "pt"})
+
+
+def _write_text_encoder(folder: Path, encoder: Any, weights: Mapping[str, Tensor]) -> None:
+    folder.mkdir(parents=True)
+    config = encoder.config.to_dict() | {"architectures": [type(encoder).__name__]}
+    _write_json(folder / "config.json", config)
+    named = {with_text_model(name): value for name, value in weights.items()}
+    write_tensors(folder / f"{TRANSFORMERS_WEIGHTS}.safetensors", named, {"format": "pt"})
+
+
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    folder.mkdir(parents=True)
+    tokenizer.save_pretrained(folder)
+    # Readers from before transformers 5 look for vocab.json and merges.txt.
+    tokenizer.backend_tokenizer.model.save(str(folder))
+
+
+def _scheduler(base: Family) -> dict[str, Any]:
+    public = {k: v for k, v in base.scheduler_config.items() if not k.startswith("_")}
+    kind = base.scheduler_config.get("_class_name", "DDIMScheduler")
+    return {"_class_name": kind, "_diffusers_version": version("diffusers"), **public}
+
+
+def _index(base: Family, layout: Layout) -> dict[str, Any]:
+    xl = layout.kind == "sdxl"
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline",
+        "_diffusers_version": version("diffusers"),
+        "unet": ["diffusers", type(base.denoiser).__name__],
+        "vae": ["diffusers", type(base.autoencoder).__name__],
+        "scheduler": ["diffusers", _scheduler(base)["_class_name"]],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+    }
+    for i, tower in enumerate(base.towers):
+        ending = f"_{i + 1}" if i else ""
+        index[f"text_encoder{ending}"] = ["transformers", type(tower.encoder).__name__]
+        index[f"tokenizer{ending}"] = ["transformers", "CLIPTokenizer"]
+    if xl:
+        return index | {"force_zeros_for_empty_prompt": True}
+    return index | {"safety_checker": [None, None], "requires_safety_checker": False}
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=2, sort_keys=True, default=str)
+    path.write_text(f"{text}\n", encoding="utf-8")

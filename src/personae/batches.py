@@ -26,6 +26,7 @@ from personae.references import Reference
 from personae.settings import Schedule
 
 RANDOM_CROPS = 4  # cached crops per picture for crop = random
+TEXTS_IN_MEMORY = 64  # encoded captions kept besides the disk; a quarter of a megabyte each
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +222,15 @@ class TextSource:
         return Text.concatenate([self._cached(caption) for caption in captions])
 
     def _cached(self, caption: str) -> Text:
-        if caption not in self._kept:
+        text = self._kept.pop(caption, None)
+        if text is None:
             key = ("text", self._encoders, str(self.base.dtype), caption)
-            kept = self.cache.get(key, partial(self._encode, caption))
-            self._kept[caption] = Text(kept["embeds"], kept.get("pooled"))
-        return self._kept[caption]
+            found = self.cache.get(key, partial(self._encode, caption))
+            text = Text(found["embeds"], found.get("pooled"))
+        self._kept[caption] = text  # the latest use comes last
+        if len(self._kept) > TEXTS_IN_MEMORY:
+            del self._kept[next(iter(self._kept))]
+        return text
 
     @torch.no_grad()
     def _encode(self, caption: str) -> dict[str, Tensor]:

@@ -37,9 +37,11 @@ def draw_noise(base: Family, batch: Batch, seed: int, *stream: int | str, offset
     return Noised(batch, noise, base.path.sample(len(noise), generator))
 
 
-def captions_with_dropout(captions: Sequence[str], share: float, seed: int, step: int) -> list[str]:
-    """Return the captions with about `share` of them emptied."""
-    chances = torch.rand(len(captions), generator=generator_for(seed, "captions", step))
+def captions_with_dropout(
+    captions: Sequence[str], share: float, seed: int, *stream: int
+) -> list[str]:
+    """Return the captions with about `share` of them emptied, from (seed, stream) alone."""
+    chances = torch.rand(len(captions), generator=generator_for(seed, "captions", *stream))
     return ["" if chance < share else c for c, chance in zip(captions, chances, strict=True)]
 
 

@@ -95,7 +95,7 @@ class Workbench:
             noised = self._noised(self.pictures, "instance", step, part)
             prior = self.prior and self._noised(self.prior, "prior", step, part)
             captions = captions_with_dropout(
-                noised.batch.captions, schedule.caption_dropout, seed, step
+                noised.batch.captions, schedule.caption_dropout, seed, step, part
             )
             with seeded(self.base.device, seed, "dropout", step, part):
                 loss = training_loss(

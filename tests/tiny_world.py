@@ -131,7 +131,7 @@ def run_config(character: Path, **values: Any) -> RunConfig:
         "character": character,
         "device": "cpu",
         "precision": "fp32",
-        "preview_prompts": ["{character}"],
+        "preview_prompts": [],
         "preview_every": 1000,
     }
     return RunConfig.read({**defaults, "schedule": schedule, **values})

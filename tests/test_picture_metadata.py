@@ -1,0 +1,141 @@
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from personae.errors import UsageError
+from personae.infotext import (
+    Settings,
+    from_infotext,
+    from_invokeai,
+    to_infotext,
+    to_invokeai,
+)
+from personae.picture_metadata import A1111, INVOKEAI, read_settings, read_texts, save_picture
+from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
+
+# The pairs of the last line, as A1111's documentation of its text describes them.
+PAIRS = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+
+
+def picture(
+    prompt: str = "{mira} on a beach, sunny", negative: str = "rain: heavy, dark"
+) -> Picture:
+    recipe = Recipe(
+        version="0.1.0",
+        base="toon",
+        fingerprint="0123456789abcdef",
+        precision="float32",
+        cast={"mira": MemberRecord(file="mira.safetensors", content_hash="ab" * 32)},
+        sampling=Sampling(steps=20, guidance_scale=5.5, negative_prompt=negative),
+        batch=[Row(prompt=prompt, seed=7)],
+    )
+    return Picture(Image.new("RGB", (64, 48), (200, 30, 30)), recipe)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("prompt", ["{mira} on a beach", "花の中の{mira}, Ünïcode 🙂", "a\nb"])
+def test_every_reader_finds_its_own_text_in_every_kind_of_file(suffix, prompt, tmp_path):
+    path = save_picture(picture(prompt), tmp_path / f"mira{suffix}")
+    texts = read_texts(path)
+    for found in (
+        from_infotext(texts[A1111]),
+        from_invokeai(texts[INVOKEAI]),
+        read_settings(path),
+    ):
+        assert found.prompt == prompt
+        assert found.negative_prompt == "rain: heavy, dark"
+        assert (found.seed, found.steps, found.guidance_scale) == (7, 20, 5.5)
+        assert (found.width, found.height, found.sampler) == (64, 48, "dpm++2m")
+    assert Recipe.model_validate_json(texts["personae"]) == picture(prompt).recipe
+
+
+def test_a_png_still_holds_the_recipe_that_draws_it_again(tmp_path):
+    path = save_picture(picture(), tmp_path / "mira.png")
+    opened = Picture.open(path)
+    assert opened.recipe == picture().recipe
+    assert opened.image.tobytes() == picture().image.tobytes()
+
+
+def test_the_text_is_what_a1111_and_comfyui_parse():
+    text = to_infotext(Settings("a cat", seed=1, steps=20, sampler="dpm++2m", width=8, height=8))
+    lines = text.split("\n")
+    assert lines[1] == "Negative prompt: "  # ComfyUI needs it, and `\nSteps:` after it
+    assert lines[2].startswith("Steps: ")
+    assert dict(PAIRS.findall(lines[2])) == {
+        "Steps": "20", "Sampler": "DPM++ 2M", "Seed": "1", "Size": "8x8"
+    }  # fmt: skip
+
+
+def test_text_written_by_a1111_is_read():
+    text = (
+        "a <lora:mira:0.8> cat,\nsecond line\nNegative prompt: bad, worse\n"
+        "Steps: 30, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 123, "
+        'Size: 512x768, Model hash: 0123456789, Model: v1-5, Lora hashes: "mira: 0123456789ab", '
+        "Version: v1.9.4"
+    )
+    found = from_infotext(text)
+    assert found.prompt == "a <lora:mira:0.8> cat,\nsecond line"
+    assert found.negative_prompt == "bad, worse"
+    assert (found.width, found.height, found.model) == (512, 768, "v1-5")
+    assert found.sampler == "DPM++ 2M Karras"
+    assert "sampler" not in found.sampling()
+    assert found.extra["Lora hashes"] == "mira: 0123456789ab"
+    assert Sampling.parse(found.sampling()).steps == 30
+
+
+def test_invokeai_model_names_are_read():
+    text = '{"positive_prompt": "a", "seed": 4, "scheduler": "euler", "model": {"name": "m"}}'
+    found = from_invokeai(text)
+    assert (found.seed, found.sampler, found.model) == (4, "euler", "m")
+
+
+printable = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(prompt=printable, negative=printable, seed=st.integers(0, 2**63))
+def test_what_is_written_is_read_back_whatever_the_words(prompt, negative, seed):
+    prompt, negative = " ".join(prompt.split()), " ".join(negative.split())
+    written = Settings(
+        prompt=prompt.replace("Negative prompt:", ""),
+        negative_prompt=negative,
+        seed=seed,
+        steps=3,
+        guidance_scale=2.0,
+        width=8,
+        height=16,
+        sampler="ddim",
+    )
+    assert from_infotext(to_infotext(written)) == written
+    assert from_invokeai(to_invokeai(written)) == written
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=300))
+def test_no_text_breaks_the_readers(text):
+    for reader in (from_infotext, from_invokeai):
+        found = reader(text)
+        assert found is None or isinstance(found.prompt, str)
+
+
+def test_pictures_without_settings_and_files_that_are_none_are_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "bare.png")
+    with pytest.raises(UsageError, match="holds no settings"):
+        read_settings(tmp_path / "bare.png")
+    info = PngInfo()
+    info.add_text("parameters", "just words")
+    info.add_text("personae", "{broken")
+    Image.new("RGB", (8, 8)).save(tmp_path / "odd.png", pnginfo=info)
+    with pytest.raises(UsageError, match="holds no settings"):
+        read_settings(tmp_path / "odd.png")
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="not a readable picture"):
+        read_settings(tmp_path / "text.png")
+    with pytest.raises(UsageError, match="no such file"):
+        read_settings(tmp_path / "absent.png")
+    with pytest.raises(UsageError, match=r"\.webp"):
+        save_picture(picture(), tmp_path / "mira.gif")

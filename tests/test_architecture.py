@@ -29,7 +29,10 @@ MATTER = {
 }  # fmt: skip
 PLUG_INS = {"families", "techniques", "metrics", "encoders"}
 FACES = {"cli", "studio", "__main__"}
-COMPARISON = {"study", "execution", "cells", "report", "formats"}
+COMPARISON = {
+    "study", "cells", "cell_process", "execution", "cluster", "presentations", "switching", "curves",
+    "measures", "rows", "comparison", "claims", "limits", "verdict", "report", "formats",
+}  # fmt: skip
 
 # Modules that may say the name of a technique: formats are other programs' words for one each,
 # low_rank extracts and resizes LoRA files, settings hold the default of a run.

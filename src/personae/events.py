@@ -106,6 +106,39 @@ class RolledBack(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Scored(Event):
+    """A checkpoint was scored on the small suite; means over its pictures."""
+
+    kind: ClassVar[str] = "scored"
+    step: int
+    likeness: float
+    agreement: float
+    drift: float | None
+    copies: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedEarly(Event):
+    """Training ends before its last step, and why."""
+
+    kind: ClassVar[str] = "stopped_early"
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Event):
+    """The checkpoint of `step` becomes the artifact; the others worth keeping lie beside it."""
+
+    kind: ClassVar[str] = "kept"
+    step: int
+    best: int
+    most_flexible: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped(Event):
     """The run was asked to stop and saved its state."""
 

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from personae.config import Config
 from personae.errors import UsageError
+from personae.judging import Judging
 from personae.recommended import Recommended
 from personae.registry import discover, lookup
 from personae.techniques.base import Technique, TechniqueConfig
@@ -121,6 +122,15 @@ class RunConfig(Config):
     """Steps between validation losses. Default: ten in a run."""
     tensorboard: bool = False
     """Also write curves and previews for TensorBoard, below the run folder."""
+    keep: Literal["last", "best", "most_flexible"] = "last"
+    """Which checkpoint becomes the artifact. best (highest likeness) and most_flexible (best
+    agreement with prompts within the noise of the best likeness) score each checkpoint on held-out
+    pictures."""
+    stop_early: bool = True
+    """Where checkpoints are scored, end the training when nothing is gained any more, or when
+    drift or copies pass a bound."""
+    judging: Judging = Judging()
+    """How checkpoints are scored."""
     schedule: Schedule = Schedule()
     settings: dict[str, dict[str, Any]] = {}
     """Settings of each technique by its name."""

@@ -19,6 +19,7 @@ from personae.events import Checkpoint, Event, RolledBack, Step, Stopped, Valida
 from personae.families.base import Family
 from personae.finishing import finish, preview
 from personae.forecast import forecast
+from personae.keeping import Keeper
 from personae.monitor import FrozenProbe, Monitor
 from personae.objective import settled, untouched
 from personae.run_folder import RunFolder
@@ -83,6 +84,7 @@ def _run(
 def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:
     """Train to the end: step, watch, validate, save, preview."""
     rhythm = Rhythm.of(bench)
+    keeper = Keeper(bench, folder) if bench.config.keep != "last" else None
     monitor = Monitor(_probe(bench), bench.techniques, bench.texts)
     base_loss = _validation(bench, base_alone=True)
     step = 0
@@ -92,7 +94,9 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
     else:
         bench.restore(state)
         step = state["step"]
-    while step < bench.schedule.steps:
+    if keeper:
+        yield from keeper.catch_up(bench, step, rhythm.checkpoint)
+    while step < bench.schedule.steps and not (keeper and keeper.enough):
         if should_stop():
             yield Stopped(step, folder.save_checkpoint(step, bench.state()))
             return
@@ -117,6 +121,10 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
             yield Checkpoint(step, folder.save_checkpoint(step, bench.state()))
         if step % rhythm.preview == 0 and not last:
             yield from preview(bench, folder, step)
+        if keeper and (last or step % rhythm.checkpoint == 0):
+            yield from keeper.look(bench, step)
+    if keeper:
+        yield from keeper.conclude(bench)
     yield from finish(bench, folder)
 
 

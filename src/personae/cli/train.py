@@ -188,6 +188,15 @@ class RunView:
                     f"[yellow]![/] step {event.step}: the loss was not a number; back to step "
                     f"{event.to_step}, learning rate x {event.learning_rate_factor:g}"
                 )
+            case events.Scored():
+                say(
+                    f"[green]·[/] step {event.step}: likeness {event.likeness:.3f}, agreement "
+                    f"{event.agreement:.3f}"
+                )
+            case events.StoppedEarly():
+                say(f"[green]·[/] stopping early: {escape(event.reason)}")
+            case events.Kept():
+                say(f"[green]·[/] keeping step {event.step}: {escape(event.reason)}")
             case events.Preview():
                 self._drawn += 1
             case events.Stopped():

@@ -1,0 +1,122 @@
+"""A cell of a study: one thing to measure, in a folder of its own.
+
+`cell.toml` says what it is, `result.json` what came out; without the second it is pending. A cell
+that broke keeps its error as its result, so that a study is not held up by it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from personae.atomic import write_text
+from personae.config import Config, read_toml, to_toml
+from personae.settings import RunConfig
+
+RESULT_FORMAT = 1
+Kind = Literal["trained", "untouched", "real"]
+
+
+class CellSpec(Config):
+    """What a cell measures; two cells with the same spec have the same folder."""
+
+    kind: Kind = "trained"
+    """trained: a technique; untouched: the base alone; real: the held-out pictures themselves."""
+    run: RunConfig
+    """Settings of training and judging; of the other kinds only what is not about training."""
+    budget: str = "steps"
+    """How long techniques train: steps, steps=N, presentations=N, seconds=N or own."""
+    techniques: list[str] = []
+    """All techniques of the study, which the budget is shared by."""
+    swept: dict[str, Any] = {}
+    """The swept fields and their values in this cell, by dotted name."""
+    character_hash: str = ""
+    """Digest of the character's pictures and captions, held-out ones included."""
+
+    @property
+    def row(self) -> str:
+        """Return the name of the table row this cell counts for."""
+        if self.kind != "trained":
+            return self.kind
+        swept = [f"{name}={value}" for name, value in self.swept.items()]
+        return " ".join([self.run.technique, *swept])
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A spec and the folder it lives in."""
+
+    spec: CellSpec
+    folder: Path
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Cell:
+        """Open a cell's folder.
+
+        Raises:
+            UsageError: there is no cell in it.
+        """
+        folder = Path(folder)
+        values = read_toml(folder / "cell.toml")
+        run = RunConfig.read(values.pop("run", {}), where=str(folder / "cell.toml"))
+        return cls(CellSpec.parse({**values, "run": run}, where=str(folder / "cell.toml")), folder)
+
+    @property
+    def name(self) -> str:
+        """Return the folder's name, which says what the cell is."""
+        return self.folder.name
+
+    @property
+    def training(self) -> Path:
+        """Return the run folder of a trained cell."""
+        return self.folder / "training"
+
+    @property
+    def pictures(self) -> Path:
+        """Return where its pictures lie."""
+        return self.folder / "pictures"
+
+    @property
+    def result_file(self) -> Path:
+        """Return where the result is, once there is one."""
+        return self.folder / "result.json"
+
+    def begin(self) -> None:
+        """Write the spec, unless it is there."""
+        if not (self.folder / "cell.toml").is_file():
+            write_text(self.folder / "cell.toml", to_toml(self.spec))
+
+    def result(self) -> dict[str, Any] | None:
+        """Read the result; None if there is none, or none of the present format."""
+        result = self._stored()
+        return result if result and result.get("format_version") == RESULT_FORMAT else None
+
+    @property
+    def outdated(self) -> bool:
+        """Say whether there is a result that this version cannot use."""
+        return self._stored() is not None and self.result() is None
+
+    def _stored(self) -> dict[str, Any] | None:
+        try:
+            stored = json.loads(self.result_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    def write_result(self, values: dict[str, Any]) -> None:
+        """Write the result; from now on the cell is done."""
+        full = {"format_version": RESULT_FORMAT, "row": self.spec.row, **values}
+        write_text(self.result_file, json.dumps(full, indent=1) + "\n")
+
+    def fail(self, error: str) -> None:
+        """Write down that the cell broke, and why, in one line."""
+        self.write_result({"status": "failed", "error": error})
+
+
+def failed(result: dict[str, Any]) -> bool:
+    """Say whether a result is an error."""
+    return result.get("status") != "done"

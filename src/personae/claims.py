@@ -1,0 +1,146 @@
+"""The paper's claims, held against the numbers of a study: confirmed, refuted or undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from personae.comparison import Comparison
+from personae.config import Config, read_toml
+from personae.limits import show
+from personae.measures import COSTS, measured
+from personae.rows import Row
+
+Outcome = Literal["confirmed", "refuted", "undecided"]
+ALIKE = 0.1
+"""Costs of a single run closer than a tenth are called alike: timings repeat no better than that
+on a machine that does other things too."""
+
+
+class ClaimTest(Config):
+    """One comparison a claim stands on."""
+
+    technique: str
+    """A technique, or every."""
+    measure: str
+    """A metric or a cost."""
+    is_: Literal["above", "below"] = "below"
+    """Where the technique should be."""
+    against: list[str] | Literal["others", "untouched"] = "others"
+    """What it is compared with."""
+    at_most: float | None = None
+    """An amount to stay below, in place of a comparison."""
+
+
+class Claim(Config):
+    """A sentence and the comparisons that decide it."""
+
+    id: str
+    """Short name."""
+    text: str
+    """What is claimed."""
+    tests: list[ClaimTest]
+    """All must hold."""
+
+
+class Claims(Config):
+    """A list of claims."""
+
+    claims: list[Claim]
+    """In the order they are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One comparison with its numbers."""
+
+    outcome: Outcome
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A claim, what became of it, and the comparisons behind."""
+
+    id: str
+    text: str
+    outcome: Outcome
+    evidence: tuple[Evidence, ...]
+
+
+def judge_claims(comparison: Comparison, file: Path | None = None) -> list[Judgement]:
+    """Hold the claims of a TOML file, by default the paper's, against a comparison.
+
+    A claim whose techniques are not in the study, or are there at several settings, is left out.
+    """
+    file = file or Path(__file__).with_name("claims.toml")
+    values = read_toml(file)
+    for claim in values.get("claims", []):
+        for test in claim.get("tests", []):
+            if "is" in test:
+                test["is_"] = test.pop("is")
+    claims = Claims.parse(values, where=str(file)).claims
+    judged = (_judge(claim, comparison) for claim in claims)
+    return [judgement for judgement in judged if judgement is not None]
+
+
+def _judge(claim: Claim, comparison: Comparison) -> Judgement | None:
+    evidence = tuple(each for test in claim.tests for each in _evidence(test, comparison))
+    if not evidence:
+        return None
+    return Judgement(claim.id, claim.text, _together([each.outcome for each in evidence]), evidence)
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    if "refuted" in outcomes:
+        return "refuted"
+    return "undecided" if "undecided" in outcomes else "confirmed"
+
+
+def _evidence(test: ClaimTest, comparison: Comparison) -> Iterator[Evidence]:
+    rows = {row.name: row for row in comparison.trained}
+    names = list(rows) if test.technique == "every" else [test.technique]
+    for row in (rows[name] for name in names if name in rows):
+        if test.at_most is not None:
+            yield from _amount(test, row)
+            continue
+        if test.against == "untouched":
+            others = [comparison.untouched] if comparison.untouched else []
+        elif test.against == "others":
+            others = [other for other in rows.values() if other is not row]
+        else:
+            others = [rows[name] for name in test.against if name in rows]
+        for other in others:
+            yield from _versus(test, row, other, comparison)
+
+
+def _amount(test: ClaimTest, row: Row) -> Iterator[Evidence]:
+    amount = row.mean(test.measure)
+    if amount is not None:
+        outcome: Outcome = "confirmed" if amount <= test.at_most else "refuted"
+        told = f"{show(test.measure, amount)}, bound {show(test.measure, test.at_most)}"
+        yield Evidence(outcome, f"{measured(test.measure).title} of {row.title}: {told}")
+
+
+def _versus(test: ClaimTest, row: Row, other: Row, comparison: Comparison) -> Iterator[Evidence]:
+    mine, theirs = row.mean(test.measure), other.mean(test.measure)
+    if mine is None or theirs is None:
+        return
+    difference = comparison.difference(test.measure, row, other)
+    gap, interval = mine - theirs, difference.interval
+    if test.measure in COSTS:
+        # Costs are compared as ratios; a single run has no interval, so a margin stands for it.
+        tie = abs(gap) <= ALIKE * max(mine, theirs)
+        tie = tie or (interval.units > 1 and difference.tie)
+        told = f"{show(test.measure, mine)} against {show(test.measure, theirs)}"
+    else:
+        tie, gap = difference.tie, interval.mean
+        told = f"{mine:.3f} against {theirs:.3f}, difference {gap:+.3f}"
+        if interval.units > 1:
+            told += f" [{interval.low:+.3f}, {interval.high:+.3f}]"
+    holds = (gap > 0) == (test.is_ == "above")
+    outcome: Outcome = "undecided" if tie else "confirmed" if holds else "refuted"
+    title = measured(test.measure).title
+    yield Evidence(outcome, f"{title}, {row.title} and {other.title}: {told}")

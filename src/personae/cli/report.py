@@ -1,0 +1,32 @@
+"""`personae report`: write the page of a study anew, with other limits or while it still runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from personae.cli.study import LimitOption, open_study, show_report
+from personae.cli.terminal import AsJson, Terminal
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(report)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study.")],
+    limit: LimitOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the files go. Default: the study's folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of what a study has found so far."""
+    from personae.limits import Limits
+    from personae.report.build import write_report
+
+    written = write_report(open_study(folder), Limits.parse(limit), out)
+    show_report(Terminal(as_json), written)

@@ -1,0 +1,184 @@
+"""`personae study`: run a grid of trainings from a TOML file, and see how far it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from personae.cli.loading import quiet_libraries
+from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.errors import UsageError
+from personae.wording import count, duration
+
+if TYPE_CHECKING:
+    from personae.execution import Runner
+    from personae.report.build import Report
+    from personae.study import Study
+
+JobsOption = Annotated[int, typer.Option(min=1, help="Cells run side by side on this machine.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Run cells on the Ray cluster there (auto, HOST:PORT); needs the extra `cluster`.",
+    ),
+]
+LimitOption = Annotated[
+    str | None,
+    typer.Option(help="What the verdict must respect, such as memory=8GiB,size=10MB,minutes=20."),
+]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Also run again the cells that broke.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command with its two actions."""
+    group = typer.Typer(no_args_is_help=True, help="Run a grid of trainings and compare them.")
+    group.command("run")(run)
+    group.command("status")(status)
+    app.add_typer(group, name="study")
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="Study file: a run file in which values are lists.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the study. Default: studies/<name of the file>.")
+    ] = None,
+    jobs: JobsOption = 1,
+    ray: RayOption = None,
+    retry_failed: RetryOption = False,
+    limit: LimitOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run what has no result yet, then write the report.
+
+    A study that was stopped or killed goes on where it was; results are never made twice.
+    """
+    from personae.study import Study
+
+    quiet_libraries()
+    study = Study.read(file, out or folder_of(file))
+    follow(Terminal(as_json), study, runner(jobs, ray), limit, retry_failed=retry_failed)
+
+
+def status(
+    file: Annotated[Path, typer.Argument(help="Study file, or a study's folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the study.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the cells of a study: done, failed and why, or pending."""
+    from personae.cells import failed
+
+    terminal, table = Terminal(as_json), Table("cell", "state")
+    for cell in open_study(file, out).cells:
+        result = cell.result()
+        error = result.get("error", "") if result and failed(result) else ""
+        state = "pending" if result is None else f"failed: {error}" if error else "done"
+        table.add_row(escape(cell.name), escape(state))
+        terminal.tell("cell", cell=cell.name, state=state.partition(":")[0], error=error)
+    terminal.say(table)
+
+
+def folder_of(file: Path) -> Path:
+    """Return where a study runs unless told: its own folder if it lies in one, else studies/."""
+    return file.parent if file.name == "study.toml" else Path("studies") / file.stem
+
+
+def open_study(place: Path, out: Path | None = None) -> Study:
+    """Return the study of a file or of a folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from personae.study import Study
+
+    file = place / "study.toml" if place.is_dir() else place
+    if not file.is_file():
+        raise UsageError(f"{place}: holds no study (no study.toml); check the path")
+    return Study.read(file, out or folder_of(file))
+
+
+def runner(jobs: int, ray: str | None) -> Runner:
+    """Return what runs the cells: this machine, or a cluster."""
+    if ray is not None:
+        from personae.cluster import on_ray
+
+        return on_ray(ray)
+    from personae.execution import side_by_side
+
+    return side_by_side(jobs)
+
+
+def follow(
+    terminal: Terminal,
+    study: Study,
+    chosen: Runner,
+    limit: str | None,
+    *,
+    retry_failed: bool = False,
+) -> None:
+    """Run a study, showing what happens, and write its report."""
+    from personae.execution import (
+        CellFinished,
+        CellProgress,
+        StudyFinished,
+        StudyStarted,
+        run_study,
+    )
+    from personae.limits import Limits
+
+    limits = Limits.parse(limit)  # refused now, not after an hour
+    with terminal.bars() as bars:
+        for event in run_study(study, chosen, retry_failed=retry_failed):
+            terminal.line(event.to_json())
+            match event:
+                case StudyStarted():
+                    done = event.total - event.pending
+                    terminal.say(
+                        f"{count(event.total, 'cell')} in {escape(tilde(study.folder))}"
+                        + (f", {done} of them done" if done else "")
+                    )
+                    pending = event.pending
+                    bars.show("cells", 0, max(1, pending))
+                case CellProgress():
+                    bars.show("training", event.step, event.steps, event.cell)
+                case CellFinished():
+                    bars.show("cells", event.done, event.pending)
+                    mark = f"[red]failed[/]: {escape(event.error)}" if event.error else "done"
+                    terminal.say(f"{escape(event.cell)} {mark} ({duration(event.seconds)})")
+                case StudyFinished() if event.failed:
+                    terminal.say(
+                        f"[yellow]![/] {count(event.failed, 'cell')} failed; the report says why, "
+                        "--retry-failed runs them again"
+                    )
+    show_report(terminal, write(study, limits))
+
+
+def write(study: Study, limits: object) -> Report:
+    """Write the report of a study."""
+    from personae.report.build import write_report
+
+    return write_report(study, limits)
+
+
+def show_report(terminal: Terminal, report: Report) -> None:
+    """Say what the study advises and where the report is."""
+    verdict = report.verdict
+    terminal.say(f"\n[bold]{escape(verdict.headline)}[/]")
+    for line in (*verdict.others, *verdict.cautions):
+        terminal.say(f"  {escape(line)}")
+    terminal.say(f"\nReport: [bold]{escape(tilde(report.page))}[/]")
+    terminal.tell(
+        "report",
+        page=report.page,
+        result=report.result,
+        csv=report.csv,
+        png=report.png,
+        choice=verdict.choice,
+        headline=verdict.headline,
+    )

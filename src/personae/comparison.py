@@ -1,0 +1,133 @@
+"""What a study found: its cells gathered into one row per technique, with intervals and ranks.
+
+Values of two rows are paired by character, seed and picture. Intervals resample prompts within
+characters, so they say how sure the means are for these characters, not for all there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from personae.errors import StudyError
+from personae.measures import COSTS, DERIVED, Measure, measured
+from personae.rows import Key, Row, gather, make_rows, refuse_mixtures, unit_of
+from personae.statistics import Difference, paired_difference, rank, smallest_visible
+from personae.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All rows of a study and what can be told of them.
+
+    Attributes:
+        study: where it comes from.
+        rows: trained ones in the order of the study, then the untouched base, then the real ones.
+        measures: {name: what is measured}, those that any row has.
+        unusable: {cell: why it does not count}.
+    """
+
+    study: Study
+    rows: list[Row]
+    measures: dict[str, Measure]
+    unusable: dict[str, str]
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """Gather what is done; the rest is listed as unusable.
+
+        Raises:
+            StudyError: nothing is done yet, or cells were made on different versions of a base
+                or judged by different encoders.
+        """
+        found, unusable = gather(study.cells)
+        refuse_mixtures(found)
+        if not any(each.cell.spec.kind == "trained" for each in found):
+            reason = next(iter(unusable.values()), "it is empty")
+            raise StudyError(f"{study.folder}: no technique has a result to compare yet ({reason})")
+        rows = make_rows(found)
+        names = dict.fromkeys(name for row in rows for name in (*row.values, *row.intervals))
+        measures = {name: measured(name) for name in names}
+        ordered = {
+            name: measures[name] for name in (*DERIVED, *sorted(measures)) if name in measures
+        }
+        comparison = cls(study, rows, ordered, unusable)
+        comparison._rank()
+        return comparison
+
+    @property
+    def trained(self) -> list[Row]:
+        """Return the rows of techniques."""
+        return [row for row in self.rows if row.kind == "trained"]
+
+    @property
+    def untouched(self) -> Row | None:
+        """Return the row of the base alone, if it was measured."""
+        return next((row for row in self.rows if row.kind == "untouched"), None)
+
+    @property
+    def characters(self) -> list[str]:
+        """Return the names of the characters, in the order of the study."""
+        return list(dict.fromkeys(each.character for row in self.rows for each in row.found))
+
+    def row(self, name: str) -> Row | None:
+        """Return the row of that name, or None."""
+        return next((row for row in self.rows if row.name == name), None)
+
+    def difference(self, measure: str, first: Row, second: Row) -> Difference:
+        """Return first - second over what both have: pictures, or cells for a cost."""
+        if measure in COSTS:
+            return _difference(first.costs.get(measure, {}), second.costs.get(measure, {}))
+        if second.kind == "trained" and first.kind == "trained":
+            return _difference(first.values.get(measure, {}), second.values.get(measure, {}), True)
+        return _difference(
+            _any_seed(first.values.get(measure, {})),
+            _any_seed(second.values.get(measure, {})),
+            True,
+        )
+
+    def visible(self, measure: str) -> float:
+        """Return the smallest difference between techniques that the study could see."""
+        arrays, units = self._arrays(measure)
+        return smallest_visible(arrays, units) if len(arrays) > 1 else float("nan")
+
+    def _rank(self) -> None:
+        for name, measure in self.measures.items():
+            arrays, units = self._arrays(name)
+            if measure.better is None or len(arrays) < 2:
+                continue
+            for place in rank(arrays, measure.better, units):
+                self.row(place.name).ranks[name] = place
+
+    def _arrays(self, measure: str) -> tuple[dict[str, np.ndarray], list[Any]]:
+        """Return {trained row: values in one order} and the unit each value belongs to."""
+        cost = measure in COSTS
+        source = {
+            row.name: (row.costs if cost else row.values).get(measure, {}) for row in self.trained
+        }
+        source = {name: values for name, values in source.items() if values}
+        keys = sorted(set().union(*source.values())) if source else []
+        arrays = {
+            name: np.array([values.get(key, np.nan) for key in keys], dtype=float)
+            for name, values in source.items()
+        }
+        return arrays, [unit_of(key) for key in keys]
+
+
+def _any_seed(values: Mapping[Key, float]) -> dict[tuple[str, int, str, int], float]:
+    """Average over training seeds, which the untouched base does not have."""
+    groups: dict[tuple[str, int, str, int], list[float]] = {}
+    for (character, _, shot, seed), value in values.items():
+        groups.setdefault((character, 0, shot, seed), []).append(value)
+    return {key: float(np.mean(group)) for key, group in groups.items()}
+
+
+def _difference(
+    first: Mapping[Any, float], second: Mapping[Any, float], by_unit: bool = False
+) -> Difference:
+    keys = sorted(set(first) & set(second))
+    arrays = [np.array([values[key] for key in keys]) for values in (first, second)]
+    return paired_difference(*arrays, [unit_of(key) for key in keys] if by_unit else None)

@@ -1,0 +1,211 @@
+"""Running the pending cells of a study, each in a process of its own.
+
+A process of its own makes peak memory honest and keeps a crash to its cell. A killed cell leaves
+no result; it is marked as failed by whoever started it, and a stopped study goes on later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from personae.cells import Cell, failed
+from personae.errors import UsageError
+from personae.events import Event
+from personae.study import Study
+
+logger = logging.getLogger(__name__)
+PAUSE_SECONDS = 0.1
+PROGRESS_SECONDS = 1.0
+TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStarted(Event):
+    """The study begins: `pending` of `total` cells have no result yet."""
+
+    kind: ClassVar[str] = "study_started"
+    total: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class CellStarted(Event):
+    """A cell was started; `progress` is the file its training writes its events to."""
+
+    kind: ClassVar[str] = "cell_started"
+    cell: str
+    progress: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CellFinished(Event):
+    """A cell has a result; `error` is empty or says in one line why it broke."""
+
+    kind: ClassVar[str] = "cell_finished"
+    cell: str
+    done: int
+    pending: int
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFinished(Event):
+    """No cell is pending any more."""
+
+    kind: ClassVar[str] = "study_finished"
+    total: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CellProgress(Event):
+    """How far the training of a running cell is."""
+
+    kind: ClassVar[str] = "cell_progress"
+    cell: str
+    step: int
+    steps: int
+
+
+Happening = StudyStarted | CellStarted | CellProgress | CellFinished | StudyFinished
+Runner = Callable[[Sequence[Cell]], Iterator[CellStarted | CellProgress | Cell]]
+"""Runs cells, yielding each when it starts and, as a `Cell`, when it has a result."""
+
+
+def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> Iterator[Happening]:
+    """Run what has no result yet and yield what happens.
+
+    Args:
+        study: what to run.
+        runner: `side_by_side(jobs)` on this machine, or a cluster's.
+        retry_failed: also run again the cells that broke.
+    """
+    study.begin()
+    pending = study.pending(retry_failed=retry_failed)
+    for cell in pending:
+        if cell.outdated:
+            logger.warning("%s: its result is of an older format; the cell is run again", cell.name)
+        cell.result_file.unlink(missing_ok=True)
+    started = time.monotonic()
+    log = study.folder / "events.jsonl"
+    yield _logged(log, StudyStarted(len(study.cells), len(pending)))
+    begun: dict[str, float] = {}
+    done = 0
+    for event in runner(pending):
+        if isinstance(event, CellStarted):
+            begun[event.cell] = time.monotonic()
+            yield _logged(log, event)
+            continue
+        if isinstance(event, CellProgress):
+            yield event  # not logged: the run's own events say more
+            continue
+        done += 1
+        result = event.result() or {"status": "failed", "error": "has no result"}
+        seconds = time.monotonic() - begun.get(event.name, started)
+        error = result.get("error", "") if failed(result) else ""
+        finished = CellFinished(event.name, done, len(pending), round(seconds, 1), error)
+        yield _logged(log, finished)
+    results = [cell.result() for cell in study.cells]
+    broken = sum(result is not None and failed(result) for result in results)
+    took = round(time.monotonic() - started, 1)
+    yield _logged(log, StudyFinished(len(study.cells), broken, took))
+
+
+def _logged(log: Path, event: Event) -> Event:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(event.to_json() + "\n")
+    return event
+
+
+def side_by_side(jobs: int = 1) -> Runner:
+    """Return a runner of up to `jobs` cells at a time on this machine.
+
+    Raises:
+        UsageError: `jobs` is below 1.
+    """
+    if jobs < 1:
+        raise UsageError(f"jobs is {jobs}; it must be 1 or more")
+
+    def run(cells: Sequence[Cell]) -> Iterator[CellStarted | CellProgress | Cell]:
+        waiting, running = list(cells), {}
+        told = time.monotonic()
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    cell = waiting.pop(0)
+                    running[cell.folder] = (cell, start(cell, jobs))
+                    yield CellStarted(cell.name, cell.training / "events.jsonl")
+                ended = [key for key, (_, process) in running.items() if process.poll() is not None]
+                for key in ended:
+                    cell, process = running.pop(key)
+                    settle(cell, process.returncode)
+                    yield cell
+                if not ended:
+                    time.sleep(PAUSE_SECONDS)
+                if time.monotonic() - told > PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    yield from filter(None, (progress(cell) for cell, _ in running.values()))
+        finally:
+            for _, process in running.values():
+                process.terminate()
+            for _, process in running.values():
+                process.wait()
+
+    return run
+
+
+def progress(cell: Cell) -> CellProgress | None:
+    """Return how far a cell's training is, or None if it does not train now."""
+    try:
+        with (cell.training / "events.jsonl").open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            lines = file.read().splitlines()
+        event = json.loads(lines[-1])
+    except (OSError, ValueError, IndexError):  # not begun, or a line is being written
+        return None
+    if event.get("event") != "step":
+        return None
+    return CellProgress(cell.name, event["step"], event["steps"])
+
+
+def start(cell: Cell, jobs: int = 1) -> subprocess.Popen[bytes]:
+    """Start the process of a cell; what it writes goes to `log.txt` in the cell's folder."""
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if _has_affinity() else None
+    limits = {"OMP_NUM_THREADS": str(threads)} if threads and jobs > 1 else {}
+    with (cell.folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "personae.cell_process", str(cell.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **limits},
+        )
+
+
+def _has_affinity() -> bool:
+    return hasattr(os, "sched_getaffinity")
+
+
+def settle(cell: Cell, code: int) -> None:
+    """Give a cell whose process ended without a result the reason as its result."""
+    if cell.result() is not None:
+        return
+    if code < 0:
+        name = signal.Signals(-code).name
+        why = " (the system kills processes that take too much memory)" if code == -9 else ""
+        cell.fail(f"its process was killed by {name}{why}; run the study again with --retry-failed")
+    else:
+        cell.fail(f"its process ended with code {code} and no result; see {cell.folder}/log.txt")

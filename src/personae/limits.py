@@ -1,0 +1,118 @@
+"""What a user can afford: `memory=8GiB,size=10MB,minutes=20`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from personae.errors import UsageError
+from personae.registry import nearest
+from personae.wording import duration, size
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+def parse_bytes(text: str) -> float:
+    """Return the bytes of "8GiB" (powers of 1024) or "10MB" (powers of 1000).
+
+    Raises:
+        UsageError: the text is no positive number with such a unit.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
+    unit = match[2].upper() if match else None
+    if unit not in UNITS or match[1].count(".") > 1 or not float(match[1].strip(".") or 0):
+        raise UsageError(f"'{text}' is no amount of memory; expected one such as 8GiB or 10MB")
+    return float(match[1]) * UNITS[unit]
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise UsageError(f"'{text}' is no amount of time; expected a number above 0")
+    return value
+
+
+# {limit: (cost it bounds, how its amount is read, factor to the cost's unit)}
+READERS: dict[str, tuple[str, Callable[[str], float], float]] = {
+    "memory": ("peak_bytes", parse_bytes, 1),
+    "size": ("file_bytes", parse_bytes, 1),
+    "minutes": ("seconds", _number, 60),
+    "seconds": ("seconds", _number, 1),
+    "switch": ("switch_seconds", _number, 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds on costs.
+
+    Attributes:
+        bounds: {cost: greatest amount, in bytes or seconds}.
+        text: as the user wrote them.
+    """
+
+    bounds: Mapping[str, float]
+    text: str = ""
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self:
+        """Read limits such as "memory=8GiB,size=10MB,minutes=20"; None or "" is no limit.
+
+        Raises:
+            UsageError: a limit is unknown or its amount cannot be read.
+        """
+        bounds: dict[str, float] = {}
+        for part in filter(None, (part.strip() for part in (text or "").split(","))):
+            name, _, amount = part.partition("=")
+            if name not in READERS:
+                raise UsageError(
+                    f"limit is '{part}'; known are {', '.join(READERS)}, as in "
+                    f"memory=8GiB,size=10MB,minutes=20.{nearest(name, READERS)}"
+                )
+            cost, read, factor = READERS[name]
+            bounds[cost] = read(amount) * factor
+        return cls(bounds, text or "")
+
+    def broken_by(self, costs: Mapping[str, float]) -> list[str]:
+        """Return in words which limits `costs` exceed."""
+        return [
+            f"{WORDS[cost]} is {show(cost, costs[cost])}, above {show(cost, bound)}"
+            for cost, bound in self.bounds.items()
+            if costs.get(cost) is not None and costs[cost] > bound
+        ]
+
+
+WORDS = {
+    "seconds": "training time",
+    "peak_bytes": "peak memory",
+    "file_bytes": "file size",
+    "switch_seconds": "switching",
+}
+
+
+def show(cost: str, amount: float | None) -> str:
+    """Return a cost for people: "58 s", "1.6 MB", "612 MiB", "0.80 M"."""
+    if amount is None or amount != amount:
+        return "unknown"
+    match cost:
+        case "file_bytes":
+            return size(amount)
+        case "peak_bytes" | "added_bytes":
+            whole = amount / 2**30
+            return f"{whole:.2f} GiB" if whole >= 1 else f"{amount / 2**20:.0f} MiB"
+        case "parameters":
+            return f"{amount / 1e6:.2f} M" if amount >= 1e5 else f"{amount:,.0f}"
+        case _:
+            if amount >= 0.95:
+                return duration(amount)
+            return f"{amount * 1000:.0f} ms" if amount >= 0.01 else f"{amount * 1000:.1f} ms"

@@ -1,0 +1,170 @@
+"""Drawing a suite with a trained character and measuring what came out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from personae.caches import default_folder
+from personae.cast import Cast
+from personae.character import Character
+from personae.errors import UsageError
+from personae.evaluation import Drawn, Encoders, Score, Scores, evaluate
+from personae.families.base import Family
+from personae.generation import Shot, draw
+from personae.judging import Judging
+from personae.metrics.base import Sample
+from personae.pictures import Picture, Sampling
+from personae.suites import FIRST_SEED, Request, Suite, load_suite
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The same eyes for every technique: a base, a character, a suite and encoders.
+
+    Attributes:
+        base: loaded; what is judged is on it, or nothing is.
+        character: gives names and real pictures.
+        settings: with every default filled in.
+        suite: what is drawn.
+        encoders: who looks.
+    """
+
+    base: Family
+    character: Character
+    settings: Judging
+    suite: Suite
+    encoders: Encoders
+
+    @classmethod
+    def of(cls, settings: Judging, base: Family, character: Character) -> Self:
+        """Load suite and encoders.
+
+        Raises:
+            UsageError: an unknown suite or encoder.
+            EncoderError: an encoder's weights are not there.
+        """
+        settings = settings.resolved(base.source)
+        encoders = Encoders.load(settings.identity, settings.image_text, str(base.device))
+        return cls(base, character, settings, load_suite(settings.suite), encoders)
+
+    def small(self, shots: int) -> Judge:
+        """Return a judge of a few scenes and one seed each, for scoring checkpoints.
+
+        Its seeds are others than those of the full suite, so that no checkpoint is chosen by the
+        pictures it is measured on.
+        """
+        settings = self.settings.model_copy(update={"seeds": 1, "class_seeds": 1})
+        part = self.suite.part(scenes=shots)
+        part = part.model_copy(update={"class_shots": part.class_shots[:2]})
+        return replace(self, settings=settings, suite=part)
+
+    def requests(self, who: str, first_seed: int = FIRST_SEED) -> list[Request]:
+        """Return the pictures of the character to draw; `who` is its name in braces, or a word."""
+        seeds = range(first_seed, first_seed + self.settings.seeds)
+        return self.suite.requests(who, self.character.class_noun, seeds)
+
+    def class_requests(self, first_seed: int = FIRST_SEED) -> list[Request]:
+        """Return the pictures of the class to draw."""
+        seeds = range(first_seed, first_seed + self.settings.class_seeds)
+        return self.suite.class_requests(self.character.class_noun, seeds)
+
+    def draw(self, requests: Sequence[Request], cast: Cast | None = None) -> list[Picture]:
+        """Draw what is asked for with whoever is in the cast, or with the base alone."""
+        return draw(self.base, shots_of(requests), self.settings.sampling, cast)
+
+    def measure(
+        self,
+        requests: Sequence[Request],
+        pictures: Sequence[Picture],
+        class_pictures: Sequence[Picture],
+        untouched: Sequence[Picture],
+        first_seed: int = FIRST_SEED,
+    ) -> Scores:
+        """Measure pictures of the character and of its class, in the order they were asked for."""
+        asked = self.class_requests(first_seed)
+        drawn = Drawn(
+            samples(requests, pictures), samples(asked, class_pictures), samples(asked, untouched)
+        )
+        return evaluate(drawn, self.character, self.encoders)
+
+    def measure_real(self) -> Scores:
+        """Measure the real pictures: their agreement with their own captions, and every ceiling.
+
+        A metric that compares with real pictures has its leave-one-out ceiling as its mean.
+        """
+        real = [*self.character.references, *self.character.held_out]
+        noun = self.character.class_noun
+        captions = [self.character.caption(reference, noun) for reference in real]
+        drawn = Drawn(
+            [
+                Sample(reference.image(), caption, f"real_{number}", 0)
+                for number, (reference, caption) in enumerate(zip(real, captions, strict=True))
+            ]
+        )
+        scores = evaluate(drawn, self.character, self.encoders)
+        metrics = {name: as_ceiling(name, score) for name, score in scores.metrics.items()}
+        return replace(scores, metrics=metrics)
+
+    def untouched(self, first_seed: int = FIRST_SEED) -> list[Picture]:
+        """Return the class pictures of the base alone; they are drawn once and kept on disk.
+
+        Nothing may be attached to the base.
+        """
+        requests = self.class_requests(first_seed)
+        folder = default_folder() / "untouched" / self._untouched_key(requests)
+        paths = [folder / f"{i:03d}.png" for i in range(len(requests))]
+        try:
+            return [Picture.open(path) for path in paths]
+        except UsageError:
+            pictures = self.draw(requests)
+        for picture, path in zip(pictures, paths, strict=True):
+            picture.save(path)
+        return pictures
+
+    def _untouched_key(self, requests: Sequence[Request]) -> str:
+        sampling: Sampling = self.settings.sampling
+        asked = [(request.prompt, request.seed) for request in requests]
+        about = (self.base.fingerprint, str(self.base.dtype), self.base.device.type)
+        return hashlib.sha256(repr((about, sampling.model_dump(), asked)).encode()).hexdigest()
+
+
+def shots_of(requests: Sequence[Request]) -> list[Shot]:
+    """Return what the generator is asked for."""
+    return [Shot(request.prompt, request.seed) for request in requests]
+
+
+def samples(requests: Sequence[Request], pictures: Sequence[Picture]) -> list[Sample]:
+    """Pair what was asked for with what was drawn."""
+    return [
+        request.answered(picture.image) for request, picture in zip(requests, pictures, strict=True)
+    ]
+
+
+def save_pictures(
+    folder: Path, requests: Sequence[Request], pictures: Sequence[Picture]
+) -> list[dict[str, object]]:
+    """Write pictures as `<shot>-<seed>.png`; return what and where they are, for a result."""
+    return [
+        {
+            "shot": request.shot,
+            "seed": request.seed,
+            "prompt": request.text,
+            "medium": request.medium,
+            "file": picture.save(folder / f"{request.shot}-{request.seed}.png").name,
+        }
+        for request, picture in zip(requests, pictures, strict=True)
+    ]
+
+
+def as_ceiling(name: str, score: Score) -> Score:
+    """Return the score of real pictures: the ceiling, or what their captions agree with."""
+    if name == "agreement":
+        return score
+    if score.ceiling is None:
+        note = score.note or "has no meaning for the pictures that were trained on"
+        return Score(score.unit, score.better, note=note)
+    return Score(score.unit, score.better, mean=score.ceiling, ceiling=score.ceiling, share=1.0)

@@ -1,0 +1,206 @@
+"""The plots of a report: what is traded for what, and how sure each number is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from personae.comparison import Comparison
+from personae.limits import show
+from personae.measures import COSTS, Measure, measured
+from personae.report.looks import FAINT, INK, PLAIN, Look, looks, svg
+from personae.report.table import text
+from personae.rows import Row
+
+TRADES = ("agreement", "seconds", "file_bytes", "peak_bytes")
+DOTTED = (
+    "likeness_share",
+    "agreement",
+    "consistency",
+    "medium_adherence",
+    "diversity",
+    "drift",
+    "prior_collapse",
+    "copies",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot and what to read from it."""
+
+    title: str
+    note: str
+    svg: Markup
+
+
+def trade_offs(comparison: Comparison) -> list[Plot]:
+    """Return likeness against agreement and against each cost, with the Pareto front."""
+    plots = []
+    for name in TRADES:
+        points = [
+            (row, row.mean(name), row.mean("likeness_share"))
+            for row in comparison.trained
+            if row.mean(name) is not None and row.mean("likeness_share") is not None
+        ]
+        if not points:
+            continue
+        measure = measured(name)
+        front = pareto(points, higher=measure.better == "higher")
+        note = f"Nobody beats on both: {', '.join(row.title for row in front)}."
+        paint = partial(
+            _scatter, comparison=comparison, measure=measure, points=points, front=front
+        )
+        label = f"Likeness against {measure.title}. {note}"
+        drawn = svg(f"trade-{name}", (4.4, 3.5), paint, label)
+        plots.append(Plot(f"Likeness against {measure.title}", note, Markup(drawn)))
+    return plots
+
+
+def pareto(points: Sequence[tuple[Row, float, float]], *, higher: bool) -> list[Row]:
+    """Return the rows that no other row equals or beats in both numbers and beats in one.
+
+    Args:
+        points: (row, first number, second number); of the second, higher is better.
+        higher: whether higher is better in the first number too.
+    """
+    sign = 1 if higher else -1
+    return [
+        row
+        for row, x, y in points
+        if not any(
+            sign * other_x >= sign * x and other_y >= y and (other_x, other_y) != (x, y)
+            for _, other_x, other_y in points
+        )
+    ]
+
+
+def _scatter(
+    figure: Figure,
+    comparison: Comparison,
+    measure: Measure,
+    points: list[tuple[Row, float, float]],
+    front: list[Row],
+) -> None:
+    axes, seen = figure.add_subplot(), looks(comparison)
+    if measure.name in COSTS and max(x for _, x, _ in points) > 5 * min(x for _, x, _ in points):
+        axes.set_xscale("log")
+    on_front = sorted((x, y) for row, x, y in points if row in front)
+    axes.plot(*zip(*on_front, strict=True), color=FAINT, linewidth=2, zorder=1)
+    for row, x, y in points:
+        _point(axes, row, (x, y), measure, seen[row.name], filled=row in front)
+    before = comparison.untouched
+    if before and before.mean("likeness_share") is not None:
+        axes.axhline(before.mean("likeness_share"), color=PLAIN, linestyle=":", linewidth=1)
+        axes.annotate(
+            "untouched base",
+            (1, before.mean("likeness_share")),
+            xytext=(0, 3),
+            fontsize=8.5,
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            color=PLAIN,
+        )
+    axes.margins(x=0.22, y=0.2)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(measure, value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel("likeness, of the ceiling")
+    better = "right" if measure.better == "higher" else "left"
+    axes.set_xlabel(f"{measure.title} (better: {better})")
+    axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
+
+
+def _point(
+    axes: Axes, row: Row, at: tuple[float, float], measure: Measure, look: Look, *, filled: bool
+) -> None:
+    """Draw a row with its intervals and its name; hollow if another beats it in both numbers."""
+    x, y = at
+    wide, tall = row.intervals[measure.name], row.intervals["likeness_share"]
+    axes.errorbar(
+        x,
+        y,
+        xerr=[[max(0.0, x - wide.low)], [max(0.0, wide.high - x)]],
+        yerr=[[max(0.0, y - tall.low)], [max(0.0, tall.high - y)]],
+        color=look.colour,
+        marker=look.marker,
+        markersize=9,
+        markerfacecolor=look.colour if filled else "white",
+        linewidth=1.2,
+        zorder=3,
+    )
+    axes.annotate(
+        row.title,
+        at,
+        xytext=(9, 7),
+        textcoords="offset points",
+        color=look.colour,
+        fontsize=9.5,
+        fontweight="bold",
+        zorder=4,
+    )
+
+
+def dots(comparison: Comparison) -> list[Plot]:
+    """Return one plot per measure: each row's mean and interval, and the ceiling if any."""
+    plots = []
+    for name in DOTTED:
+        rows = [row for row in comparison.rows if row.kind != "real" and row.mean(name) is not None]
+        if len(rows) < 2:
+            continue
+        measure = measured(name)
+        told = "; ".join(f"{row.title} {text(measure, row.mean(name))}" for row in rows)
+        size = (4.4, 0.75 + 0.34 * len(rows))
+        paint = partial(_dots, comparison=comparison, measure=measure, rows=rows)
+        drawn = svg(f"dots-{name}", size, paint, f"{measure.title}: {told}")
+        plots.append(Plot(measure.title, f"{measure.better} is better", Markup(drawn)))
+    return plots
+
+
+def _dots(figure: Figure, comparison: Comparison, measure: Measure, rows: list[Row]) -> None:
+    axes, seen = figure.add_subplot(), looks(comparison)
+    for place, row in enumerate(rows):
+        interval, look = row.intervals[measure.name], seen[row.name]
+        axes.plot([interval.low, interval.high], [place, place], color=look.colour, linewidth=2.4)
+        axes.plot(interval.mean, place, color=look.colour, marker=look.marker, markersize=8)
+    ceiling = next((row.mean(measure.name) for row in comparison.rows if row.kind == "real"), None)
+    if measure.name == "likeness_share":
+        ceiling = 1.0
+    if ceiling is not None:
+        axes.axvline(ceiling, color=INK, linestyle="--", linewidth=1)
+        axes.annotate(
+            "real pictures",
+            (ceiling, 1),
+            xytext=(-3, -1),
+            fontsize=8.5,
+            ha="right",
+            va="bottom",
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            color=INK,
+        )
+    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.margins(x=0.08)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(measure, value)))
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(axis="x", color=FAINT, linewidth=0.5, alpha=0.6)
+    axes.spines["left"].set_visible(False)
+
+
+def _tick(measure: Measure, value: float) -> str:
+    match measure.form:
+        case "share":
+            return f"{value:.0%}"
+        case "cost":
+            return show(measure.name, value)
+        case _:
+            return f"{value:.2f}"

@@ -1,0 +1,78 @@
+"""The table of a report: measures down, techniques across, with intervals, ranks and ties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from personae.comparison import Comparison
+from personae.limits import show
+from personae.measures import COSTS, Measure
+from personae.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One number: its mean, its interval, and whether nothing is better beyond a tie."""
+
+    mean: str
+    interval: str
+    best: bool
+    tied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableLine:
+    """One measure over all rows; `arrow` points where better is."""
+
+    measure: Measure
+    arrow: str
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Column titles and two groups of lines: what was drawn, and what it cost."""
+
+    columns: list[str]
+    quality: list[TableLine]
+    costs: list[TableLine]
+
+
+def table(comparison: Comparison) -> Table:
+    """Return the table of a comparison."""
+    lines = [_line(measure, comparison) for measure in comparison.measures.values()]
+    return Table(
+        [row.title for row in comparison.rows],
+        [line for line in lines if line.measure.name not in COSTS],
+        [line for name in COSTS for line in lines if line.measure.name == name],
+    )
+
+
+def _line(measure: Measure, comparison: Comparison) -> TableLine:
+    arrow = "higher is better" if measure.better == "higher" else "lower is better"
+    return TableLine(measure, arrow, [_entry(measure, row) for row in comparison.rows])
+
+
+def _entry(measure: Measure, row: Row) -> Entry:
+    interval = row.intervals.get(measure.name)
+    if interval is None or interval.mean != interval.mean:
+        return Entry("\N{EN DASH}", "", best=False, tied=False)
+    rank = row.ranks.get(measure.name)
+    spread = ""
+    if interval.units > 1 and interval.high > interval.low:
+        spread = f"{text(measure, interval.low)} to {text(measure, interval.high)}"
+    best = rank is not None and rank.place == 1
+    if measure.name in COSTS:
+        best = False
+    return Entry(text(measure, interval.mean), spread, best, bool(best and rank.ties))
+
+
+def text(measure: Measure, value: float) -> str:
+    """Return a number as the table shows it."""
+    match measure.form:
+        case "share":
+            return f"{value:.0%}"
+        case "cost":
+            return show(measure.name, value)
+        case _:
+            return f"{value:.3f}"

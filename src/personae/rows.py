@@ -1,0 +1,187 @@
+"""The rows of a comparison: cells gathered by technique, with their values, costs and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from personae.cells import Cell, Kind, failed
+from personae.errors import StudyError
+from personae.evaluation import Scores
+from personae.measures import derived_values
+from personae.registry import lookup
+from personae.statistics import Interval, Rank, mean_interval
+from personae.techniques.base import Technique
+
+Key = tuple[str, int, str, int]
+"""Character, training seed, shot, picture seed."""
+TITLES = {"untouched": "Untouched base", "real": "Real pictures"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A cell that is done: its result and its scores."""
+
+    cell: Cell
+    result: dict[str, Any]
+    scores: Scores
+
+    @property
+    def character(self) -> str:
+        """Return the character's name."""
+        return self.result["character"]["name"]
+
+    @property
+    def seed(self) -> int:
+        """Return the seed it was trained with."""
+        return self.result["seed"]
+
+
+@dataclass(slots=True)
+class Row:
+    """A technique (at one setting of the swept fields), the base alone, or the real pictures.
+
+    Attributes:
+        name: unique in the study. title: for people.
+        kind: trained, untouched or real.
+        found: its cells. values: {measure: {key: value}}, one per picture.
+        costs: {cost: {(character, seed): amount}}.
+        intervals: {measure or cost: its mean and where it lies}.
+        ranks: {measure: its place among the trained rows}.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    found: list[Found]
+    values: dict[str, dict[Key, float]] = field(default_factory=dict)
+    costs: dict[str, dict[tuple[str, int], float]] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    ranks: dict[str, Rank] = field(default_factory=dict)
+
+    def mean(self, measure: str) -> float | None:
+        """Return the mean of a measure or cost, or None where there is none."""
+        interval = self.intervals.get(measure)
+        return None if interval is None or np.isnan(interval.mean) else interval.mean
+
+    @property
+    def cost_means(self) -> dict[str, float]:
+        """Return the mean of each cost."""
+        return {cost: self.intervals[cost].mean for cost in self.costs if cost in self.intervals}
+
+
+def unit_of(key: Sequence[Any]) -> Any:
+    """Return what is resampled together: all pictures of a character's prompt, or one cell."""
+    return (key[0], key[2]) if len(key) == 4 else key
+
+
+def gather(cells: Sequence[Cell]) -> tuple[list[Found], dict[str, str]]:
+    """Return the cells that are done, and {cell: why} of those that do not count."""
+    found, unusable = [], {}
+    for cell in cells:
+        result = cell.result()
+        if result is None:
+            old = "has a result of another format; run the study again to make it anew"
+            unusable[cell.name] = old if cell.outdated else "is pending"
+        elif failed(result):
+            unusable[cell.name] = result.get("error", "failed")
+        else:
+            found.append(Found(cell, result, Scores.from_dict(result["scores"])))
+    return found, unusable
+
+
+def refuse_mixtures(found: Sequence[Found]) -> None:
+    """Refuse to compare what was not measured alike.
+
+    Raises:
+        StudyError: cells were made on different versions of a base, or judged by different
+            encoders.
+    """
+    bases: dict[str, str] = {}
+    encoders: dict[str, dict[str, str]] = {}
+    for each in found:
+        base = each.result["base"]
+        known = bases.setdefault(base["source"], base["fingerprint"])
+        if known != base["fingerprint"]:
+            raise StudyError(
+                f"{each.cell.folder}: was made on another version of base '{base['source']}' "
+                f"({base['fingerprint']}, others {known}); delete the older cells and run again"
+            )
+        seen = encoders.setdefault(base["source"], each.scores.encoders)
+        if seen != each.scores.encoders:
+            raise StudyError(
+                f"{each.cell.folder}: was judged by other encoders than the rest "
+                f"({each.scores.encoders}, others {seen}); delete the older cells and run again"
+            )
+
+
+def make_rows(found: Sequence[Found]) -> list[Row]:
+    """Return the rows: trained ones in the order found, then the base alone, then the real."""
+    several = len({each.result["base"]["source"] for each in found}) > 1
+    rows: dict[str, Row] = {}
+    for each in sorted(found, key=lambda each: _KIND_ORDER[each.cell.spec.kind]):
+        spec = each.cell.spec
+        name = f"{spec.row} on {spec.run.base}" if several else spec.row
+        if name not in rows:
+            rows[name] = Row(name, _title(spec.run.technique, spec.kind, name), spec.kind, [])
+        rows[name].found.append(each)
+    for row in rows.values():
+        _fill(row)
+    return list(rows.values())
+
+
+_KIND_ORDER = {"trained": 0, "untouched": 1, "real": 2}
+
+
+def _title(technique: str, kind: Kind, name: str) -> str:
+    plain = technique if kind == "trained" else kind
+    title = TITLES.get(kind) or " + ".join(
+        lookup("techniques", Technique, each.strip()).title for each in technique.split("+")
+    )
+    return name.replace(plain, title, 1)
+
+
+def _fill(row: Row) -> None:
+    """Collect a row's values and costs, and their intervals."""
+    for each in row.found:
+        for cost, amount in each.result["costs"].items():
+            row.costs.setdefault(cost, {})[(each.character, each.seed)] = amount
+        for measure, values in _values(each):
+            row.values.setdefault(measure, {}).update(values)
+    for measure, values in row.values.items():
+        row.intervals[measure] = mean_interval(
+            np.array(list(values.values())), [unit_of(key) for key in values]
+        )
+    for cost, amounts in row.costs.items():
+        row.intervals[cost] = mean_interval(np.array(list(amounts.values()), dtype=float))
+    if row.kind == "real":
+        _fill_real(row)
+
+
+def _fill_real(row: Row) -> None:
+    """Give the real pictures their ceilings, which have no value per picture."""
+    names = dict.fromkeys(name for each in row.found for name in each.scores.metrics)
+    for name in names:
+        means = [each.scores.metrics[name].mean for each in row.found]
+        if name not in row.values and all(mean is not None for mean in means):
+            mean = float(np.mean(means))
+            row.intervals[name] = Interval(mean, mean, mean, len(means))
+
+
+def _values(each: Found) -> Iterator[tuple[str, dict[Key, float]]]:
+    """Yield (measure, {key: value}) of a cell: every metric, and what is derived from them."""
+    for name, score in each.scores.metrics.items():
+        if score.values:
+            yield name, _keyed(each, score.keys, score.values)
+    for name, keys, values in derived_values(each.scores.metrics):
+        yield name, _keyed(each, keys, values)
+
+
+def _keyed(each: Found, keys: Sequence[Any], values: Sequence[float | None]) -> dict[Key, float]:
+    return {
+        (each.character, each.seed, shot, seed): float("nan") if value is None else float(value)
+        for (shot, seed), value in zip(keys, values, strict=True)
+    }

@@ -1,0 +1,140 @@
+"""Which technique to take, in words: the best balance of likeness and agreement within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from personae.comparison import Comparison
+from personae.limits import Limits, show
+from personae.rows import Row
+
+RULE = (
+    "The choice has the highest product of likeness (as a share of what real pictures reach) and "
+    "agreement with the prompt; among techniques the study cannot tell apart, the one that trains "
+    "fastest."
+)
+MANY_COPIES = 0.25  # as the bound of checkpoint_choice: one picture in four
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the study advises.
+
+    Attributes:
+        choice: name of the row to take, or None if none is within the limits.
+        headline: the choice in one sentence.
+        others: a sentence on each other technique.
+        cautions: what to know before believing it.
+        rule: how the choice is made.
+    """
+
+    choice: str | None
+    headline: str
+    others: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+    rule: str = RULE
+
+
+def decide(comparison: Comparison, limits: Limits) -> Verdict:
+    """Return the verdict on a comparison."""
+    excluded = {row.name: limits.broken_by(row.cost_means) for row in comparison.trained}
+    allowed = [row for row in comparison.trained if not excluded[row.name]]
+    choice = best_of(allowed)
+    subject = _listed(comparison.characters)
+    if choice is None:
+        headline = f"For {subject}: no technique is within {limits.text}."
+    else:
+        headline = f"For {subject} on this machine: {choice.title}. {_reach(choice)}."
+    others = [
+        _compared(row, choice, comparison)
+        if not excluded[row.name]
+        else f"{row.title} is out: {'; '.join(excluded[row.name])}. {_reach(row)}."
+        for row in _by_balance(comparison.trained)
+        if row is not choice
+    ]
+    return Verdict(choice.name if choice else None, headline, others, _cautions(comparison, choice))
+
+
+def best_of(rows: Sequence[Row]) -> Row | None:
+    """Return the row with the best balance; of those tied with it, the one that trains fastest."""
+    ordered = _by_balance(rows)
+    if not ordered:
+        return None
+    top = ordered[0]
+    ties = top.ranks["balance"].ties if "balance" in top.ranks else ()
+    equals = [row for row in ordered if row is top or row.name in ties]
+    return min(equals, key=lambda row: row.cost_means.get("seconds", float("inf")))
+
+
+def _by_balance(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: -(row.mean("balance") or 0.0))
+
+
+def _reach(row: Row) -> str:
+    """Return what a row reaches and costs: "It reaches 93 % of ... in 58 s and 1.6 MB"."""
+    share, costs = row.mean("likeness_share"), row.cost_means
+    reached = f"reaches {share:.0%} of the likeness ceiling" if share is not None else "is trained"
+    cost = [
+        show(name, costs[name]) + word
+        for name, word in (("seconds", ""), ("file_bytes", ""), ("peak_bytes", " of memory"))
+        if name in costs
+    ]
+    return f"It {reached} in {_listed(cost)}" if cost else f"It {reached}"
+
+
+def _compared(row: Row, choice: Row, comparison: Comparison) -> str:
+    likeness = comparison.difference("likeness_share", row, choice)
+    agreement = comparison.difference("agreement", row, choice)
+    share = row.mean("likeness_share")
+    words = [
+        f"reaches {share:.0%}" if share is not None else "has no likeness",
+        "(a tie)" if likeness.tie else f"({likeness.interval.mean:+.0%})",
+    ]
+    if not agreement.tie:
+        words.append(f"and agrees {'more' if agreement.interval.mean > 0 else 'less'} with prompts")
+    costs = _relations(row, choice)
+    but = f", {costs}" if costs else ""
+    return f"{row.title} {' '.join(words)}{but}."
+
+
+def _relations(row: Row, choice: Row) -> str:
+    """Return how a row's costs relate to the choice's: "takes 3.1x as long; its file is 47 MB"."""
+    mine, theirs = row.cost_means, choice.cost_means
+    told = []
+    if mine.get("seconds") and theirs.get("seconds"):
+        told.append(f"takes {mine['seconds'] / theirs['seconds']:.1f}x as long")
+    if "file_bytes" in mine:
+        told.append(f"makes a file of {show('file_bytes', mine['file_bytes'])}")
+    if "peak_bytes" in mine:
+        told.append(f"needs {show('peak_bytes', mine['peak_bytes'])} of memory")
+    return _listed(told)
+
+
+def _cautions(comparison: Comparison, choice: Row | None) -> list[str]:
+    told = []
+    smallest = comparison.visible("likeness_share")
+    if smallest == smallest:
+        told.append(
+            f"Differences in likeness below {smallest:.0%} of the ceiling cannot be seen in this "
+            "study; more seeds or shots would show smaller ones."
+        )
+    if choice is not None:
+        ties = choice.ranks["balance"].ties if "balance" in choice.ranks else ()
+        if ties:
+            names = _listed([comparison.row(name).title for name in ties])
+            told.append(f"On balance {choice.title} and {names} cannot be told apart.")
+        if (choice.mean("copies") or 0.0) > MANY_COPIES:
+            told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
+        before = comparison.untouched
+        if before and not comparison.difference("likeness", choice, before).interval.low > 0:
+            told.append("It is not more like the character than the untouched base is.")
+    if comparison.unusable:
+        told.append(f"{len(comparison.unusable)} cells have no usable result and do not count.")
+    return told
+
+
+def _listed(words: Sequence[str]) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -30,7 +30,8 @@ h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .25rem; letter-spacing: -.01
 h2 { font-size: 1.2rem; margin: 2.75rem 0 .25rem; }
 p { margin: 0 0 1rem; max-width: 42rem; }
 .faint, figcaption, th { color: var(--faint); }
-.grid { display: grid; gap: 1.1rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.grid { display: grid; gap: 1.1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(13rem, 40vw), 1fr)); }
 .grid.small { grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)); gap: .6rem; }
 figure { margin: 0; break-inside: avoid; }
 figure img { display: block; width: 100%; height: auto; border: 1px solid var(--line);

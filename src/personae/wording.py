@@ -23,7 +23,7 @@ def size(byte_count: float) -> str:
         if amount < 999.5 or unit == "GB":
             break
         amount /= 1000
-    return f"{amount:.0f} {unit}" if amount >= 99.5 or unit == "B" else f"{amount:.2g} {unit}"
+    return f"{amount:.0f} {unit}" if amount >= 9.95 or unit == "B" else f"{amount:.1f} {unit}"
 
 
 def count(number: int, noun: str) -> str:

@@ -43,6 +43,9 @@ def demo(
     ] = None,
     base: Annotated[str | None, typer.Option(help="Base model. Default: the embedded one.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 300,
+    suite: Annotated[
+        str | None, typer.Option(help="Shots to draw. Default: those that fit the base.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check, train, draw: one example character from pictures to a page to open.
@@ -58,7 +61,7 @@ def demo(
     _heading(terminal, 2, "Learn the character")
     artifact = learn(terminal, folder, base, steps, out / "run")
     _heading(terminal, 3, "Draw it where it has never been")
-    page = present(terminal, folder, artifact, out)
+    page = present(terminal, folder, artifact, suite, out)
     terminal.tell("page", path=page)
     terminal.say(f"\nOpen [bold]{escape(tilde(page))}[/] in a browser.")
 
@@ -102,7 +105,9 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
     return run / result["artifact"]
 
 
-def present(terminal: Terminal, folder: Path, artifact: Path, out: Path) -> Path:
+def present(
+    terminal: Terminal, folder: Path, artifact: Path, suite_name: str | None, out: Path
+) -> Path:
     """Draw the character sheet, write the page, and return the page's path."""
     from personae.artifact import read_card
     from personae.atomic import write_text
@@ -114,7 +119,7 @@ def present(terminal: Terminal, folder: Path, artifact: Path, out: Path) -> Path
     name = card.character.name
     cast = load_cast([f"{name}={artifact}"], None)
     base = open_base(terminal, None, cast)
-    suite = suite_for(None, base.source)
+    suite = suite_for(suite_name, base.source)
     with cast.on(base):
         _, drawn = draw_sheet(
             terminal, base, cast, name, suite, sampling=Sampling(), seed=0, out=out
@@ -179,9 +184,9 @@ def drawn_galleries(suite: Suite, images: Sequence[Image.Image]) -> list[Gallery
     from personae.pages import Gallery, Shown
 
     about = {
-        "scene": "Places that no training picture need have shown.",
-        "expression": "Asked for in words.",
-        "medium": "Techniques of drawing that no training picture used.",
+        "scene": "The same character in other places.",
+        "expression": "The same face in other moods.",
+        "medium": "The same character in other media.",
     }
     galleries = []
     for kind, heading in HEADINGS.items():

@@ -1,0 +1,80 @@
+"""The frame of the command line: quick help, one-line refusals, exit codes, completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from personae.cli.app import build, run
+from personae.errors import CharacterError
+
+COMMANDS = sorted(get_command(build()).commands)
+HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL", "pydantic")
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys\nfrom personae.cli.app import run\nassert run(['--help']) == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_verbs_of_the_readme_are_commands() -> None:
+    verbs = {"init", "check", "train", "generate", "sheet", "inspect", "bases", "demo"}
+    assert verbs <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"personae {command}" in capsys.readouterr().out
+
+
+def test_a_refusal_is_one_line_and_code_1(refused: Callable[..., str]) -> None:
+    assert "nowhere: does not exist" in refused("check", "nowhere", code=1)
+
+
+def test_wrong_usage_is_one_line_and_code_2(refused: Callable[..., str]) -> None:
+    assert "no prompt" in refused("generate")
+
+
+def test_debug_lets_the_error_through_wherever_it_stands() -> None:
+    with pytest.raises(CharacterError):
+        run(["check", "nowhere", "--debug"])
+
+
+def test_a_mistyped_option_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--lora-rnk", "4"]) == 2
+    assert "--lora-rank" in capsys.readouterr().err
+
+
+def test_a_mistyped_command_is_refused_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["trian"]) == 2
+    assert "train" in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("personae 0.")
+
+
+def test_the_shell_completes_commands() -> None:
+    words = {
+        "_PERSONAE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "personae gen",
+        "COMP_CWORD": "1",
+        "PATH": os.environ["PATH"],
+    }
+    script = Path(sys.executable).with_name("personae")
+    done = subprocess.run([script], env=words, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["generate"]

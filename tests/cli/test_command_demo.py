@@ -1,0 +1,38 @@
+"""`personae demo`: the whole way, at toy size, twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from personae.cli.demo import find_example
+
+
+def test_the_demo_ends_with_a_page_that_needs_nothing_else(
+    character: Path, base_folder: Path, here: Path, told: Callable[..., Any]
+) -> None:
+    shots = [
+        f'[[shots]]\nid = "{name}"\nkind = "{kind}"\nprompt = "a {{character}} {name}"\n'
+        for name, kind in (("outside", "scene"), ("asleep", "expression"))
+    ]
+    (here / "two.toml").write_text('name = "two"\n' + "".join(shots))
+    chosen = ("--character", character, "--base", base_folder, "--suite", "two.toml")
+    options = ("demo", *chosen, "--steps", 2)
+    told_ = told(*options)
+    assert told_[-1] == {"event": "page", "path": "demo/index.html"}
+    page = (here / "demo" / "index.html").read_text(encoding="utf-8")
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) == 5 + 2 + 1  # learnt from, drawn, the scene without the character
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "mira, learnt from 5 pictures" in page
+    assert (here / "demo" / "mira-sheet.png").is_file()
+
+    again = told(*options)
+    assert again[-1]["event"] == "page"
+    assert not any(line["event"] == "step" for line in again)
+
+
+def test_the_example_character_is_found_from_anywhere(here: Path) -> None:
+    assert (find_example() / "character.toml").is_file()

@@ -1,0 +1,135 @@
+"""`personae inspect`, `bases`, `init` and `check`: what they say, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from personae.artifact import Artifact
+from personae.bases import load_base
+from personae.character import Character
+from personae.cli.app import run
+from personae.cli.bases import describe, parameters_in
+from personae.families.sources import embedded_bases
+from personae.generation import Shot, draw
+from personae.pictures import Sampling
+from tiny_world import paint, run_config
+from tiny_world import run as train
+
+
+def test_an_artifact_shows_its_card_and_tensors(artifact: Path, told: Callable[..., Any]) -> None:
+    (line,) = told("inspect", artifact)
+    loaded = Artifact.load(artifact)
+    assert line["card"]["character"]["name"] == "mira"
+    assert line["bytes"] == artifact.stat().st_size
+    assert {name: each["shape"] for name, each in line["tensors"].items()} == {
+        name: list(tensor.shape) for name, tensor in loaded.tensors.items()
+    }
+
+
+def test_an_artifact_is_described_to_a_person(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", str(artifact), "--tensors"]) == 0
+    shown = capsys.readouterr().out
+    assert "mira, a cat" in shown
+    assert "rank 2" in shown
+    assert next(iter(Artifact.load(artifact).tensors)) in shown
+
+
+def test_a_picture_shows_its_recipe_and_the_command_that_draws_it(
+    base_folder: Path, capsys: pytest.CaptureFixture[str], told: Callable[..., Any]
+) -> None:
+    base = load_base(base_folder, device="cpu", precision="fp32")
+    picture = draw(base, [Shot("the can", 4)], Sampling(steps=1))[0].save("a.png")
+    (line,) = told("inspect", picture)
+    assert line["recipe"]["batch"] == [{"prompt": "the can", "seed": 4}]
+    assert run(["inspect", "a.png"]) == 0
+    assert "personae generate --like a.png" in capsys.readouterr().out
+
+
+def test_a_run_shows_how_far_it_is(
+    character: Path, base_folder: Path, here: Path, told: Callable[..., Any]
+) -> None:
+    base = load_base(base_folder, device="cpu", precision="fp32")
+    train(run_config(character, base=str(base_folder)), here / "r", base)
+    (line,) = told("inspect", "r")
+    assert (line["finished"], line["step"], line["steps"]) == (True, 4, 4)
+    (here / "r" / "result.json").unlink()
+    with (here / "r" / "events.jsonl").open("a") as file:
+        file.write('{"event": "st')  # as a crash leaves it
+    (line,) = told("inspect", "r")
+    assert not line["finished"]
+
+
+def test_a_tampered_artifact_is_refused(
+    artifact: Path, here: Path, refused: Callable[..., str]
+) -> None:
+    tensors = load_file(artifact)
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] + 1
+    metadata = {"personae": Artifact.load(artifact).card.model_dump_json()}
+    save_file(tensors, here / "bad.safetensors", metadata)
+    assert "was altered" in refused("inspect", "bad.safetensors", code=1)
+
+
+def test_foreign_and_missing_files_are_refused(here: Path, refused: Callable[..., str]) -> None:
+    save_file({"x": torch.zeros(1)}, here / "x.safetensors")
+    assert "personae import" in refused("inspect", "x.safetensors", code=1)
+    assert "does not exist" in refused("inspect", "none.safetensors")
+    assert "holds no run" in refused("inspect", here)
+
+
+def test_the_size_of_a_base_is_read_from_its_headers(base_folder: Path) -> None:
+    file = base_folder / "unet" / "diffusion_pytorch_model.safetensors"
+    numbers = sum(tensor.numel() for tensor in load_file(file).values())
+    assert parameters_in(file) == numbers
+    about = describe(base_folder)
+    assert about["resolution"] == load_base(base_folder, device="cpu").resolution
+    assert about["parameters"] > numbers
+
+
+def test_every_embedded_base_is_listed(told: Callable[..., Any]) -> None:
+    assert [line["name"] for line in told("bases")] == list(embedded_bases())
+
+
+def test_init_writes_a_file_that_opens_as_the_character(
+    here: Path, told: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    folder = paint(here / "pictures")
+    (folder / "character.toml").unlink()
+    told("init", folder, "--name", "juno", "--class-noun", "robot")
+    opened = Character.open(folder)
+    assert (opened.name, opened.class_noun) == ("juno", "robot")
+    assert "--force" in refused("init", folder, code=1)
+    told("init", folder, "--name", "mara", "--force")
+    assert Character.open(folder).name == "mara"
+
+
+def test_check_ends_with_1_exactly_when_there_is_an_error(
+    here: Path, told: Callable[..., Any]
+) -> None:
+    folder = paint(here / "pictures")
+    (line,) = told("check", folder)
+    assert (line["name"], len(line["pictures"])) == ("mira", 6)
+    (folder / "00.png").write_bytes(b"no picture")
+    (line,) = told("check", folder, code=1)
+    assert any(finding["level"] == "error" for finding in line["findings"])
+
+
+def test_check_names_the_next_command_only_when_all_is_well(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = paint(here / "pictures")
+    assert run(["check", str(folder)]) == 0
+    assert "personae train pictures" in capsys.readouterr().out
+    (folder / "00.png").write_bytes(b"no picture")
+    assert run(["check", str(folder)]) == 1
+    shown = capsys.readouterr().out
+    assert "not ready to train" in shown
+    assert "personae train" not in shown

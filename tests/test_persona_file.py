@@ -1,0 +1,151 @@
+import json
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from personae.artifact import Artifact
+from personae.character import Character
+from personae.errors import ArtifactError, PersonaeError, UsageError
+from personae.persona_file import MANIFEST, Contents, pack, read_manifest, unpack
+from tiny_world import artifact_of, bases, make, paint
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A character with two artifacts, a preview, its pictures and its papers."""
+    base = bases()["tiny-sd1"]
+    folder = paint(tmp_path / "pictures", masks=True)
+    files = {}
+    for name, strength in (("lora", "0.8"), ("textual_inversion", "1")):
+        artifact = artifact_of(make(name, base), base)
+        files[artifact.save(tmp_path / f"mira.{name}.safetensors")] = strength
+    preview = tmp_path / "preview.png"
+    Image.new("RGB", (8, 8)).save(preview)
+    character = Character.open(folder)
+    contents = Contents(files, character, [preview], licence="CC BY 4.0", consent="painted")
+    return pack(contents, tmp_path / "mira")
+
+
+def test_what_is_packed_comes_out_the_same(packed, tmp_path):
+    manifest = unpack(packed, tmp_path / "out")
+    assert packed.name == "mira.persona"
+    assert manifest == read_manifest(packed)
+    assert manifest.licence == "CC BY 4.0"
+    assert manifest.consent == "painted"
+    assert [(a.technique, a.strength) for a in manifest.artifacts] == [
+        ("lora", "0.8"),
+        ("textual_inversion", "1"),
+    ]
+    for each in manifest.artifacts:
+        out = Artifact.load(tmp_path / "out" / each.file)
+        first = Artifact.load(tmp_path / Path(each.file).name)
+        assert out.card == first.card
+    before, after = (Character.open(tmp_path / p) for p in ("pictures", "out/references"))
+    assert after.fingerprint == before.fingerprint
+    assert (after.name, after.class_noun) == (before.name, before.class_noun)
+    assert len(after.held_out) == len(before.held_out)
+    assert (tmp_path / "out" / "previews" / "001.png").is_file()
+
+
+def test_equal_contents_give_equal_bytes(packed, tmp_path):
+    again = Contents(
+        {tmp_path / "mira.lora.safetensors": "1"}, Character.open(tmp_path / "pictures")
+    )
+    first = pack(again, tmp_path / "a").read_bytes()
+    assert pack(again, tmp_path / "b").read_bytes() == first
+
+
+def test_artifacts_of_unlike_characters_are_not_packed_together(packed, tmp_path):
+    artifact = Artifact.load(tmp_path / "mira.lora.safetensors")
+    other = artifact.card.character.model_copy(update={"name": "juno"})
+    card = artifact.card.model_copy(update={"character": other})
+    file = Artifact(card, artifact.tensors).save(tmp_path / "juno.safetensors")
+    with pytest.raises(ArtifactError, match="unlike characters"):
+        pack(Contents({file: "1", tmp_path / "mira.lora.safetensors": "1"}), tmp_path / "x")
+    with pytest.raises(UsageError, match="nothing to pack"):
+        pack(Contents(), tmp_path / "x")
+
+
+def rewritten(packed: Path, change) -> Path:
+    """The file with its members changed by `change(name, content) -> list of (info, content)`."""
+    path = packed.with_name("changed.persona")
+    with zipfile.ZipFile(packed) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            for info, content in change(member, source.read(member)):
+                target.writestr(info, content)
+    return path
+
+
+def added(name: str, **attributes):
+    """A change that lists and adds a member called `name`."""
+
+    def change(member, content):
+        if member.filename != MANIFEST:
+            return [(member, content)]
+        values = json.loads(content)
+        values["files"][name] = {"size": 3, "sha256": "0" * 64}
+        extra = zipfile.ZipInfo(name)
+        for key, value in attributes.items():
+            setattr(extra, key, value)
+        return [(member, json.dumps(values)), (extra, b"bad")]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (added("../evil.txt"), "points outside"),
+        (added("/evil.txt"), "points outside"),
+        (added("a\\..\\evil.txt"), "points outside"),
+        (added("C:evil.txt"), "points outside"),
+        (added("evil.py"), "unknown kind"),
+        (added("link.txt", external_attr=(stat.S_IFLNK | 0o777) << 16), "no regular file"),
+        (added("bomb.txt", compress_type=zipfile.ZIP_DEFLATED), "is compressed"),
+        (added("fine.txt"), "was altered"),
+        (lambda m, c: [] if m.filename.startswith("previews") else [(m, c)], "not as persona.json"),
+        (lambda m, c: [] if m.filename == MANIFEST else [(m, c)], "has no persona.json"),
+        (lambda m, c: [(m, c[:-1] + b"x" if m.filename.endswith(".png") else c)], "was altered"),
+        (lambda m, c: [(m, b"{" if m.filename == MANIFEST else c)], "is damaged"),
+        (lambda m, c: [(m, b'{"format_version": 9}' if m.filename == MANIFEST else c)], "newer"),
+    ],
+)
+def test_a_changed_file_is_refused_and_leaves_nothing(change, reason, packed, tmp_path):
+    path = rewritten(packed, change)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ArtifactError, match=reason) as caught:
+        unpack(path, tmp_path / "out")
+    assert str(path) in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_is_there_is_not_touched(packed, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="is there already"):
+        unpack(packed, tmp_path / "out")
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(at=st.floats(0, 1), value=st.integers(0, 255), cut=st.booleans())
+def test_no_damage_breaks_the_reader(packed, tmp_path, at, value, cut):
+    content = bytearray(packed.read_bytes())
+    place = min(int(at * len(content)), len(content) - 1)
+    content[place] = value
+    path = tmp_path / "damaged.persona"
+    path.write_bytes(content[:place] if cut else content)
+    out = tmp_path / f"out-{at}-{value}-{cut}"
+    if out.exists():
+        return
+    try:
+        unpack(path, out)
+    except PersonaeError:
+        assert not out.exists()

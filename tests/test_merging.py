@@ -3,8 +3,9 @@ import torch
 
 from personae.artifact import Artifact
 from personae.errors import ArtifactError, UnsupportedError, UsageError
+from personae.formats.extraction import extract
 from personae.low_rank import updates_of
-from personae.merging import extract, merge, resize
+from personae.merging import merge, resize
 from personae.registry import lookup
 from personae.techniques.base import Technique
 from tiny_world import bases

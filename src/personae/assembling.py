@@ -63,3 +63,9 @@ def checked_on(artifact: Artifact, base: Family, source: object) -> Artifact:
     except (ArtifactError, UsageError) as error:
         raise ArtifactError(f"{source}: {error}") from None
     return artifact
+
+
+def about(artifact: Artifact, **fields: str) -> Artifact:
+    """Return `artifact` with fields of its character changed: name, class_noun or phrase."""
+    character = artifact.card.character.model_copy(update=fields)
+    return Artifact(artifact.card.model_copy(update={"character": character}), artifact.tensors)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from personae.artifact import Artifact, BaseRecord, CharacterRecord, TechniqueRecord
 from personae.assembling import assemble
-from personae.errors import ArtifactError
+from personae.errors import ArtifactError, UsageError
 from personae.registry import lookup
 from personae.techniques.base import Technique
 
@@ -135,9 +135,7 @@ class _Limit:
     share: float
 
 
-def _cut(
-    left: Tensor, values: Tensor, right: Tensor, shape: tuple[int, ...], limit: _Limit
-) -> Cut:
+def _cut(left: Tensor, values: Tensor, right: Tensor, shape: tuple[int, ...], limit: _Limit) -> Cut:
     energy = values.double().square()
     total = float(energy.sum())
     reached = (energy.cumsum(0) < limit.share * total).sum() + 1
@@ -210,3 +208,25 @@ def lora_artifact(
         config["alpha"] = scale * rank
     record = TechniqueRecord(name="lora", config=config)
     return assemble([record], tensors, base, character=character, notes=notes)
+
+
+def stored(updates: Mapping[str, Update]) -> dict[str, Update]:
+    """Return the updates in the format LoRA files are kept in."""
+    dtype = lookup("techniques", Technique, "lora").stored_dtype
+    return {
+        layer: Update(update.down.to(dtype), update.up.to(dtype), update.scale)
+        for layer, update in updates.items()
+    }
+
+
+def kept_note(cuts: Mapping[str, Cut]) -> dict[str, str]:
+    """Return the note of a card that says how much the cuts keep; empty without cuts."""
+    return {"kept energy": f"{kept_share(cuts):.6f}"} if cuts else {}
+
+
+def check_limits(rank: int | None, share: float) -> None:
+    """Raise UsageError if `rank` is below 1 or `share` not in (0, 1]."""
+    if rank is not None and rank < 1:
+        raise UsageError(f"rank is {rank}; it must be at least 1")
+    if not 0 < share <= 1:
+        raise UsageError(f"share is {share}; it must be in (0, 1]")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from personae.artifact import Artifact
 from personae.atomic import write_text
-from personae.baking import Baked
 from personae.errors import ArtifactError
 from personae.families.base import Family
 from personae.formats.a1111_settings import a1111_settings
+from personae.formats.baking import Baked
 from personae.formats.base import Format
 from personae.formats.checkpoint_reading import difference
 from personae.formats.layout import Layout, layout_of, text_network

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from personae.artifact import Artifact
-from personae.baking import Baked
 from personae.errors import ArtifactError
 from personae.families.base import Family
+from personae.formats.baking import Baked
 from personae.formats.base import Format
 from personae.formats.checkpoint_reading import difference
 from personae.formats.layout import Layout, layout_of, text_network

@@ -1,0 +1,83 @@
+"""`personae export`: an artifact as a file of another tool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from personae.cli.loading import quiet_libraries
+from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.cli.writing import refuse_overwriting, stem_of
+from personae.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(export)
+
+
+def export(
+    artifact: Annotated[Path | None, typer.Argument(help="An artifact of personae.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Format; left out, the formats that fit are listed.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File or folder to write. Default: beside the artifact."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model. Default: the one it was trained on.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an artifact as a file that other tools open.
+
+    A1111, ComfyUI, InvokeAI, SwarmUI, kohya's scripts, diffusers and peft; each format says which.
+    """
+    terminal = Terminal(as_json)
+    from personae.artifact import Artifact
+    from personae.bases import load_base
+    from personae.formats.base import Format, export_file
+    from personae.registry import lookup
+
+    loaded = Artifact.load(artifact) if artifact is not None else None
+    if to is None:
+        technique = loaded.technique if loaded else None
+        show_formats(terminal, technique)
+        return
+    if loaded is None:
+        raise UsageError("no artifact; name the file to export")
+    kind = lookup("formats", Format, to)
+    target = out or artifact.with_name(f"{stem_of(artifact)}.{to}{kind.suffix}")
+    refuse_overwriting(target)
+    quiet_libraries()
+    with terminal.waiting("writing"):
+        chosen = load_base(base, precision="fp32") if base else None
+        path = export_file(loaded, to, target, chosen)
+    terminal.tell(
+        "exported", path=path, format=to, readers=kind.readers, not_readers=kind.not_readers
+    )
+    terminal.say(f"{kind.title}: [bold]{escape(tilde(path))}[/]")
+    show_readers(terminal, kind.readers, kind.not_readers)
+
+
+def show_formats(terminal: Terminal, technique: str | None) -> None:
+    """List the formats that can carry `technique`, or all of them."""
+    from personae.formats.base import formats
+
+    for name, each in formats().items():
+        if technique is None or technique in each.techniques:
+            terminal.tell("format", name=name, title=each.title, readers=each.readers)
+            terminal.say(f"[bold]{name}[/]  {each.title} [dim]({', '.join(each.techniques)})[/]")
+            show_readers(terminal, each.readers, each.not_readers)
+
+
+def show_readers(terminal: Terminal, readers: Sequence[str], not_readers: Sequence[str]) -> None:
+    """Say which tools open a file and which do not."""
+    terminal.say(f"  read by: {escape(', '.join(readers))}")
+    if not_readers:
+        terminal.say(f"  [dim]not by: {escape('; '.join(not_readers))}[/]")

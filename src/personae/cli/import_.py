@@ -1,0 +1,61 @@
+"""`personae import`: a file of another tool as an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from personae.cli.loading import DeviceOption, quiet_libraries
+from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.cli.writing import refuse_overwriting, stem_of
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command; `import` is a word of Python and cannot name a module."""
+    app.command(name="import")(import_file)
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="LoRA, embedding, hypernetwork or checkpoint.")],
+    base: Annotated[
+        str, typer.Option(help="Base model it was made for: toon, a folder, a file or a hub id.")
+    ] = "toon",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: in the working folder.")
+    ] = None,
+    phrase: Annotated[
+        str | None, typer.Option(help="How prompts name the character. Default: as the file says.")
+    ] = None,
+    class_noun: Annotated[
+        str | None, typer.Option(help="What the character is: girl, robot, cat.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Turn a file of another tool into an artifact; its kind is found out by itself."""
+    terminal = Terminal(as_json)
+    from personae.assembling import about
+    from personae.bases import load_base
+    from personae.formats.base import format_of
+
+    kind = format_of(file)
+    quiet_libraries()
+    with terminal.waiting("loading the base"):
+        loaded = load_base(base, device=device, precision="fp32")
+    with terminal.waiting("reading"):
+        artifact = kind.read(file, loaded)
+    stated = {"phrase": phrase, "class_noun": class_noun}
+    artifact = about(artifact, **{key: value for key, value in stated.items() if value is not None})
+    path = out or Path(f"{stem_of(file)}.{artifact.technique}.safetensors")
+    refuse_overwriting(path)
+    artifact.save(path)
+    card = artifact.card
+    terminal.tell("imported", path=path, format=kind.name, card=card.model_dump(mode="json"))
+    terminal.say(f"{kind.title} as {artifact.technique}: [bold]{escape(tilde(path))}[/]")
+    for name, note in card.notes.items():
+        terminal.say(f"  [dim]{name}:[/] {escape(note)}")
+    terminal.say(f'Prompts say "{escape(card.character.phrase)}". Draw with')
+    terminal.command(f'personae generate "{{it}} on a beach" --cast it={tilde(path)} --base {base}')

@@ -1,0 +1,114 @@
+"""A LoRA out of what another technique learnt, as far as a LoRA can hold it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from personae.artifact import Artifact
+from personae.errors import ArtifactError, UnsupportedError
+from personae.families.base import Family
+from personae.hooks import layers_matching
+from personae.low_rank import check_limits, cut_delta, kept_note, lora_artifact, stored
+
+DELTAS = "dreambooth.deltas."
+
+
+def extract(artifact: Artifact, base: Family, *, rank: int = 32, share: float = 1.0) -> Artifact:
+    """Return a LoRA that does what a DreamBooth or a linear hypernetwork does, as far as it can.
+
+    Args:
+        artifact: what to extract from.
+        base: what it was trained on.
+        rank: most ranks of a layer.
+        share: of the squared singular values to keep, in (0, 1].
+
+    Raises:
+        UsageError: a number is out of its range.
+        UnsupportedError: what was learnt is no change of weights.
+        ArtifactError: the base is another one, or nothing was learnt.
+    """
+    check_limits(rank, share)
+    if artifact.card.base.fingerprint != base.fingerprint:
+        raise ArtifactError(
+            f"the artifact was made for base '{artifact.card.base.source}'; the base given is "
+            f"'{base.source}'; give the one it was made for"
+        )
+    notes = dict(artifact.card.notes) | {"extracted from": f"a {artifact.technique}"}
+    match artifact.technique:
+        case "dreambooth":
+            deltas = _layer_deltas(artifact, base)
+            changed = (name.removesuffix(".weight") for name in _changed(artifact))
+            lost = [name for name in changed if name not in deltas]
+            if lost:
+                notes["left out"] = f"changes of {len(lost)} norms, biases and embeddings"
+        case "hypernetwork":
+            deltas = _hypernetwork_deltas(artifact, base)
+        case other:
+            raise UnsupportedError(
+                f"a {other} is no change of weights, so no LoRA can be extracted from it; "
+                "dreambooth and linear hypernetworks are"
+            )
+    if not deltas:
+        raise ArtifactError("no linear or convolution layer was changed; nothing to extract")
+    cuts = {layer: cut_delta(delta, rank, share) for layer, delta in deltas.items()}
+    return lora_artifact(
+        stored({layer: cut.update for layer, cut in cuts.items()}),
+        artifact.card.base,
+        character=artifact.card.character,
+        notes=notes | kept_note(cuts),
+    )
+
+
+def _changed(artifact: Artifact) -> list[str]:
+    return [
+        name.removeprefix(DELTAS)
+        for name, value in artifact.tensors.items()
+        if name.startswith(DELTAS) and value.any()
+    ]
+
+
+def _layer_deltas(artifact: Artifact, base: Family) -> dict[str, Tensor]:
+    layers = {
+        f"{network}.{name}"
+        for network, module in base.networks.items()
+        for name in layers_matching(module, "")
+    }
+    return {
+        name.removesuffix(".weight"): artifact.tensors[DELTAS + name]
+        for name in _changed(artifact)
+        if name.endswith(".weight") and name.removesuffix(".weight") in layers
+    }
+
+
+def _hypernetwork_deltas(artifact: Artifact, base: Family) -> dict[str, Tensor]:
+    """Return W H for each key and value layer; k = W (c + H c) makes that the change of W."""
+    (technique,) = artifact.build(base)
+    deltas: dict[str, Tensor] = {}
+    products: dict[str, Tensor] = {}
+    for name, network in technique.networks.items():
+        products[name] = _product(network)
+    names = {id(module): name for name, module in base.denoiser.named_modules()}
+    for part, layer in technique.layers:
+        product = products[f"{layer.in_features}/{part}"]
+        if product.any():
+            deltas[f"denoiser.{names[id(layer)]}"] = layer.weight.float() @ product
+    return deltas
+
+
+def _product(network: nn.Sequential) -> Tensor:
+    """Return the one matrix a linear network is.
+
+    Raises:
+        UnsupportedError: it is not linear, or adds a constant, which no LoRA can.
+    """
+    product: Tensor | None = None
+    for layer in network:
+        if isinstance(layer, nn.Dropout):
+            continue
+        if not isinstance(layer, nn.Linear) or layer.bias.any():
+            raise UnsupportedError(
+                "only hypernetworks without activation, layer norm and biases are linear; this one "
+                f"has {'biases' if isinstance(layer, nn.Linear) else type(layer).__name__}"
+            )
+        product = layer.weight if product is None else layer.weight @ product
+    return product.detach().float()

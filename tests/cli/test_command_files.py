@@ -1,0 +1,98 @@
+"""`personae export`, `import`, `merge`, `resize`, `extract`, `pack` and `unpack`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from personae.artifact import Artifact
+from personae.bases import load_base
+from personae.cli.app import run
+from personae.formats.base import formats
+from tiny_world import artifact_of, make, paint, stir
+
+Told = Callable[..., list[dict[str, Any]]]
+
+
+def test_an_exported_lora_is_imported_with_the_same_values(
+    artifact: Path, base_folder: Path, here: Path, told: Told
+) -> None:
+    (exported,) = told("export", artifact, "--to", "kohya", "--out", here / "mira.safetensors")
+    assert exported["path"] == str(here / "mira.safetensors")
+    assert "ComfyUI" in exported["readers"]
+    (imported,) = told("import", exported["path"], "--base", base_folder, "--class-noun", "cat")
+    assert imported["format"] == "kohya"
+    back = Artifact.load(imported["path"])
+    assert Path(imported["path"]).name == "mira.lora.safetensors"
+    assert back.card.character.class_noun == "cat"
+    before = Artifact.load(artifact)
+    assert all(torch.equal(back.tensors[name], value) for name, value in before.tensors.items())
+
+
+def test_an_export_ends_with_who_reads_it(
+    artifact: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(here / "mira")
+    assert run(["export", str(artifact), "--to", "diffusers_lora", "--out", out]) == 0
+    *_, read_by, not_by = capsys.readouterr().out.splitlines()
+    assert "read by: diffusers" in read_by
+    assert "not by: A1111" in not_by
+
+
+def test_formats_are_listed_for_an_artifact_or_all(artifact: Path, told: Told) -> None:
+    assert {line["name"] for line in told("export")} == set(formats())
+    able = {line["name"] for line in told("export", artifact)}
+    assert {"kohya", "checkpoint"} <= able
+    assert "hypernetwork" not in able
+
+
+def test_nothing_is_overwritten(artifact: Path, here: Path, refused: Callable[..., str]) -> None:
+    (here / "mira.safetensors").write_text("mine")
+    line = refused("export", artifact, "--to", "kohya", "--out", here / "mira.safetensors")
+    assert "is there already" in line
+    assert (here / "mira.safetensors").read_text() == "mine"
+
+
+def test_wrong_names_and_files_are_refused(
+    artifact: Path, here: Path, refused: Callable[..., str]
+) -> None:
+    assert "Did you mean 'kohya'" in refused("export", artifact, "--to", "kohyo")
+    assert "cannot carry lora" in refused("export", artifact, "--to", "embedding")
+    (here / "odd.safetensors").write_text("odd")
+    assert "none of the formats" in refused("import", here / "odd.safetensors", code=1)
+    assert "--weights" in refused("merge", artifact, artifact, "--weights", "1,x")
+    assert "--rank" in refused("resize", artifact)
+    assert "no such file" in refused("unpack", here / "absent.persona", code=1)
+
+
+def test_loras_are_merged_and_resized(artifact: Path, here: Path, told: Told) -> None:
+    (merged,) = told("merge", artifact, artifact, "--weights", "0.5,0.5")
+    assert Artifact.load(merged["path"]).card.techniques[0].config["rank"] == 4
+    (resized,) = told("resize", merged["path"], "--rank", 2)
+    assert Artifact.load(resized["path"]).card.techniques[0].config["rank"] == 2
+    assert float(resized["card"]["notes"]["kept energy"]) > 0.99
+
+
+def test_a_lora_is_extracted_from_dreambooth(base_folder: Path, here: Path, told: Told) -> None:
+    base = load_base(base_folder, device="cpu", precision="fp32")
+    tuned = artifact_of(stir(make("dreambooth", base)), base).save(here / "tuned.safetensors")
+    (extracted,) = told("extract", tuned, "--rank", 4)
+    assert Artifact.load(extracted["path"]).technique == "lora"
+    assert 0 < float(extracted["card"]["notes"]["kept energy"]) < 1
+
+
+def test_a_character_is_packed_and_unpacked(artifact: Path, here: Path, told: Told) -> None:
+    pictures = paint(here / "mira")
+    (packed,) = told(
+        "pack", here / "mira.persona", "--cast", f"mira={artifact}", "--strength", "mira=0.7",
+        "--character", pictures, "--licence", "CC0",
+    )  # fmt: skip
+    (unpacked,) = told("unpack", packed["path"], "--out", here / "out")
+    assert unpacked["manifest"]["licence"] == "CC0"
+    (member,) = unpacked["manifest"]["artifacts"]
+    assert member["strength"] == "0.7"
+    assert Artifact.load(here / "out" / member["file"]).technique == "lora"

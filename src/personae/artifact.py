@@ -128,7 +128,15 @@ class Artifact:
                 f"'{made.source}' ({made.family}, {made.fingerprint}); the loaded base is "
                 f"'{base.source}' ({base.name}, {base.fingerprint}); load that base, or train anew"
             )
-        return [self._build_one(record, base) for record in self.card.techniques]
+        built = [self._build_one(record, base) for record in self.card.techniques]
+        known = tuple(f"{technique.name}." for technique in built)
+        for name in self.tensors:
+            if not name.startswith(known):
+                raise ArtifactError(
+                    f"tensor '{name}' is unexpected in a file of {self.technique}; the file is "
+                    "damaged or was edited"
+                )
+        return built
 
     def _build_one(self, record: TechniqueRecord, base: Family) -> Technique:
         kind = lookup("techniques", Technique, record.name)
@@ -208,7 +216,7 @@ def read_card(path: str | Path) -> Card:
                 f"{FORMAT_VERSION}; update personae"
             )
         return Card.model_validate(values)
-    except (json.JSONDecodeError, ValidationError, AttributeError) as error:
+    except (json.JSONDecodeError, ValidationError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{path}: its card is damaged ({str(error).splitlines()[0]})") from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from personae.errors import PersonaeError
@@ -32,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "folder; the earlier file, if any, is untouched"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what could not be written
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

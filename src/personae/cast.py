@@ -6,6 +6,7 @@ that may change over the sampling steps, so that one can fade into another.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,15 +41,15 @@ class Strength:
             UsageError: the text is neither a number nor ordered progress:strength pairs.
         """
         try:
-            parts = [part.split(":") for part in str(text).split(",")]
-            frames = tuple(
-                (float(part[0]), float(part[1])) if len(part) == 2 else (0.0, float(part[0]))
-                for part in parts
-            )
-        except (ValueError, IndexError):
-            frames = ()
+            numbers = [[float(n) for n in part.split(":")] for part in str(text).split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1 and len(numbers[0]) == 1:
+            numbers = [[0.0, *numbers[0]]]
+        frames = tuple((part[0], part[-1]) for part in numbers if len(part) == 2)
+        whole = len(frames) == len(numbers) > 0 and all(math.isfinite(v) for _, v in frames)
         ordered = all(a[0] <= b[0] for a, b in pairwise(frames))
-        if not frames or not ordered or not all(0 <= at <= 1 for at, _ in frames):
+        if not whole or not ordered or not all(0 <= at <= 1 for at, _ in frames):
             raise UsageError(
                 f"strength is '{text}'; expected a number such as 0.8, or progress:strength pairs "
                 "in order such as 0:1,0.5:0.2"

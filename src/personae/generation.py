@@ -53,9 +53,13 @@ def generate(
     it names in braces, or with all members if it names none.
 
     Raises:
-        UsageError: a name is not in the cast, or a size or sampler the base does not have.
+        UsageError: a name is not in the cast, the cast is not on the base, or the base has not the
+            size or sampler.
     """
     cast = cast or Cast()
+    for name, member in cast.members.items():
+        if not member.techniques:
+            raise UsageError(f"'{name}' is not on the base; draw inside `with cast.on(base)`")
     batches = list(_batches(shots, cast, batch_size))
     done, total = 0, sampling.steps * len(batches)
     finished: dict[int, Picture] = {}
@@ -95,19 +99,32 @@ def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:
     """Draw the picture of a recipe again; the same machine gives the same bytes.
 
     Raises:
-        UsageError: base or cast are not those of the recipe.
+        UsageError: base, its precision, or the cast and its strengths are not those of the recipe.
     """
     if base.fingerprint != wanted.fingerprint:
         raise UsageError(
             f"the picture was drawn on base '{wanted.base}' ({wanted.fingerprint}); the loaded "
             f"base is '{base.source}' ({base.fingerprint}); load that one"
         )
+    if _precision(base) != wanted.precision:
+        raise UsageError(
+            f"the picture was drawn in {wanted.precision}; the loaded base is in "
+            f"{_precision(base)}; load it with the other --precision"
+        )
+    for name in cast.members:
+        if name not in wanted.cast:
+            raise UsageError(f"the picture was drawn without '{name}'; take it out of the cast")
     for name, record in wanted.cast.items():
         member = cast.members.get(name)
         if member is None or member.artifact.card.content_hash != record.content_hash:
             raise UsageError(
                 f"the picture was drawn with '{name}' from {record.file} "
                 f"({record.content_hash[:12]}); give that file with --cast {name}=FILE"
+            )
+        if str(member.strength) != record.strength:
+            raise UsageError(
+                f"the picture was drawn with '{name}' at strength {record.strength}; here it is "
+                f"{member.strength}; give it the same"
             )
     shots = [Shot(row.prompt, row.seed) for row in wanted.batch]
     pictures = draw(base, shots, wanted.sampling, cast, batch_size=len(shots))
@@ -122,7 +139,7 @@ def recipe(
         version=version("personae"),
         base=base.source,
         fingerprint=base.fingerprint,
-        precision=str(base.dtype).removeprefix("torch."),
+        precision=_precision(base),
         cast={
             name: MemberRecord(
                 file=Path(member.path).name if member.path else name,
@@ -135,6 +152,10 @@ def recipe(
         batch=[Row(prompt=shot.prompt, seed=shot.seed) for shot in batch],
         row=place,
     )
+
+
+def _precision(base: Family) -> str:
+    return str(base.dtype).removeprefix("torch.")
 
 
 def _batches(shots: Sequence[Shot], cast: Cast, batch_size: int) -> Iterator[list[int]]:

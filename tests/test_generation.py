@@ -1,0 +1,237 @@
+"""Drawing: rows and batches, casts that change, and the same bytes from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from personae.artifact import Artifact
+from personae.cast import Cast, Strength
+from personae.errors import UsageError
+from personae.families.base import Family
+from personae.generation import Drawing, Shot, draw, generate, redraw, starting_noise
+from personae.pictures import Picture, Sampling
+from tiny_world import artifact_of, bare, bases, make, stir
+
+FAST = Sampling(steps=3)
+KINDS = ("lora", "hypernetwork", "textual_inversion", "dreambooth")
+
+
+def pixels(picture: Picture) -> np.ndarray:
+    return np.asarray(picture.image, dtype=np.int16)
+
+
+def alike(one: Picture, two: Picture) -> bool:
+    """Say whether pictures differ by a rounding at most: batches may sum in another order."""
+    return int(np.abs(pixels(one) - pixels(two)).max()) <= 1
+
+
+@pytest.fixture
+def files(sd1: Family, tmp_path: Path) -> dict[str, Path]:
+    return {
+        name: artifact_of(stir(make(name, sd1), 0.1 if name != "lora" else 0.3), sd1).save(
+            tmp_path / f"{name}.safetensors"
+        )
+        for name in KINDS
+    }
+
+
+def test_pictures_come_in_the_order_of_the_shots_with_progress_between(base: Family) -> None:
+    shots = [Shot("the man", seed) for seed in range(5)]
+    events = list(generate(base, shots, FAST, batch_size=2))
+    progress = [event for event in events if isinstance(event, Drawing)]
+    assert [event.done for event in progress] == list(range(1, 10))
+    assert {event.total for event in progress} == {9}
+    assert isinstance(events[3], Picture)  # the first batch comes before the second is begun
+    pictures = [event for event in events if isinstance(event, Picture)]
+    assert [picture.recipe.seed for picture in pictures] == list(range(5))
+    for picture, shot in zip(pictures, shots, strict=True):
+        assert alike(picture, draw(base, [shot], FAST)[0])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_another(sd1: Family) -> None:
+    one, two, other = (draw(sd1, [Shot("the man", seed)], FAST)[0] for seed in (1, 1, 2))
+    assert one.image.tobytes() == two.image.tobytes()
+    assert one.image.tobytes() != other.image.tobytes()
+
+
+def test_noise_is_each_rows_own(sd1: Family) -> None:
+    together = starting_noise(sd1, [Shot("", 1), Shot("", 2)], FAST)
+    alone = starting_noise(sd1, [Shot("", 2)], FAST)
+    assert torch.equal(together[1:], alone)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_recipe_in_a_file_draws_the_same_bytes_again(
+    sd1: Family, files: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    shots = [Shot("{mira} and the can", 1), Shot("a {mira}", 2), Shot("{mira}", 3)]
+    with Cast.load({"mira": files[name]}, {"mira": "0.7"}).on(sd1) as cast:
+        drawn = draw(sd1, shots, Sampling(steps=3, negative_prompt="the man"), cast)
+    path = drawn[1].save(tmp_path / "picture.png")
+    kept = Picture.open(path)
+    assert kept.recipe == drawn[1].recipe
+    assert kept.image.tobytes() == drawn[1].image.tobytes()
+    with Cast.load({"mira": files[name]}, {"mira": "0.7"}).on(sd1) as cast:
+        again = redraw(sd1, kept.recipe, cast)
+    assert again.image.tobytes() == kept.image.tobytes()
+    assert again.recipe == kept.recipe
+
+
+def test_a_recipe_is_refused_on_anything_else(sd1: Family, files: dict[str, Path]) -> None:
+    with Cast.load({"mira": files["lora"]}, {"mira": "0.7"}).on(sd1) as cast:
+        (drawn,) = draw(sd1, [Shot("a cat", 1)], FAST, cast)
+    with pytest.raises(UsageError, match=r"was drawn on base 'tiny-sd1'.*load that one"):
+        redraw(bases()["tiny-sd2"], drawn.recipe, Cast())
+    with pytest.raises(UsageError, match=r"drawn with 'mira' from lora\.safetensors"):
+        redraw(sd1, drawn.recipe, Cast())
+    with (
+        Cast.load({"mira": files["hypernetwork"]}).on(sd1) as cast,
+        pytest.raises(UsageError, match="give that file with --cast mira=FILE"),
+    ):
+        redraw(sd1, drawn.recipe, cast)
+
+
+def test_a_recipe_is_refused_with_another_strength_or_one_member_too_many(
+    sd1: Family, files: dict[str, Path]
+) -> None:
+    with Cast.load({"mira": files["lora"]}, {"mira": "0.7"}).on(sd1) as cast:
+        (drawn,) = draw(sd1, [Shot("a cat", 1)], FAST, cast)
+    with (
+        Cast.load({"mira": files["lora"]}).on(sd1) as cast,
+        pytest.raises(UsageError, match=r"'mira' at strength 0\.7; here it is 1"),
+    ):
+        redraw(sd1, drawn.recipe, cast)
+    with (
+        Cast.load({"mira": files["lora"], "juno": files["hypernetwork"]}, {"mira": "0.7"}).on(
+            sd1
+        ) as cast,
+        pytest.raises(UsageError, match="drawn without 'juno'"),
+    ):
+        redraw(sd1, drawn.recipe, cast)
+
+
+def test_a_recipe_is_refused_in_another_precision(sd1: Family) -> None:
+    (drawn,) = draw(sd1, [Shot("a cat", 1)], FAST)
+    narrow = drawn.recipe.model_copy(update={"precision": "bfloat16"})
+    with pytest.raises(UsageError, match="drawn in bfloat16; the loaded base is in float32"):
+        redraw(sd1, narrow, Cast())
+
+
+def test_a_cast_that_is_on_no_base_is_refused(sd1: Family, files: dict[str, Path]) -> None:
+    """Otherwise the base alone would be drawn, under the name of the character."""
+    cast = Cast.load({"mira": files["lora"]})
+    with pytest.raises(UsageError, match=r"'mira' is not on the base; .*with cast\.on\(base\)"):
+        draw(sd1, [Shot("{mira}", 1)], FAST, cast)
+
+
+def test_each_prompt_of_one_batch_has_a_cast_of_its_own(
+    sd1: Family, files: dict[str, Path]
+) -> None:
+    members = {"mira": files["lora"], "juno": files["hypernetwork"]}
+    prompts = ["the {mira}", "the {juno}", "{mira} and {juno}", "the man"]
+    shots = [Shot(prompt, 4) for prompt in prompts]
+    with Cast.load(members).on(sd1) as cast:
+        together = draw(sd1, shots, FAST, cast, batch_size=4)
+    assert [len(picture.recipe.batch) for picture in together] == [4] * 4
+    alone = []
+    for shot, names in zip(
+        shots, (["mira"], ["juno"], ["mira", "juno"], ["mira", "juno"]), strict=True
+    ):
+        with Cast.load({name: members[name] for name in names}).on(sd1) as cast:
+            alone += draw(sd1, [shot], FAST, cast)
+    for mine, wanted in zip(together, alone, strict=True):
+        assert alike(mine, wanted)
+    assert not alike(together[0], together[1])
+
+
+def test_members_that_change_shared_weights_get_batches_of_their_own(
+    sd1: Family, files: dict[str, Path]
+) -> None:
+    members = {"mira": files["lora"], "boss": files["dreambooth"]}
+    prompts = ["the {boss}", "the {mira}", "a {boss} man", "{mira}"]
+    shots = [Shot(prompt, seed) for seed, prompt in enumerate(prompts)]
+    with Cast.load(members).on(sd1) as cast:
+        drawn = draw(sd1, shots, FAST, cast)
+    assert [picture.recipe.prompt for picture in drawn] == prompts
+    assert [[row.prompt for row in picture.recipe.batch] for picture in drawn] == [
+        [prompts[0], prompts[2]],
+        [prompts[1], prompts[3]],
+        [prompts[0], prompts[2]],
+        [prompts[1], prompts[3]],
+    ]
+    with Cast.load({"mira": files["lora"]}).on(sd1) as cast:
+        (alone,) = draw(sd1, [shots[1]], FAST, cast)
+    assert alike(drawn[1], alone)
+
+
+def test_a_strength_of_zero_throughout_draws_the_base(sd1: Family, files: dict[str, Path]) -> None:
+    (plain,) = draw(sd1, [Shot("the man", 1)], FAST)
+    for name in ("lora", "hypernetwork", "dreambooth"):
+        with Cast.load({"mira": files[name]}, {"mira": "0"}).on(sd1) as cast:
+            (drawn,) = draw(sd1, [Shot("the man", 1)], FAST, cast)
+        assert drawn.image.tobytes() == plain.image.tobytes()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_schedule_switches_a_member_off_in_the_middle(
+    sd1: Family, files: dict[str, Path], name: str
+) -> None:
+    shot, sampling = Shot("the {mira}", 1), Sampling(steps=4, sampler="ddim")
+    drawn = {}
+    for strength in ("1", "0", "0:1,0.5:1,0.5:0", "0:0,0.5:0,0.5:1"):
+        with Cast.load({"mira": files[name]}, {"mira": strength}).on(sd1) as cast:
+            (picture,) = draw(sd1, [shot], sampling, cast)
+        drawn[strength] = picture.image.tobytes()
+    assert len(set(drawn.values())) == 4
+
+
+def test_members_change_by_hand_in_the_middle_of_a_picture(
+    sd1: Family, files: dict[str, Path]
+) -> None:
+    """Taking a member away between two steps equals a schedule that jumps to 0 there."""
+    sampling = Sampling(steps=4, sampler="ddim")
+    with Cast.load({"mira": files["lora"]}, {"mira": "0:1,0.5:1,0.5:0"}).on(sd1) as cast:
+        (wanted,) = draw(sd1, [Shot("a cat", 1)], sampling, cast)
+    with Cast.load({"mira": files["lora"]}).on(sd1) as cast:
+        events = generate(sd1, [Shot("a cat", 1)], sampling, cast)
+        for event in events:
+            if isinstance(event, Drawing) and event.done == 2:
+                cast.members["mira"].strength = Strength.parse(0)
+            if isinstance(event, Picture):
+                mine = event
+    assert mine.image.tobytes() == wanted.image.tobytes()
+
+
+def test_a_character_is_swapped_for_another_in_the_middle(
+    sd1: Family, files: dict[str, Path]
+) -> None:
+    with Cast.load({"mira": files["lora"]}).on(sd1) as cast:
+        for event in generate(sd1, [Shot("{mira}", 1)], Sampling(steps=4), cast):
+            if isinstance(event, Drawing) and event.done == 2:
+                cast.add("mira", Artifact.load(files["hypernetwork"]))
+    assert isinstance(event, Picture)
+    assert bare(sd1)
+
+
+def test_a_picture_has_the_asked_size(sd1: Family) -> None:
+    (picture,) = draw(sd1, [Shot("the man")], Sampling(steps=1, width=128, height=64))
+    assert picture.image.size == (128, 64)
+    with pytest.raises(UsageError, match="picture size is 100x64"):
+        draw(sd1, [Shot("the man")], Sampling(steps=1, width=100, height=64))
+
+
+def test_an_unknown_sampler_or_name_is_refused_before_any_work(sd1: Family) -> None:
+    with pytest.raises(UsageError, match=r"sampler is 'eular'.*Did you mean 'euler'"):
+        draw(sd1, [Shot("the man")], Sampling(sampler="eular"))
+    with pytest.raises(UsageError, match="who is not in the cast"):
+        draw(sd1, [Shot("the man"), Shot("{mira}")], FAST)
+
+
+@pytest.mark.parametrize("shots", [[], [Shot("")]])
+def test_no_shots_and_empty_prompts_are_fine(sd1: Family, shots: Sequence[Shot]) -> None:
+    assert len(draw(sd1, shots, FAST)) == len(shots)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from personae.cli.app import run
 from personae.pictures import Picture
@@ -46,6 +47,34 @@ def test_like_draws_the_same_bytes(artifact: Path, here: Path, told: Callable[..
     paths = [Path(line["path"]) for line in first if line["event"] == "picture"]
     again = told("generate", "--like", paths[1], *cast, "--out", "again")
     assert Path(again[-1]["path"]).read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp"])
+def test_a_picture_in_a_lossy_format_is_drawn_again_as_it_was(
+    kind: str, artifact: Path, told: Callable[..., Any]
+) -> None:
+    cast = ("--cast", f"mira={artifact}")
+    lossy = told("generate", "{mira}", *cast, "--format", kind, *QUICK)[-1]["path"]
+    exact = told("generate", "{mira}", *cast, *QUICK)[-1]["path"]
+    again = told("generate", "--like", lossy, *cast)[-1]["path"]
+    assert Picture.open(again).image.tobytes() == Picture.open(exact).image.tobytes()
+
+
+def test_a_picture_of_another_tool_is_drawn_with_its_settings(
+    base_folder: Path, here: Path, told: Callable[..., Any]
+) -> None:
+    said = PngInfo()
+    said.add_text("parameters", "the can\nSteps: 2, Sampler: Euler, CFG scale: 3, Seed: 77")
+    Image.new("RGB", (8, 8)).save(here / "theirs.png", pnginfo=said)
+    line = told("generate", "--like", "theirs.png", "--base", base_folder)[-1]
+    sampling = Picture.open(line["path"]).recipe.sampling
+    assert (line["prompt"], line["seed"]) == ("the can", 77)
+    assert (sampling.sampler, sampling.steps, sampling.guidance_scale) == ("euler", 2, 3)
+
+
+def test_a_picture_without_settings_is_refused(here: Path, refused: Callable[..., str]) -> None:
+    Image.new("RGB", (8, 8)).save(here / "bare.png")
+    assert "holds no settings" in refused("generate", "--like", "bare.png")
 
 
 def test_strength_changes_the_picture(artifact: Path, told: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.generate import draw_shots, free_path, read_sampling, sampling_groups
+from personae.cli.drawing import Drawn, draw_shots, free_path, read_sampling, sampling_groups
 from personae.cli.loading import (
     BaseOption,
     CastOption,
@@ -102,7 +102,7 @@ def draw_sheet(
     seed: int,
     out: Path,
     batch_size: int = 4,
-) -> tuple[Path, list[tuple[Path, Picture]]]:
+) -> tuple[Path, Drawn]:
     """Draw the suite for the member `name`; return the sheet's path and the pictures."""
     from personae.generation import Shot
     from personae.sheets import character_sheet, save_sheet

@@ -1,0 +1,105 @@
+"""What the drawing commands share: sampling options, a bar while drawing, files named by prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from personae.cli.schema_options import Group, merged
+from personae.cli.terminal import Terminal, tilde
+from personae.wording import count
+
+if TYPE_CHECKING:
+    from personae.cast import Cast
+    from personae.families.base import Family
+    from personae.generation import Shot
+    from personae.pictures import Picture, Sampling
+
+SLUG_LENGTH = 48
+
+Drawn = list[tuple[Path, "Picture"]]
+
+
+def sampling_groups() -> Sequence[Group]:
+    """Return how pictures are drawn, as a panel of options."""
+    from personae.pictures import Sampling
+
+    return [Group("Sampling", Sampling)]
+
+
+def read_sampling(given: dict[str, Any], config: Path | None) -> Sampling:
+    """Return how to draw: the file's fields, and over them the options'.
+
+    Raises:
+        UsageError: a key or value is wrong.
+    """
+    from personae.config import read_toml
+    from personae.pictures import Sampling
+
+    values = merged(read_toml(config) if config else {}, given)
+    return Sampling.parse(values, where=str(config) if config else "sampling")
+
+
+def draw_shots(
+    terminal: Terminal,
+    base: Family,
+    shots: Sequence[Shot],
+    sampling: Sampling,
+    cast: Cast,
+    *,
+    out: Path,
+    batch_size: int = 4,
+    suffix: str = ".png",
+) -> Drawn:
+    """Draw `shots` with a bar, save each picture as soon as it is there, and return them."""
+    from personae import generation
+
+    drawn: Drawn = []
+    with terminal.bars() as bars:
+        for event in generation.generate(base, shots, sampling, cast, batch_size=batch_size):
+            if isinstance(event, generation.Drawing):
+                bars.show("drawing", event.done, event.total, f"{len(drawn)} of {len(shots)} done")
+                terminal.tell("drawing", done=event.done, total=event.total)
+            else:
+                drawn.append((save(terminal, event, out, suffix), event))
+    terminal.say(f"{count(len(drawn), 'picture')} in [bold]{escape(tilde(out))}[/]")
+    return drawn
+
+
+def save(terminal: Terminal, picture: Picture, out: Path, suffix: str = ".png") -> Path:
+    """Write a picture under a name made from its prompt and seed, and return the path."""
+    from personae.picture_metadata import save_picture
+
+    recipe = picture.recipe
+    words = re.sub(r"\W+", "-", recipe.prompt.lower()).strip("-")[:SLUG_LENGTH].strip("-")
+    path = free_path(out, f"{words or 'picture'}-{recipe.seed}", suffix)
+    save_picture(picture, path)
+    terminal.tell("picture", path=path, prompt=recipe.prompt, seed=recipe.seed)
+    return path
+
+
+def write_sheet(terminal: Terminal, drawn: Drawn, out: Path) -> Path:
+    """Put pictures on one sheet beside them and return its path."""
+    from personae.sheets import Panel, contact_sheet, save_sheet
+
+    panels = [
+        Panel(picture.image, picture.recipe.prompt, f"seed {picture.recipe.seed}")
+        for _, picture in drawn
+    ]
+    path = save_sheet(contact_sheet(panels), free_path(out, "sheet"))
+    terminal.tell("sheet", path=path)
+    terminal.say(f"Contact sheet: [bold]{escape(tilde(path))}[/]")
+    return path
+
+
+def free_path(folder: Path, stem: str, suffix: str = ".png") -> Path:
+    """Return a file name in `folder`, with a number where it is taken: nothing is overwritten."""
+    path, taken = folder / f"{stem}{suffix}", 1
+    while path.exists():
+        taken += 1
+        path = folder / f"{stem}-{taken}{suffix}"
+    return path

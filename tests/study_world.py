@@ -1,11 +1,14 @@
-"""A study small enough for tests: a tiny base and tiny encoders in folders, a suite of few shots."""
+"""A study small enough for tests: tiny base and encoders in folders, a suite of few shots."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -15,7 +18,10 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from personae.cells import Cell
+from personae.evaluation import Score, Scores
 from personae.families.tiny import tiny_stable_diffusion, tiny_tokenizer
+from personae.study import Study
 
 SIDE = 32
 SUITE = """
@@ -94,3 +100,123 @@ def grid(world: Path, character: Path, **values: Any) -> dict[str, Any]:
         "schedule": schedule,
         **values,
     }
+
+
+SHOTS = ("beach", "forest", "space", "snow")
+COSTS = {
+    "seconds": 60.0,
+    "peak_bytes": 600 * 2**20,
+    "parameters": 1000,
+    "file_bytes": 1_600_000,
+    "load_seconds": 0.03,
+    "switch_seconds": 0.02,
+    "seconds_per_picture": 0.5,
+}
+
+
+def finished(folder: Path, values: dict[str, Any], findings: dict[str, dict[str, Any]]) -> Study:
+    """Return a study whose cells hold invented results, as if they had been run.
+
+    Args:
+        folder: of the study.
+        values: its grid.
+        findings: {row: {"likeness": mean, "agreement": mean, cost: amount}}; a row that is not
+            named stays pending.
+    """
+    study = Study.plan(values, folder)
+    study.begin()
+    for cell in study.cells:
+        if cell.spec.row in findings:
+            write_finding(cell, findings[cell.spec.row])
+    return study
+
+
+def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
+    """Write an invented result: four shots of two seeds, around the means given."""
+    keys = [(shot, seed) for shot in SHOTS for seed in (1001, 1002)]
+    wobble = np.random.default_rng(0).normal(0, 0.01, len(keys))  # the same for every row
+    metrics = {
+        name: invented_score(keys, finding.get(name, 0.5) + wobble)
+        for name in ("likeness", "agreement", "consistency", "medium_adherence")
+    }
+    metrics["memorisation"] = replace(
+        invented_score(keys, wobble),
+        details={"copies": [i < finding.get("copies", 0) for i in range(len(keys))]},
+    )
+    scores = Scores(metrics, {"identity": "invented", "image_text": "invented"}, len(keys), 0)
+    trained = cell.spec.kind == "trained"
+    costs = {name: finding.get(name, amount) for name, amount in COSTS.items()} if trained else {}
+    colour = (int(255 * finding.get("likeness", 0.5)) % 256, 120, 90)
+    result: dict[str, Any] = {
+        "status": "done",
+        "technique": cell.spec.run.technique if trained else cell.spec.kind,
+        "seed": cell.spec.run.seed,
+        "swept": cell.spec.swept,
+        "character": {
+            "name": cell.spec.run.character.name,
+            "class_noun": "cat",
+            "fingerprint": "f" * 64,
+            "pictures": 5,
+            "held_out": 1,
+            "folder": str(cell.spec.run.character),
+        },
+        "base": {
+            "source": cell.spec.run.base,
+            "fingerprint": finding.get("fingerprint", "0123456789abcdef"),
+            "device": "cpu",
+            "precision": "fp32",
+        },
+        "costs": costs,
+        "scores": scores.to_dict(),
+        "pictures": paint_all(cell.pictures, keys, colour),
+    }
+    if cell.spec.kind != "real":
+        result["recipe"] = {"sampler": "ddim", "steps": 4, "guidance_scale": 5.0}
+        result["class_pictures"] = paint_all(cell.pictures / "class", keys[:2], (90, 90, 160))
+    if trained:
+        result |= {
+            "content_hash": "c" * 64,
+            "training": {"steps": 40, "batch_size": 4, "seconds": costs["seconds"]},
+            "curve": {
+                "loss": [[10, 0.5], [20, 0.4]],
+                "validation": [[20, 0.4, 0.5], [40, 0.3, 0.5]],
+                "scored": [
+                    {"step": s, "likeness": s / 100, "agreement": 0.3, "drift": 0.1}
+                    for s in (20, 40)
+                ],
+                "stopped": None,
+                "kept": None,
+            },
+        }
+    cell.write_result(result)
+
+
+def invented_score(keys: list[tuple[str, int]], values: Any) -> Score:
+    """Return a score of these values with a ceiling of 0.8."""
+    mean = float(np.mean(values))
+    return Score(
+        "cosine",
+        "higher",
+        tuple(float(value) for value in values),
+        tuple(keys),
+        mean,
+        mean - 0.01,
+        mean + 0.01,
+        0.8,
+        mean / 0.8,
+    )
+
+
+def paint_all(
+    folder: Path, keys: list[tuple[str, int]], colour: tuple[int, int, int]
+) -> list[dict[str, Any]]:
+    """Write one plain picture per key and return their entries in a result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for shot, seed in keys:
+        name = f"{shot}-{seed}.png"
+        Image.new("RGB", (32, 32), colour).save(folder / name)
+        entries.append(
+            {"shot": shot, "seed": seed, "prompt": f"a cat, {shot}", "medium": None, "file": name}
+        )
+    return entries

@@ -21,6 +21,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PLAIN = "#6b7280"
 INK = "#1f2933"
 FAINT = "#d5dae1"
+UNSTATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+"""What a plot does not say of itself, so that the same numbers give the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def svg(name: str, size: tuple[float, float], paint: Callable[[Figure], None], l
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata=UNSTATED)
     text = buffer.getvalue()
     body = text[text.index("<svg") :]
     escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -1,0 +1,148 @@
+"""The report's files: complete, self-contained, and safe with whatever a prompt holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from personae.comparison import Comparison
+from personae.limits import Limits
+from personae.report.build import write_report
+from personae.report.plots import pareto
+from personae.rows import Row
+from study_world import finished
+
+FINDINGS = {
+    "lora": {"likeness": 0.7, "agreement": 0.3},
+    "dreambooth": {"likeness": 0.75, "agreement": 0.2, "file_bytes": 47_000_000},
+    "untouched": {"likeness": 0.3, "agreement": 0.3},
+    "real": {"likeness": 0.8},
+}
+
+
+@pytest.fixture(scope="module")
+def written(character, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    grid = {"character": str(character), "technique": ["lora", "dreambooth"]}
+    study = finished(folder, grid, FINDINGS)
+    return study, write_report(study, Limits.parse("memory=8GiB"))
+
+
+class Tags(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_page_needs_nothing_but_itself(written):
+    page = written[1].page.read_text(encoding="utf-8")
+    tags = Tags(page)
+    sources = [image["src"] for image in tags.all("img") if image.get("src")]
+    assert sources
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert not [link for link in tags.all("a") if not link["href"].startswith("#")]
+    assert not tags.all("link")
+    assert not [script for script in tags.all("script") if "src" in script]
+    names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+    assert not re.search(r"url\((?!#)|@import|https?://", names)
+    policy = next(meta for meta in tags.all("meta") if "http-equiv" in meta)
+    assert "default-src 'none'" in policy["content"]
+
+
+def test_the_page_shows_verdict_pictures_numbers_plots_and_claims(written):
+    page = written[1].page.read_text(encoding="utf-8")
+    tags = Tags(page)
+    assert written[1].verdict.headline in page
+    # four shots and two class shots by base, LoRA and DreamBooth; the held-out pictures besides
+    matrix = [b for b in tags.all("button") if b.get("class") == "picture"]
+    assert len([b for b in matrix if b["data-prompt"]]) == 4 * 3 + 1 * 3
+    assert len(tags.all("svg")) >= 8
+    assert all(plot["aria-label"] for plot in tags.all("svg"))
+    assert "DreamBooth reaches the highest fidelity." in page
+    assert "47 MB" in page
+
+
+def test_each_picture_comes_with_its_recipe(written):
+    buttons = Tags(written[1].page.read_text(encoding="utf-8")).all("button")
+    trained = [b for b in buttons if b.get("data-title") == "LoRA"]
+    assert trained
+    assert all("seed 1001" in b["data-detail"] for b in trained)
+    assert all("ddim, 4 steps" in b["data-detail"] for b in trained)
+
+
+def test_the_same_results_give_the_same_page(written, tmp_path):
+    study, report = written
+    again = write_report(study, Limits.parse("memory=8GiB"), tmp_path)
+    assert again.page.read_bytes() == report.page.read_bytes()
+    assert again.result.read_bytes() == report.result.read_bytes()
+
+
+def test_result_and_table_hold_the_numbers(written):
+    study, report = written
+    result = json.loads(report.result.read_text(encoding="utf-8"))
+    lora = next(row for row in result["rows"] if row["name"] == "lora")
+    mean = Comparison.of(study).row("lora").mean("likeness")
+    assert lora["measures"]["likeness"]["mean"] == pytest.approx(mean)
+    assert result["verdict"]["choice"] == report.verdict.choice
+    with report.csv.open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    cell = next(x for x in lines if (x["row"], x["measure"]) == ("lora", "likeness"))
+    assert float(cell["mean"]) == pytest.approx(mean, rel=1e-5)
+    assert cell["better"] == "higher"
+    assert result["claims"]
+
+
+def test_the_summary_is_a_picture(written):
+    with Image.open(written[1].png) as image:
+        assert image.width > 1000
+        assert len(set(image.convert("RGB").resize((64, 64)).getdata())) > 10
+
+
+def test_what_a_prompt_or_an_error_holds_is_text_and_not_markup(character, tmp_path):
+    grid = {"character": str(character), "technique": ["lora", "dreambooth"]}
+    study = finished(tmp_path, grid, {"lora": {}})
+    evil = '<script>alert("x")</script>'
+    cell = next(c for c in study.cells if c.spec.row == "lora")
+    result = cell.result()
+    result["pictures"][0]["prompt"] = evil
+    cell.write_result(result)
+    next(c for c in study.cells if c.spec.row == "dreambooth").fail(f"broke at {evil}")
+    page = write_report(study, Limits.parse(None)).page.read_text(encoding="utf-8")
+    assert evil not in page
+    assert "&lt;script&gt;alert" in page
+
+
+def test_a_report_can_be_written_while_cells_are_pending_or_failed(character, tmp_path):
+    grid = {"character": str(character), "technique": ["lora", "dreambooth"]}
+    study = finished(tmp_path, grid, {"lora": {}})
+    next(c for c in study.cells if c.spec.row == "dreambooth").fail("killed by SIGKILL")
+    page = write_report(study, Limits.parse(None)).page.read_text(encoding="utf-8")
+    assert "3 cells without a usable result" in page
+    assert "killed by SIGKILL" in page
+
+
+def test_the_front_holds_those_that_nobody_beats_in_both_numbers():
+    a, b, c, d = (Row(name, name, "trained", []) for name in "abcd")
+    points = [(a, 1.0, 0.9), (b, 2.0, 0.95), (c, 2.0, 0.8), (d, 1.0, 0.9)]
+    assert pareto(points, higher=False) == [a, b, d]
+    assert pareto(points, higher=True) == [b]
+
+
+def test_a_page_is_written_to_another_folder_when_asked(written, tmp_path: Path):
+    study, _ = written
+    report = write_report(study, Limits.parse(None), tmp_path / "elsewhere")
+    assert report.page == tmp_path / "elsewhere" / "report.html"
+    assert report.page.is_file()

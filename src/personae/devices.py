@@ -36,8 +36,8 @@ def pick_device(name: str = "auto") -> torch.device:
     }
     if name == "auto":
         return torch.device(next(kind for kind in DEVICES[1:] if present[kind]))
-    kind = name.split(":")[0]
-    if kind not in present:
+    kind, *number = name.split(":")
+    if kind not in present or not all(part.isdecimal() for part in number) or len(number) > 1:
         raise UsageError(f"device is '{name}'; it must be one of {', '.join(DEVICES)}")
     if not present[kind]:
         raise UsageError(f"device is '{name}', but this machine has none; use --device auto")

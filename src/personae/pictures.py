@@ -9,7 +9,7 @@ from typing import Self
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from personae.atomic import replacing
 from personae.config import Config
@@ -63,7 +63,13 @@ class Recipe(Config):
     cast: dict[str, MemberRecord] = {}
     sampling: Sampling = Sampling()
     batch: list[Row] = Field(min_length=1)
-    row: int = 0
+    row: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _row_is_in_the_batch(self) -> Self:
+        if self.row >= len(self.batch):
+            raise ValueError(f"row is {self.row}, but the batch has {len(self.batch)}")
+        return self
 
     @property
     def prompt(self) -> str:

@@ -49,8 +49,8 @@ class Schedule(Config):
     """Gradients are scaled down to this Euclidean norm."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of what is learnt; the average is saved."""
-    min_snr_gamma: float | None = Field(5.0, gt=0)
-    """Bound of the min-SNR loss weight (arXiv:2303.09556); none in TOML: leave min_snr off."""
+    min_snr_gamma: float = Field(5.0, gt=0)
+    """Bound of the min-SNR loss weight (arXiv:2303.09556), where min_snr is on."""
     min_snr: bool = True
     """Weight the loss by min-SNR."""
     noise_offset: float = Field(0.0, ge=0, le=1)
@@ -143,11 +143,14 @@ class RunConfig(Config):
             UsageError: an unknown key, technique or value.
         """
         known = discover("techniques", Technique)
-        settings = dict(values.get("settings", {}))
-        plain = {key: value for key, value in values.items() if key != "settings"}
+        plain = dict(values)
+        settings = plain.pop("settings", {})
         for name in known:
-            if name in plain:
-                settings[name] = {**settings.get(name, {}), **plain.pop(name)}
+            own = plain.pop(name, {})
+            if not isinstance(own, dict):
+                raise UsageError(f"{where}: '{name}' is {own!r}; expected a table of its settings")
+            if own:
+                settings = {**settings, name: {**settings.get(name, {}), **own}}
         config = cls.parse({**plain, "settings": settings}, where=where)
         for name in config.technique_names:
             lookup("techniques", Technique, name)

@@ -1,0 +1,46 @@
+"""Plug-ins are found by being there, and wrong names are met with the nearest."""
+
+from __future__ import annotations
+
+import ast
+from inspect import isabstract
+from pathlib import Path
+
+import pytest
+
+import personae
+from personae.errors import UsageError
+from personae.families.base import Family
+from personae.registry import discover, lookup, nearest
+from personae.techniques.base import Technique
+
+
+def test_the_four_techniques_of_the_paper_are_there() -> None:
+    wanted = {"dreambooth", "hypernetwork", "lora", "textual_inversion"}
+    assert wanted <= set(discover("techniques", Technique))
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("techniques", Technique), ("families", Family)])
+def test_every_concrete_class_of_a_folder_is_found(folder: str, kind: type) -> None:
+    found = discover(folder, kind)
+    assert list(found) == sorted(found)
+    assert all(not isabstract(plug_in) for plug_in in found.values())
+    assert kind not in found.values()
+    bases = {kind.__name__, *(plug_in.__name__ for plug_in in found.values())}
+    for path in (Path(personae.__file__).parent / folder).glob("*.py"):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and bases & {ast.unparse(b) for b in node.bases}:
+                assert node.name in bases
+
+
+def test_a_wrong_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"'loar' is not one of the techniques .*'lora'\?"):
+        lookup("techniques", Technique, "loar")
+    with pytest.raises(UsageError, match=r"lora, textual_inversion\)\.$"):
+        lookup("techniques", Technique, "zzzzz")
+
+
+def test_nearest_offers_one_word_or_none() -> None:
+    assert nearest("dreambot", ["dreambooth", "lora"]) == " Did you mean 'dreambooth'?"
+    assert nearest("xyz", ["dreambooth", "lora"]) == ""
+    assert nearest("xyz", []) == ""

@@ -1,0 +1,106 @@
+"""Run folders: what is written is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from personae.atomic import replacing, write_text
+from personae.errors import PersonaeError, TrainingError, UsageError
+from personae.run_folder import RunFolder
+
+
+def test_the_newest_readable_checkpoint_is_taken_up(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.load_checkpoint() is None
+    for step in (9, 10, 11):
+        folder.save_checkpoint(step, {"weights": torch.full((3,), float(step))})
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000010.pt", "step-000011.pt"]
+    state = folder.load_checkpoint()
+    assert (state["step"], state["weights"].tolist()) == (11, [11.0] * 3)
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "text", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over_and_two_are_refused(
+    tmp_path: Path, damage: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    older, newer = (folder.save_checkpoint(step, {"w": torch.ones(64)}) for step in (1, 2))
+
+    def spoil(path: Path) -> None:
+        data = path.read_bytes()
+        at = data.index(torch.ones(64).numpy().tobytes())
+        flipped = data[:at] + b"\x01" + data[at + 1 :]
+        spoilt = {"empty": b"", "short": data[:300], "text": b"hello", "flipped": flipped}
+        path.write_bytes(spoilt[damage])
+
+    spoil(newer)
+    assert folder.load_checkpoint()["step"] == 1
+    spoil(older)
+    with pytest.raises(TrainingError, match="none of its 2 checkpoints can be read; start anew"):
+        folder.load_checkpoint()
+
+
+def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return (Path.touch, (tmp_path / "trace",))
+
+    path = tmp_path / "checkpoints" / "step-000001.pt"
+    path.parent.mkdir()
+    torch.save({"step": 1, "x": Payload()}, path)
+    with pytest.raises(TrainingError, match="none of its 1 checkpoints can be read"):
+        RunFolder(tmp_path).load_checkpoint()
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no run \(no config.toml\); check the path"):
+        RunFolder(tmp_path).config()
+    assert RunFolder(tmp_path).result() is None
+
+
+def test_a_result_is_read_back(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write_result({"likeness": 0.5, "artifact": Path("x.safetensors")})
+    assert RunFolder(tmp_path).result() == {"likeness": 0.5, "artifact": "x.safetensors"}
+
+
+def test_a_file_is_the_old_or_the_new_one_and_never_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file.txt"
+    write_text(path, "old")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert path.read_text() == "old"
+    assert [each.name for each in path.parent.iterdir()] == ["file.txt"]
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_a_full_disk_is_told_in_one_line_and_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        PersonaeError, match=r"cannot be written \(No space left.*untouched"
+    ) as error:
+        write_text(path, "new")
+    assert "\n" not in str(error.value)
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]

@@ -30,7 +30,7 @@ class A1111Embedding(Format):
     title = "Textual Inversion of A1111"
     suffix = ".pt"
     techniques = ("textual_inversion",)
-    readers = ("A1111", "Forge", "SD.Next", "ComfyUI", "InvokeAI", "diffusers", "personae")
+    readers = ("A1111", "ComfyUI", "InvokeAI", "diffusers", "personae")
     not_readers = ("SwarmUI",)
 
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:

@@ -34,7 +34,7 @@ class A1111Hypernetwork(Format):
     title = "Hypernetwork of A1111"
     suffix = ".pt"
     techniques = ("hypernetwork",)
-    readers = ("A1111", "Forge (file class only was checked)", "personae")
+    readers = ("A1111", "personae")
     not_readers = (
         "ComfyUI (leaves Dropout on while drawing: export as comfy_hypernetwork)",
         "InvokeAI, diffusers, OneTrainer and kohya's trainer (no hypernetworks)",

@@ -45,7 +45,7 @@ class Checkpoint(Format):
     suffix = ".safetensors"
     techniques = ("dreambooth", "lora")
     readers = (
-        "A1111", "Forge", "SD.Next", "ComfyUI", "SwarmUI", "InvokeAI", "kohya sd-scripts",
+        "A1111", "ComfyUI", "SwarmUI", "InvokeAI", "kohya sd-scripts",
         "diffusers (from_single_file)", "personae",
     )  # fmt: skip
     not_readers = ("A1111 with Stable Diffusion XL that predicts v",)

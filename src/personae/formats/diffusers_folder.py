@@ -33,7 +33,7 @@ class DiffusersFolder(Format):
     title = "Checkpoint folder of diffusers"
     suffix = ""
     techniques = ("dreambooth", "lora")
-    readers = ("diffusers", "InvokeAI", "SD.Next", "kohya sd-scripts", "OneTrainer", "personae")
+    readers = ("diffusers", "InvokeAI", "kohya sd-scripts", "personae")
     not_readers = ("A1111, ComfyUI and SwarmUI (export as checkpoint)",)
     needs_base = True
 

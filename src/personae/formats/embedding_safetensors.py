@@ -29,7 +29,7 @@ class EmbeddingSafetensors(Format):
     suffix = ".safetensors"
     techniques = ("textual_inversion",)
     readers = (
-        "A1111", "Forge", "SD.Next", "ComfyUI", "SwarmUI", "InvokeAI", "diffusers (with token=)",
+        "A1111", "ComfyUI", "SwarmUI", "InvokeAI", "diffusers (with token=)",
         "personae",
     )  # fmt: skip
     not_readers = ("diffusers for SDXL (load clip_l and clip_g one by one)",)

@@ -38,7 +38,7 @@ class KohyaLora(Format):
     suffix = ".safetensors"
     techniques = ("lora",)
     readers = (
-        "A1111", "Forge", "SD.Next", "ComfyUI", "SwarmUI", "InvokeAI", "kohya sd-scripts",
+        "A1111", "ComfyUI", "SwarmUI", "InvokeAI", "kohya sd-scripts",
         "diffusers", "personae",
     )  # fmt: skip
     not_readers = ()

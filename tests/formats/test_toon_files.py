@@ -1,0 +1,60 @@
+"""The embedded base has a shape of its own; its files open in diffusers all the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from format_world import drawn_with, picture, trained
+
+from personae.devices import HOST
+from personae.families.sources import embedded_bases
+from personae.families.stable_diffusion import StableDiffusion
+from personae.formats.base import export_file, import_file
+
+pytestmark = pytest.mark.skipif(
+    "toon" not in embedded_bases(), reason="this checkout has no embedded base"
+)
+
+
+def pipeline():
+    pipe = StableDiffusionPipeline.from_pretrained(
+        str(embedded_bases()["toon"]), torch_dtype=torch.float32, local_files_only=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def toon():
+    pipe = pipeline()
+    return pipe, StableDiffusion.from_pipeline(pipe, "toon", HOST, torch.float32)
+
+
+def test_a_lora_on_toon_is_drawn_by_diffusers_as_by_us(toon, tmp_path):
+    pipe, base = toon
+    artifact = trained("lora", base, 0.05, rank=2, targets="all", text_encoder=True)
+    path = export_file(artifact, "kohya", tmp_path / "mira", base)
+    other = pipeline()
+    other.load_lora_weights(str(tmp_path), weight_name=path.name, local_files_only=True)
+    ours = drawn_with(artifact, pipe, base)
+    assert (ours - picture(pipe)).abs().max() > 0.01
+    assert (picture(other) - ours).abs().max() < 1e-4
+    back = import_file(path, base)
+    assert all(torch.equal(back.tensors[name], value) for name, value in artifact.tensors.items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dreambooth_on_toon_is_drawn_from_a_folder_and_a_single_file(toon, tmp_path):
+    pipe, base = toon
+    artifact = trained("dreambooth", base, 0.003, text_encoder=True)
+    ours = drawn_with(artifact, pipe, base)
+    folder = export_file(artifact, "diffusers_folder", tmp_path / "mira", base)
+    whole = export_file(artifact, "checkpoint_fp32", tmp_path / "mira", base)
+    local = {"local_files_only": True}
+    for other in (
+        StableDiffusionPipeline.from_pretrained(str(folder), **local),
+        StableDiffusionPipeline.from_single_file(str(whole), config=str(folder), **local),
+    ):
+        other.set_progress_bar_config(disable=True)
+        assert (picture(other) - ours).abs().max() < 1e-4

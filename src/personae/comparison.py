@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from personae.errors import StudyError
-from personae.measures import COSTS, DERIVED, Measure, measured
+from personae.measures import COSTS, ORDER, Measure, measured
 from personae.rows import Key, Row, gather, make_rows, refuse_mixtures, unit_of
 from personae.statistics import Difference, paired_difference, rank, smallest_visible
 from personae.study import Study
@@ -50,10 +50,8 @@ class Comparison:
             raise StudyError(f"{study.folder}: no technique has a result to compare yet ({reason})")
         rows = make_rows(found)
         names = dict.fromkeys(name for row in rows for name in (*row.values, *row.intervals))
-        measures = {name: measured(name) for name in names}
-        ordered = {
-            name: measures[name] for name in (*DERIVED, *sorted(measures)) if name in measures
-        }
+        known = [name for name in ORDER if name in names]
+        ordered = {name: measured(name) for name in (*known, *sorted(set(names) - set(known)))}
         comparison = cls(study, rows, ordered, unusable)
         comparison._rank()
         return comparison

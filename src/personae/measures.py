@@ -73,6 +73,14 @@ COSTS = {
 }
 
 
+ORDER = (
+    *("balance", "likeness_share", "likeness", "agreement", "consistency", "medium_adherence"),
+    *("diversity", "drift", "prior_collapse", "copies", "memorisation", "clip_i"),
+    *COSTS,
+)
+"""Where a measure stands in tables: what decides first, metrics of other packages last."""
+
+
 def measured(name: str) -> Measure:
     """Return what the measure, metric or cost called `name` means."""
     if name in DERIVED:

@@ -169,6 +169,8 @@ def _fill_real(row: Row) -> None:
         if name not in row.values and all(mean is not None for mean in means):
             mean = float(np.mean(means))
             row.intervals[name] = Interval(mean, mean, mean, len(means))
+    if "likeness" in row.intervals:
+        row.intervals["likeness_share"] = Interval(1.0, 1.0, 1.0, len(row.found))
 
 
 def _values(each: Found) -> Iterator[tuple[str, dict[Key, float]]]:

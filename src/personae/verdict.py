@@ -89,13 +89,19 @@ def _compared(row: Row, choice: Row, comparison: Comparison) -> str:
     share = row.mean("likeness_share")
     words = [
         f"reaches {share:.0%}" if share is not None else "has no likeness",
-        "(a tie)" if likeness.tie else f"({likeness.interval.mean:+.0%})",
+        "(a tie)" if likeness.tie else f"({_points(likeness.interval.mean)})",
     ]
     if not agreement.tie:
         words.append(f"and agrees {'more' if agreement.interval.mean > 0 else 'less'} with prompts")
     costs = _relations(row, choice)
     but = f", {costs}" if costs else ""
     return f"{row.title} {' '.join(words)}{but}."
+
+
+def _points(gap: float) -> str:
+    """Return a difference of shares in words: "2 points more"."""
+    size = f"{abs(gap) * 100:.0f}" if abs(gap) >= 0.015 else f"{abs(gap) * 100:.1f}"
+    return f"{size} points {'more' if gap > 0 else 'less'}"
 
 
 def _relations(row: Row, choice: Row) -> str:
@@ -116,8 +122,8 @@ def _cautions(comparison: Comparison, choice: Row | None) -> list[str]:
     smallest = comparison.visible("likeness_share")
     if smallest == smallest:
         told.append(
-            f"Differences in likeness below {smallest:.0%} of the ceiling cannot be seen in this "
-            "study; more seeds or shots would show smaller ones."
+            f"Differences in likeness below {smallest * 100:.2g}% of the ceiling cannot be seen in "
+            "this study; more seeds or shots would show smaller ones."
         )
     if choice is not None:
         ties = choice.ranks["balance"].ties if "balance" in choice.ranks else ()

@@ -37,6 +37,12 @@ def compare(
     suite: Annotated[
         str | None, typer.Option(help="Prompts: toon, general, or a TOML file of your own.")
     ] = None,
+    identity: Annotated[
+        str | None, typer.Option(help="Encoder that tells characters apart, such as dinov2.")
+    ] = None,
+    image_text: Annotated[
+        str | None, typer.Option(help="Encoder that reads pictures and texts, such as clip.")
+    ] = None,
     limit: LimitOption = None,
     jobs: JobsOption = 1,
     ray: RayOption = None,
@@ -56,7 +62,9 @@ def compare(
     from personae.study import Study
 
     quiet_libraries()
-    judging: dict[str, Any] = {"seeds": pictures} | ({"suite": suite} if suite else {})
+    chosen = {"suite": suite, "identity": identity, "image_text": image_text}
+    judging: dict[str, Any] = {"seeds": pictures}
+    judging |= {name: value for name, value in chosen.items() if value is not None}
     values = {
         "character": [str(folder) for folder in characters],
         "base": base,

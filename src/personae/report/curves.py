@@ -32,7 +32,7 @@ def curves(comparison: Comparison) -> list[Plot]:
         (
             "validation",
             "Loss on held-out pictures",
-            "relative to the untouched base; below 0 % is better",
+            "relative to the untouched base; below 0% is better",
             _validation,
         ),
     ]

@@ -171,8 +171,6 @@ def _dots(figure: Figure, comparison: Comparison, measure: Measure, rows: list[R
         axes.plot([interval.low, interval.high], [place, place], color=look.colour, linewidth=2.4)
         axes.plot(interval.mean, place, color=look.colour, marker=look.marker, markersize=8)
     ceiling = next((row.mean(measure.name) for row in comparison.rows if row.kind == "real"), None)
-    if measure.name == "likeness_share":
-        ceiling = 1.0
     if ceiling is not None:
         axes.axvline(ceiling, color=INK, linestyle="--", linewidth=1)
         axes.annotate(

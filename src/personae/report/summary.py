@@ -94,7 +94,7 @@ def _bars(figure: Figure, place: SubplotSpec, rows: list[Row], comparison: Compa
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.45)
-    axes.set_xticks([0, 0.5, 1], ["0 %", "50 %", "real pictures"])
+    axes.set_xticks([0, 0.5, 1], ["0%", "50%", "real pictures"])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_title("likeness, of the ceiling")
     axes.grid(axis="x", color=FAINT, linewidth=0.5)

@@ -1,0 +1,143 @@
+"""Cells run for real on a tiny base: in this process, in their own, killed, and on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from personae.cell_process import main, run_cell
+from personae.cells import Cell, failed
+from personae.comparison import Comparison
+from personae.errors import CharacterError
+from personae.execution import CellFinished, run_study, settle, side_by_side, start
+from personae.study import Study
+from study_world import build, grid
+from tiny_world import paint
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _shared_untouched(tmp_path_factory, monkeypatch):
+    """Let the tests of this file share what the untouched base draws."""
+    monkeypatch.setenv("PERSONAE_CACHE", str(tmp_path_factory.getbasetemp() / "cells-cache"))
+
+
+def cell_of(study: Study, row: str) -> Cell:
+    study.begin()
+    return next(cell for cell in study.cells if cell.spec.row == row)
+
+
+def test_a_trained_cell_has_scores_costs_pictures_and_a_curve(world, character, tmp_path):
+    study = Study.plan(grid(world, character, keep="best", stop_early=False), tmp_path)
+    cell = cell_of(study, "lora")
+    run_cell(cell)
+    result = cell.result()
+    assert result["status"] == "done"
+    assert set(result["costs"]) >= {
+        "seconds", "peak_bytes", "parameters", "file_bytes",
+        "load_seconds", "switch_seconds", "seconds_per_picture",
+    }  # fmt: skip
+    assert all(amount >= 0 for amount in result["costs"].values())
+    assert len(result["pictures"]) == 4 * 2
+    assert len(result["class_pictures"]) == 2
+    assert all((cell.pictures / each["file"]).is_file() for each in result["pictures"])
+    assert (cell.folder / result["artifact"]).is_file()
+    assert len(result["curve"]["loss"]) == 4
+    assert result["curve"]["scored"]
+    assert result["scores"]["metrics"]["likeness"]["mean"] is not None
+    assert result["scores"]["metrics"]["drift"]["mean"] is not None
+    assert Comparison.of(study).row("lora").mean("likeness_share") is not None
+
+
+def test_the_same_cell_gives_the_same_scores(world, character, tmp_path):
+    first, second = (
+        cell_of(Study.plan(grid(world, character), tmp_path / name), "lora") for name in "ab"
+    )
+    run_cell(first)
+    run_cell(second)
+    assert first.result()["scores"] == second.result()["scores"]
+    assert first.result()["content_hash"] == second.result()["content_hash"]
+
+
+def test_the_untouched_base_and_the_real_pictures_are_measured(world, character, tmp_path):
+    study = Study.plan(grid(world, character), tmp_path)
+    for row in ("untouched", "real"):
+        run_cell(cell_of(study, row))
+    base, real = (
+        cell_of(study, row).result()["scores"]["metrics"] for row in ("untouched", "real")
+    )
+    assert base["drift"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert base["likeness"]["ceiling"] == pytest.approx(real["likeness"]["mean"])
+    assert real["agreement"]["mean"] is not None
+
+
+def test_what_was_trained_is_not_trained_again(world, character, tmp_path):
+    cell = cell_of(Study.plan(grid(world, character), tmp_path), "lora")
+    run_cell(cell)
+    log = cell.training / "events.jsonl"
+    before, result = log.read_text(), cell.result()
+    cell.result_file.unlink()
+    run_cell(cell)
+    assert log.read_text() == before
+    assert cell.result()["content_hash"] == result["content_hash"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [("steps=3", 3), ("presentations=5", 3), ("seconds=0.0001", 1)]
+)
+def test_the_budget_decides_how_long_is_trained(budget, steps, world, character, tmp_path):
+    cell = cell_of(Study.plan(grid(world, character, budget=budget), tmp_path), "lora")
+    run_cell(cell)
+    assert cell.result()["training"]["steps"] == steps
+
+
+def test_a_character_too_small_to_hold_any_out_is_refused_in_words(world, tmp_path):
+    few = paint(tmp_path / "few", count=4)
+    cell = cell_of(Study.plan(grid(world, few), tmp_path / "study"), "lora")
+    with pytest.raises(CharacterError, match="too few to hold any out"):
+        run_cell(cell)
+
+
+def test_missing_encoder_weights_become_the_cell_s_result(world, character, tmp_path, monkeypatch):
+    values = grid(world, character)
+    values["judging"] = {**values["judging"], "identity": f"toon_identity:{tmp_path / 'gone'}"}
+    cell = cell_of(Study.plan(values, tmp_path), "real")
+    assert main(str(cell.folder)) == 0
+    assert failed(cell.result())
+    assert "toon_identity" in cell.result()["error"]
+    assert "\n" not in cell.result()["error"]
+
+
+def test_a_study_runs_its_cells_side_by_side_in_processes_of_their_own(world, character, tmp_path):
+    study = Study.plan(grid(world, character), tmp_path)
+    events = list(run_study(study, side_by_side(2)))
+    finished = [event for event in events if isinstance(event, CellFinished)]
+    assert [event.error for event in finished] == [""] * 3
+    assert study.pending() == []
+    assert Comparison.of(study).unusable == {}
+
+
+def test_a_killed_cell_is_told_and_goes_on_where_it_was(world, character, tmp_path):
+    values = grid(world, character, budget="steps=400", checkpoint_every=1)
+    cell = cell_of(Study.plan(values, tmp_path), "lora")
+    process = start(cell)
+    log = cell.training / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while '"checkpoint"' not in (log.read_text() if log.is_file() else ""):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    settle(cell, process.wait())
+    assert "killed by SIGKILL" in cell.result()["error"]
+    assert "--retry-failed" in cell.result()["error"]
+    steps = [json.loads(x)["step"] for x in log.read_text().splitlines() if '"step"' in x]
+    assert 0 < max(steps) < 400

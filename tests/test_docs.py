@@ -1,0 +1,176 @@
+"""The documentation: its commands and programs run, its links lead somewhere, its tables are true.
+
+Long work is cut to toy length by options at the end of a line, which count over earlier ones.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.main import get_command
+
+from personae.cli.app import build, run
+from personae.devices import generator_for
+from personae.families.base import Family
+from personae.metrics.base import Evidence, Sample
+from tiny_world import bare, prediction, stir
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+TOY_TRAINING = "--steps 1 --batch-size 1 --validate-every 99 --preview-prompts '{character}'"
+TOY = {
+    "train": TOY_TRAINING,
+    "generate": "--steps 1",
+    "sheet": "--steps 1",
+}
+WALKED = ("README.md", "docs/tutorial.md")  # pages whose lines are run one after another
+LONG = ("compare", "demo")  # have tests of their own, at toy size
+SHELL = ("mkdir", "cp")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+
+
+def lines(page: Path) -> list[str]:
+    """Return the commands that a page tells to type."""
+    console = "".join(blocks(page, "console")).splitlines()
+    return [line.removeprefix("$ ") for line in console if line.startswith("$ ")]
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with the examples, as the repository's root has them, to run commands in."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_what_a_page_tells_to_type_runs(
+    name: str, clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for toml in blocks(ROOT / name, "toml"):
+        file = re.match(r"# (\S+)", toml)[1]
+        (clone / file).write_text(toml, encoding="utf-8")
+    for line in lines(ROOT / name):
+        program, *words = shlex.split(line)
+        if program in SHELL:
+            subprocess.run(line, shell=True, check=True, cwd=clone)
+        elif program == "personae" and words[0] not in LONG:
+            toy = "" if "--resume" in words or "--like" in words else TOY.get(words[0], "")
+            assert run([*words, *shlex.split(toy)]) == 0, (line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_the_programs_of_a_page_run(name: str, clone: Path) -> None:
+    for program in blocks(ROOT / name, "python"):
+        quick = re.sub(r'"steps": \d+', '"steps": 1', program).replace("steps=25", "steps=1")
+        exec(compile(quick, name, "exec"), {})
+    assert list(clone.rglob("*.png"))
+
+
+def test_every_line_starts_a_program_that_is_there() -> None:
+    commands = get_command(build()).commands
+    for page in PAGES:
+        for line in lines(page):
+            program, *words = shlex.split(line)
+            assert program in ("personae", "make", *SHELL), line
+            if program == "make":
+                target = f"\n{words[0]}:"
+                assert target in (ROOT / "Makefile").read_text("utf-8")
+            if program == "personae":
+                assert words[0] in commands, line
+
+
+def test_the_readme_lists_every_command() -> None:
+    table = re.findall(r"^\| (`.*?`) \|", (ROOT / "README.md").read_text("utf-8"), re.M)
+    listed = {name for row in table for name in re.findall(r"`(\w+)`", row)}
+    assert listed == set(get_command(build()).commands)
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'src="([^"]+)"', text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_named_in_prose_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = set(re.findall(r"`(--[a-z][a-z-]+)", page.read_text("utf-8")))
+    commands = get_command(build()).commands
+    known = ""
+    for command in ("train", "generate", "sheet", "demo", "init", "check", *sorted(commands)):
+        if named - set(re.findall(r"--[a-z][a-z-]+", known)):
+            run([command, "--help"])
+            known += capsys.readouterr().out
+    run(["--help"])
+    known += capsys.readouterr().out
+    assert named <= set(re.findall(r"--[a-z][a-z-]+", known))
+
+
+def example(number: int) -> types.ModuleType:
+    """Return the plug-in of a code block of docs/adding.md as a module."""
+    module = types.ModuleType(f"docs_adding_{number}")
+    sys.modules[module.__name__] = module  # settings classes look their fields up by module
+    source = blocks(ROOT / "docs" / "adding.md", "python")[number]
+    exec(compile(source, module.__name__, "exec"), vars(module))
+    return module
+
+
+def test_the_technique_of_the_docs_keeps_the_contract(base: Family) -> None:
+    shift = example(0).Shift
+    technique = shift(shift.Config(), base, generator_for(0))
+    before = prediction(base)
+    technique.inject()
+    assert torch.equal(prediction(base), before)
+    stir(technique)
+    assert not torch.equal(prediction(base), before)
+    technique.strength = 0.0
+    assert torch.equal(prediction(base), before)
+    technique.eject()
+    assert torch.equal(prediction(base), before)
+    assert bare(base)
+
+
+def test_the_metric_of_the_docs_measures_what_it_says() -> None:
+    board = np.indices((8, 8)).sum(axis=0) % 2 * 255
+    greys = [board.astype(np.uint8), np.full((8, 8), 90, dtype=np.uint8)]
+    drawn = [
+        Sample(Image.fromarray(grey).convert("RGB"), "", "s", i) for i, grey in enumerate(greys)
+    ]
+    evidence = Evidence(drawn, [], [], identity=None, image_text=None)
+    assert example(1).Sharpness()(evidence).tolist() == [255, 0]
+
+
+def test_the_lengths_in_the_docs_are_those_of_the_files() -> None:
+    text = (ROOT / "docs" / "adding.md").read_text("utf-8")
+    files = {
+        "DreamBooth": "techniques/dreambooth.py",
+        "Stable Diffusion": "families/stable_diffusion.py",
+        "agreement": "metrics/agreement.py",
+        "diffusers LoRA": "formats/diffusers_lora.py",
+        "flat folder": "datasets/flat.py",
+        "`init.py`": "cli/init.py",
+    }
+    for title, file in files.items():
+        length = len((ROOT / "src" / "personae" / file).read_text("utf-8").splitlines())
+        stated = int(re.search(rf"{re.escape(title)}, (\d+) lines", text)[1])
+        assert abs(stated - length) <= 0.15 * length, (title, stated, length)

@@ -286,3 +286,9 @@ def test_a_damaged_or_foreign_single_file_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(BaseError, match="is a single file, which no family here loads"):
         load_base(path, device="cpu")
+
+
+def test_a_base_is_the_same_base_in_every_precision(tmp_path):
+    tiny_stable_diffusion(1).save_pretrained(tmp_path)
+    loaded = [load_base(tmp_path, precision=precision) for precision in ("fp32", "bf16", "fp16")]
+    assert len({base.fingerprint for base in loaded}) == 1

@@ -96,14 +96,25 @@ def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **componen
         raise BaseError(f"base '{source}' could not be loaded: {reason}") from None
 
 
-def fingerprint(network: nn.Module) -> str:
+def fingerprint(network: nn.Module, folder: Path | None = None) -> str:
     """Return 16 hex digits that identify the weights of `network`.
 
     Covers every name and shape, and up to 64 values spread over each tensor, rounded to bf16, so
-    that the same base has one fingerprint in every precision and is read in milliseconds.
+    that a base has one fingerprint in fp32 and bf16, and is read in milliseconds.
+
+    Args:
+        network: gives names, shapes and, without `folder`, values.
+        folder: the diffusers folder it was loaded from. Values are then those on disk: weights
+            kept in fp32 and loaded into fp16 would be rounded twice, and differ.
     """
+    tensors = network.state_dict()
+    files = sorted(folder.glob("*.safetensors")) if folder else []
+    if len(files) == 1:
+        with safe_open(files[0], "pt") as file:
+            if set(file.keys()) == set(tensors):
+                tensors = {name: file.get_tensor(name) for name in tensors}
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         if not tensor.is_meta:
             flat = tensor.detach().flatten()

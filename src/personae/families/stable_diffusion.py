@@ -68,7 +68,10 @@ class StableDiffusion(Family):
         pipe = sources.load_pipeline(
             StableDiffusionPipeline, source, dtype, safety_checker=None, feature_extractor=None
         )
-        return cls.from_pipeline(pipe, str(source), device, dtype)
+        base = cls.from_pipeline(pipe, str(source), device, dtype)
+        if dtype is torch.float16:
+            base.fingerprint = sources.fingerprint(pipe.unet, Path(source) / "unet")
+        return base
 
     @classmethod
     def from_pipeline(

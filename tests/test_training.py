@@ -43,12 +43,16 @@ from personae.settings import RunConfig
 from personae.training import train
 from tiny_world import artifact_of, bare, make, only, paint, run, run_config, techniques
 
-STEPS = 6
+STEPS = 4
 EVERY_KIND = {
     "lora": {"rank": 4, "dropout": 0.2},
     "dreambooth": {},
     # A guard that acts at every step, so that a run which forgot its sizes would differ.
-    "hypernetwork": {"max_ratio": 0.002, "initialisation": "kaiming_normal"},
+    "hypernetwork": {
+        "max_ratio": 0.002,
+        "initialisation": "kaiming_normal",
+        "dropout_structure": [0, 0.3, 0],
+    },
     "textual_inversion": {"num_vectors": 2},
 }
 
@@ -73,7 +77,7 @@ def full_config(kind: str, character: Path, **schedule: Any) -> RunConfig:
     return run_config(
         character,
         **settings_of(kind),
-        checkpoint_every=4,
+        checkpoint_every=3,
         validate_every=2,
         schedule={
             "steps": STEPS,
@@ -177,9 +181,9 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     config = full_config(kind, character)
     whole = run(config, tmp_path / "whole", sd1)
-    first = run(config, tmp_path / "parts", sd1, should_stop=stopping_after(3))
+    first = run(config, tmp_path / "parts", sd1, should_stop=stopping_after(2))
     assert isinstance(first[-1], Stopped)
-    assert first[-1].step == 3
+    assert first[-1].step == 2
     assert bare(sd1)
     rest = run(config, tmp_path / "parts", sd1, resume=True)
     losses = [(e.step, e.loss, e.grad_norm) for e in only(whole, Step)]
@@ -202,15 +206,14 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_others(
 
 def test_watching_a_run_does_not_change_it(character: Path, sd1: Family, tmp_path: Path) -> None:
     """Validation, previews and checkpoints are looks at a run; none of them is part of it."""
-    for kind in ("lora", "hypernetwork"):
-        config = full_config(kind, character, steps=4)
-        alone = {"validate_every": 100, "checkpoint_every": 100, "preview_every": 100}
-        watched = {"validate_every": 1, "checkpoint_every": 1, "preview_every": 2}
-        for name, rhythm in (("alone", alone), ("watched", watched)):
-            prompts = ["{character}"] if name == "watched" else []
-            other = config.model_copy(update={**rhythm, "preview_prompts": prompts})
-            run(other, tmp_path / f"{kind}-{name}", sd1)
-        assert content(tmp_path / f"{kind}-alone") == content(tmp_path / f"{kind}-watched")
+    config = full_config("hypernetwork", character)
+    alone = {"validate_every": 100, "checkpoint_every": 100, "preview_every": 100}
+    watched = {"validate_every": 1, "checkpoint_every": 1, "preview_every": 2}
+    for name, rhythm in (("alone", alone), ("watched", watched)):
+        prompts = ["{character}"] if name == "watched" else []
+        other = config.model_copy(update={**rhythm, "preview_prompts": prompts})
+        run(other, tmp_path / name, sd1)
+    assert content(tmp_path / "alone") == content(tmp_path / "watched")
 
 
 def test_validation_is_the_same_at_every_look(character: Path, sd1: Family, tmp_path: Path) -> None:
@@ -230,7 +233,7 @@ import sys
 from pathlib import Path
 from tiny_world import bases, run_config, run
 from test_training import full_config
-config = full_config("lora", Path(sys.argv[1]), steps=12)
+config = full_config("lora", Path(sys.argv[1]), steps=8)
 run(config.model_copy(update={"checkpoint_every": 2}), Path(sys.argv[2]), bases()["tiny-sd1"])
 """
 
@@ -241,7 +244,7 @@ def test_a_run_killed_at_any_moment_resumes_as_if_nothing_was(
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTHONWARNINGS": ""}
     arguments = [sys.executable, "-c", KILLED, str(character), str(tmp_path / "killed")]
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
-    events, moment = tmp_path / "killed" / "events.jsonl", random.randint(1, 9)
+    events, moment = tmp_path / "killed" / "events.jsonl", random.randint(1, 6)
     try:
         while process.poll() is None:
             if events.is_file() and f'"step": {moment},' in events.read_text("utf-8"):
@@ -251,7 +254,7 @@ def test_a_run_killed_at_any_moment_resumes_as_if_nothing_was(
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    config = full_config("lora", character, steps=12).model_copy(update={"checkpoint_every": 2})
+    config = full_config("lora", character, steps=8).model_copy(update={"checkpoint_every": 2})
     rest = run(config, tmp_path / "killed", sd1, resume=True)
     run(config, tmp_path / "whole", sd1)
     assert only(rest, Step)[0].step <= moment + 2
@@ -263,7 +266,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     config = full_config("lora", character).model_copy(update={"checkpoint_every": 2})
     run(config, tmp_path / "whole", sd1)
-    run(config, tmp_path / "run", sd1, should_stop=stopping_after(5))
+    run(config, tmp_path / "run", sd1, should_stop=stopping_after(3))
     *_, older, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     rest = run(config, tmp_path / "run", sd1, resume=True)
@@ -277,13 +280,13 @@ def test_only_the_two_newest_checkpoints_are_kept(
     config = full_config("lora", character).model_copy(update={"checkpoint_every": 1})
     run(config, tmp_path / "run", sd1)
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert names == ["step-000004.pt", "step-000005.pt"]
+    assert names == ["step-000002.pt", "step-000003.pt"]
 
 
 def test_a_full_disk_in_a_checkpoint_leaves_the_older_one(
     character: Path, sd1: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = full_config("lora", character).model_copy(update={"checkpoint_every": 2})
+    config = full_config("lora", character, steps=5).model_copy(update={"checkpoint_every": 2})
     run(config, tmp_path / "whole", sd1)
     folder, sync = tmp_path / "run", os.fsync
 
@@ -426,14 +429,14 @@ def test_a_run_that_learnt_nothing_is_no_success(
 
 def test_memory_does_not_grow_with_steps(character: Path, sd1: Family, tmp_path: Path) -> None:
     config = run_config(
-        character, technique="textual_inversion+lora", schedule={"steps": 24, "ema": 0.9}
+        character, technique="textual_inversion+lora", schedule={"steps": 18, "ema": 0.9}
     )
     counts = {}
     for event in train(config, tmp_path / "run", base=sd1):
-        if isinstance(event, Step) and event.step in (8, 22):
+        if isinstance(event, Step) and event.step in (8, 17):
             gc.collect()
             counts[event.step] = sum(type(each) is torch.Tensor for each in gc.get_objects())
-    assert counts[22] <= counts[8]
+    assert counts[17] <= counts[8]
 
 
 # Options of the schedule
@@ -459,16 +462,15 @@ def test_class_pictures_are_drawn_once_for_prior_preservation(
 def test_every_technique_takes_every_kind_of_prior(
     kind: str, prior: str, character: Path, sd1: Family, tmp_path: Path
 ) -> None:
-    schedule = {"steps": 2, "prior": prior, "prior_images": 2}
+    schedule = {"steps": 1, "prior": prior, "prior_images": 1}
     config = run_config(character, **settings_of(kind), schedule=schedule)
     assert isinstance(run(config, tmp_path / "run", sd1)[-1], Finished)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_optimizers_that_are_installed_train_and_resume(
-    optimizer: str, character: Path, sd1: Family, tmp_path: Path
+def test_another_optimizer_trains_and_resumes_as_well(
+    character: Path, sd1: Family, tmp_path: Path
 ) -> None:
-    config = full_config("lora", character, optimizer=optimizer)
+    config = full_config("lora", character, optimizer="adafactor")
     run(config, tmp_path / "whole", sd1)
     run(config, tmp_path / "parts", sd1, should_stop=stopping_after(2))
     run(config, tmp_path / "parts", sd1, resume=True)
@@ -480,7 +482,7 @@ def test_gradient_checkpointing_changes_no_bit_and_is_switched_off_again(
 ) -> None:
     for kind in ("lora", "dreambooth"):
         for name, on in (("plain", False), ("lean", True)):
-            config = full_config(kind, character, steps=3, gradient_checkpointing=on)
+            config = full_config(kind, character, steps=2, gradient_checkpointing=on)
             run(config, tmp_path / f"{kind}-{name}", sd1)
         assert content(tmp_path / f"{kind}-plain") == content(tmp_path / f"{kind}-lean")
     assert not sd1.denoiser.is_gradient_checkpointing

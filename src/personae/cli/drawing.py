@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.markup import escape
 
 from personae.cli.schema_options import Group, merged
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from personae.generation import Shot
     from personae.pictures import Picture, Sampling
 
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="TOML file with sampling fields; options come first.")
+]
 SLUG_LENGTH = 48
 
 Drawn = list[tuple[Path, "Picture"]]

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from personae.cli.drawing import draw_shots, read_sampling, sampling_groups, save, write_sheet
+from personae.cli.drawing import (
+    ConfigOption,
+    draw_shots,
+    read_sampling,
+    sampling_groups,
+    save,
+    write_sheet,
+)
 from personae.cli.loading import (
     BaseOption,
     CastOption,
@@ -61,9 +68,7 @@ def generate(
             "InvokeAI, to draw with its prompt, seed and sampling."
         ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with sampling fields; options come first.")
-    ] = None,
+    config: ConfigOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn side by side.")] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.drawing import Drawn, draw_shots, free_path, read_sampling, sampling_groups
+from personae.cli.drawing import (
+    ConfigOption,
+    Drawn,
+    draw_shots,
+    free_path,
+    read_sampling,
+    sampling_groups,
+)
 from personae.cli.loading import (
     BaseOption,
     CastOption,
@@ -48,6 +55,7 @@ def sheet(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every picture.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for sheet and pictures.")] = Path("sheets"),
+    config: ConfigOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn side by side.")] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -61,7 +69,7 @@ def sheet(
     members = load_cast(cast, strength)
     if not members.members:
         raise UsageError("no character; name one, as in --cast mira=mira.lora.safetensors")
-    sampling = read_sampling(settings_given(ctx), None)
+    sampling = read_sampling(settings_given(ctx), config)
     loaded = open_base(terminal, base, members, device=device, precision=precision)
     shots = suite_for(suite, loaded.source)
     with members.on(loaded):

@@ -197,6 +197,15 @@ class RunView:
                 say(f"[green]·[/] stopping early: {escape(event.reason)}")
             case events.Kept():
                 say(f"[green]·[/] keeping step {event.step}: {escape(event.reason)}")
+            case events.Scored():
+                say(
+                    f"[dim]step {event.step}: likeness {event.likeness:.3f}, agreement "
+                    f"{event.agreement:.3f}[/]"
+                )
+            case events.StoppedEarly():
+                say(f"step {event.step}: enough, {escape(event.reason)}")
+            case events.Kept():
+                say(f"kept the checkpoint of step {event.step}: {escape(event.reason)}")
             case events.Preview():
                 self._drawn += 1
             case events.Stopped():

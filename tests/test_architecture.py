@@ -30,8 +30,9 @@ MATTER = {
 PLUG_INS = {"families", "techniques", "metrics", "encoders"}
 FACES = {"cli", "studio", "__main__"}
 COMPARISON = {
-    "study", "cells", "cell_process", "execution", "cluster", "cluster_worker", "presentations", "switching", "curves",
-    "measures", "rows", "comparison", "claims", "limits", "verdict", "report", "formats",
+    "study", "cells", "cell_process", "execution", "cluster", "cluster_worker", "presentations",
+    "switching", "curves", "measures", "rows", "comparison", "claims", "limits", "verdict",
+    "report", "formats",
 }  # fmt: skip
 
 # Modules that may say the name of a technique: formats are other programs' words for one each,

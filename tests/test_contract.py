@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from personae.devices import generator_for
 from personae.errors import UnsupportedError
 from personae.families.base import Family, TargetSets
 from personae.families.stable_diffusion import StableDiffusion
+from personae.families.text import TextTower
 from personae.registry import lookup
 from personae.techniques.base import Technique
 from tiny_world import (
@@ -331,15 +333,23 @@ def test_row_strengths_equal_separate_batches(name: str, base: Family) -> None:
         technique.eject()
 
 
+@cache
+def without_memory(source: str) -> Family:
+    """Return a copy of a tiny base whose networks have shapes alone."""
+    other = copy.copy(bases()[source])
+    other.overlays, other.device = {}, torch.device("meta")
+    other.denoiser = copy.deepcopy(other.denoiser).to(other.device)
+    other.towers = [
+        TextTower(tower.tokenizer, copy.deepcopy(tower.encoder).to(other.device))
+        for tower in other.towers
+    ]
+    return other
+
+
 @each_case
 def test_shapes_hold_on_the_meta_device(name: str, base: Family) -> None:
     """Build, inject and denoise without any memory: nothing relies on a device of its own."""
-    family = type(base)
-    other = next(each for each in family.tiny() if each.source == base.source)
-    meta = torch.device("meta")
-    for network in other.networks.values():
-        network.to(meta)
-    other.device = meta
+    other, meta = without_memory(base.source), torch.device("meta")
     kind = lookup("techniques", Technique, name)
     config = kind.settings_for(kind.Config(), "mira", "cat")
     technique = kind(config, other, generator_for(0)).to(meta).inject()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 
@@ -11,7 +9,8 @@ import psutil
 import pytest
 
 from personae.cell_process import run_cell
-from personae.cluster import on_ray, pack, unpack
+from personae.cluster import on_ray
+from personae.cluster_worker import pack, unpack
 from personae.execution import CellFinished, run_study
 from personae.study import Study
 from study_world import build, grid
@@ -28,46 +27,49 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     """Start a cluster with room for two cells at a time."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        yield
+        ray.shutdown()
 
 
-def cell_processes() -> list[psutil.Process]:
-    """Return the running processes of cells that a Ray worker started."""
+def busy_workers() -> list[psutil.Process]:
+    """Return the workers of this test's own cluster that have started the process of a cell."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if "personae.cell_process" in line and "personae-cell-" in line[-1]:
-            found.append(process)
-    return found
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "personae.cell_process" in process.cmdline():
+                found.append(process.parent())
+        except psutil.NoSuchProcess:  # ended while we looked
+            continue
+    return [worker for worker in found if worker and "ray::" in " ".join(worker.cmdline())]
 
 
 def test_a_folder_travels_as_an_archive(character, tmp_path):
-    unpack(pack(character), tmp_path / "there")
+    unpack(pack(character, "mira"), tmp_path)
     names = {path.name: path.read_bytes() for path in character.iterdir()}
-    assert {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} == names
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mira").iterdir()} == names
 
 
 @pytest.mark.usefixtures("cluster")
 def test_results_are_those_of_one_machine_even_when_a_worker_dies(world, character, tmp_path):
     study = Study.plan(grid(world, character), tmp_path / "cluster")
     killed: list[int] = []
+    over = threading.Event()
 
     def kill_a_worker() -> None:
         """Kill the worker of the first cell that is seen to run."""
-        deadline = time.monotonic() + 120
-        while not killed and time.monotonic() < deadline:
-            for process in cell_processes():
-                worker = process.ppid()
-                os.kill(worker, signal.SIGKILL)
-                killed.append(worker)
-                return
+        while not killed and not over.is_set():
+            for worker in busy_workers()[:1]:
+                worker.kill()
+                killed.append(worker.pid)
             time.sleep(0.02)
 
     assassin = threading.Thread(target=kill_a_worker)
     assassin.start()
     events = list(run_study(study, on_ray("local")))
+    over.set()
     assassin.join()
     assert killed
     finished = [event for event in events if isinstance(event, CellFinished)]

@@ -8,17 +8,16 @@ is lost or counted twice.
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from personae.cells import Cell
+from personae.cluster_worker import CHARACTER, pack, run_packed, unpack
+from personae.config import to_toml
 from personae.errors import StudyError, UsageError
-from personae.execution import CellProgress, CellStarted, Runner, settle, start
+from personae.execution import CellProgress, CellStarted, Runner, settle
 
 RETRIES = 3
 """How often a cell is run again after its worker died, before it counts as failed."""
@@ -46,24 +45,26 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise StudyError(
-            f"no Ray cluster at '{address}' ({reason}); start one with `ray start`"
+            f"no Ray cluster at '{address}' ({reason}); start one with `ray start --head`"
         ) from None
 
     def run(cells: Sequence[Cell]) -> Iterator[CellStarted | CellProgress | Cell]:
-        task = ray.remote(num_cpus=cpus, max_retries=RETRIES)(run_remotely)
+        task = ray.remote(num_cpus=cpus, max_retries=RETRIES)(run_packed)
         archives: dict[Path, object] = {}
         running = {}
         for cell in cells:
-            folder = Path(cell.spec.run.character).expanduser().resolve()
+            folder = _pictures(cell)
             if folder not in archives:
-                archives[folder] = ray.put(pack(folder))
-            running[task.remote(cell.spec.model_dump_json(), archives[folder])] = cell
+                archives[folder] = ray.put(pack(folder, folder.name))
+            running[task.remote(_travelling(cell), archives[folder])] = cell
             yield CellStarted(cell.name, cell.training / "events.jsonl")
         while running:
             (done, *_), _ = ray.wait(list(running), num_returns=1)
             cell = running.pop(done)
             try:
-                take_back(ray.get(done), cell)
+                code, archive = ray.get(done)
+                take_back(archive, cell)
+                settle(cell, code)
             except ray.exceptions.RayError as error:
                 first = str(error).strip().splitlines()[0]
                 cell.fail(f"its worker died {RETRIES + 1} times or the cluster is gone ({first})")
@@ -72,33 +73,18 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
     return run
 
 
-def run_remotely(spec: str, character: bytes) -> bytes:
-    """Run a cell on a worker and return its folder as an archive.
+def _travelling(cell: Cell) -> str:
+    """Return the cell's spec as TOML, with a mark where the worker puts its folder of pictures."""
+    character, folder = cell.spec.run.character, _pictures(cell)
+    within = Path(folder.name) if character.is_dir() else Path(folder.name, character.name)
+    run = cell.spec.run.model_copy(update={"character": CHARACTER / within})
+    return to_toml(cell.spec.model_copy(update={"run": run}))
 
-    Args:
-        spec: JSON of its spec.
-        character: archive of the pictures.
-    """
-    from personae.cells import CellSpec
 
-    home = Path(tempfile.mkdtemp(prefix="personae-cell-"))
-    try:
-        unpack(character, home / "character")
-        stated = CellSpec.model_validate_json(spec)
-        name = stated.run.character.name
-        (home / "character").rename(home / name) if name != "character" else None
-        run = stated.run.model_copy(update={"character": home / name})
-        cell = Cell(stated.model_copy(update={"run": run}), home / "cell")
-        cell.begin()
-        process = start(cell)
-        try:
-            settle(cell, process.wait())
-        except BaseException:
-            process.terminate()
-            raise
-        return pack(cell.folder)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+def _pictures(cell: Cell) -> Path:
+    """Return the folder of pictures; a set that is described by a file travels as its folder."""
+    character = cell.spec.run.character.expanduser().resolve()
+    return character if character.is_dir() else character.parent
 
 
 def take_back(archive: bytes, cell: Cell) -> None:
@@ -112,25 +98,7 @@ def take_back(archive: bytes, cell: Cell) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
         result = Cell(cell.spec, Path(place)).result()
-        if result is None:
-            cell.fail("the worker gave back no result; run the study again with --retry-failed")
-            return
+    if result is not None:
         if "character" in result:
             result["character"]["folder"] = str(cell.spec.run.character)
         cell.write_result(result)
-
-
-def pack(folder: Path) -> bytes:
-    """Return a folder, or the folder of a file, as an uncompressed tar archive."""
-    home = folder if folder.is_dir() else folder.parent
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(home, arcname=".")
-    return buffer.getvalue()
-
-
-def unpack(archive: bytes, folder: Path) -> None:
-    """Write an archive's files below `folder`; nothing can be written outside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-        packed.extractall(folder, filter="data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,10 @@ DOTTED = (
     "prior_collapse",
     "copies",
 )
+
+
+LETTER, LINE = 6.2, 12.0
+"""Width of a letter and height of a line of a name, in points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +114,12 @@ def _scatter(
             color=PLAIN,
         )
     axes.margins(x=0.22, y=0.2)
+    _names(axes, points, seen)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(measure, value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    if axes.get_xscale() == "linear":
+        axes.locator_params(axis="x", nbins=4)
     axes.set_ylabel("likeness, of the ceiling")
     better = "right" if measure.better == "higher" else "left"
     axes.set_xlabel(f"{measure.title} (better: {better})")
@@ -136,16 +144,45 @@ def _point(
         linewidth=1.2,
         zorder=3,
     )
-    axes.annotate(
-        row.title,
-        at,
-        xytext=(9, 7),
-        textcoords="offset points",
-        color=look.colour,
-        fontsize=9.5,
-        fontweight="bold",
-        zorder=4,
-    )
+
+
+def _names(axes: Axes, points: list[tuple[Row, float, float]], seen: dict[str, Look]) -> None:
+    """Write each row's name beside its mark, where it covers none written before."""
+    taken: list[tuple[float, float, float, float]] = []
+    for row, x, y in points:
+        left, low = axes.transData.transform((x, y)) / axes.figure.dpi * 72  # in points
+        boxes = {
+            (right, up): _box(left, low, right, up, len(row.title))
+            for right, up in itertools.product((True, False), (7, -15, 20, -28))
+        }
+        right, up = min(boxes, key=lambda place: sum(_overlap(boxes[place], b) for b in taken))
+        taken.append(boxes[right, up])
+        axes.annotate(
+            row.title,
+            (x, y),
+            xytext=(9 if right else -9, up),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            color=seen[row.name].colour,
+            fontsize=9.5,
+            fontweight="bold",
+            zorder=4,
+        )
+
+
+def _box(
+    left: float, low: float, right: bool, up: float, letters: int
+) -> tuple[float, float, float, float]:
+    """Return where a name of so many letters lies: left, low, right, high, in points."""
+    wide = LETTER * letters
+    start = left + 9 if right else left - 9 - wide
+    return (start, low + up, start + wide, low + up + LINE)
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)
 
 
 def dots(comparison: Comparison) -> list[Plot]:
@@ -169,7 +206,8 @@ def _dots(figure: Figure, comparison: Comparison, measure: Measure, rows: list[R
     for place, row in enumerate(rows):
         interval, look = row.intervals[measure.name], seen[row.name]
         axes.plot([interval.low, interval.high], [place, place], color=look.colour, linewidth=2.4)
-        axes.plot(interval.mean, place, color=look.colour, marker=look.marker, markersize=8)
+        at = (interval.mean, place)
+        axes.plot(*at, color=look.colour, marker=look.marker, markersize=8, clip_on=False)
     ceiling = next((row.mean(measure.name) for row in comparison.rows if row.kind == "real"), None)
     if ceiling is not None:
         axes.axvline(ceiling, color=INK, linestyle="--", linewidth=1)
@@ -188,6 +226,8 @@ def _dots(figure: Figure, comparison: Comparison, measure: Measure, rows: list[R
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.08)
+    if measure.form == "share":
+        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(measure, value)))
     axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", color=FAINT, linewidth=0.5, alpha=0.6)

@@ -142,7 +142,8 @@ class Workbench:
         for technique in self.techniques:
             technique.load_state_dict(state["techniques"][technique.name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
+        if self.average is not None:  # copied, so that it stays on the device of the parameters
+            torch._foreach_copy_(self.average, state["average"])
         self.lowered, self.seconds = state["lowered"], state["seconds"]
 
     def eject(self) -> None:

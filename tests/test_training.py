@@ -506,3 +506,10 @@ def test_a_trained_artifact_equals_what_the_technique_held(
     artifact = Artifact.load(path)
     (technique,) = artifact.build(sd1)
     assert artifact_of(technique, sd1).card.content_hash == artifact.card.content_hash
+
+
+def test_a_finished_run_is_not_resumed(character: Path, sd1: Family, tmp_path: Path) -> None:
+    config = run_config(character, schedule={"steps": 1})
+    run(config, tmp_path / "run", sd1)
+    with pytest.raises(UsageError, match="has finished"):
+        run(config, tmp_path / "run", sd1, resume=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from personae.bases import load_base
 from personae.character import Character
-from personae.errors import TrainingError
+from personae.errors import TrainingError, UsageError
 from personae.events import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.families.base import Family
 from personae.finishing import finish, preview
@@ -52,7 +52,11 @@ def train(
     folder = RunFolder(out)
     if resume:
         config = folder.config()
+        if folder.result() is not None:
+            raise UsageError(f"{folder.path}: this run has finished; its artifact is in the folder")
     else:
+        # A run must resume from any working folder.
+        config = config.model_copy(update={"character": config.character.resolve()})
         folder.begin(config)
     board = TensorBoardLog(folder.path) if config.tensorboard else None
     for event in _run(config, folder, base, should_stop):

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
 from data import (
     SIZE,
     Pictures,
@@ -26,7 +28,6 @@ from data import (
     work_folder,
     write_array,
 )
-from diffusers import AutoencoderKL
 from loop import Average, Peer, Run, one_thread, warmed_up
 from muon import Optimiser
 
@@ -54,9 +55,7 @@ def build() -> AutoencoderKL:
 
 def start() -> AutoencoderKL:
     """The shipped autoencoder where there is one, else a new one."""
-    return (
-        AutoencoderKL.from_pretrained(SHIPPED, dtype=torch.float32) if SHIPPED.exists() else build()
-    )
+    return AutoencoderKL.from_pretrained(SHIPPED, dtype=torch.float32) if SHIPPED.exists() else build()
 
 
 def edges(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,9 +69,7 @@ def picture_loss(drawn: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return loss + sum(F.l1_loss(a, b) for a, b in zip(edges(drawn), edges(real), strict=False))
 
 
-def joint_loss(
-    model: AutoencoderKL, real: torch.Tensor, kl_weight: float, small: bool
-) -> dict[str, torch.Tensor]:
+def joint_loss(model: AutoencoderKL, real: torch.Tensor, kl_weight: float, small: bool) -> dict[str, torch.Tensor]:
     """Losses of one batch. `small` asks that latents averaged 2 x 2 decode to the picture at half size.
 
     That makes latents smooth, as pictures are, which a denoiser learns faster (EQ-VAE, arXiv 2502.09509).
@@ -84,12 +81,7 @@ def joint_loss(
             latents, target = F.avg_pool2d(latents, 2), halved(real)
         drawn = model.decode(latents).sample.float()
     picture = picture_loss(drawn, target)
-    kl = (
-        0.5
-        * (
-            posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()
-        ).mean()
-    )
+    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
     return {"loss": picture + kl_weight * kl, "picture": picture, "kl": kl}
 
 
@@ -131,9 +123,7 @@ def train(options: argparse.Namespace) -> None:
         if run.step % 1000 == 0 or run.parts == 0:
             pictures = Pictures("train")
         whole, small = run.step % 4 == 3, generator.random() < options.small
-        real = pictures.batch(
-            generator.integers(0, len(pictures), options.batch // 4 if whole else options.batch)
-        )
+        real = pictures.batch(generator.integers(0, len(pictures), options.batch // 4 if whole else options.batch))
         real = real if whole else random_crops(real, SIZE // 2, generator)
         losses = joint_loss(model, real, options.kl, small)
         optimiser.step(losses["loss"], options.rate * warmed_up(run.step, 200))
@@ -155,9 +145,7 @@ def normalise(model: AutoencoderKL, pictures: Pictures, count: int = 2000) -> No
     Afterwards latents have mean 0 and deviation 1 in each channel, so `scaling_factor` is 1.
     """
     chosen = np.random.default_rng(0).permutation(len(pictures))[:count]
-    latents = torch.cat(
-        [encode(model, pictures.batch(chosen[i : i + 50])) for i in range(0, len(chosen), 50)]
-    )
+    latents = torch.cat([encode(model, pictures.batch(chosen[i : i + 50])) for i in range(0, len(chosen), 50)])
     mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     inward, outward = model.quant_conv, model.post_quant_conv
     inward.weight[:CHANNELS] /= scale[:, None, None, None]
@@ -176,9 +164,7 @@ def freeze(options: argparse.Namespace) -> None:
         model.save_pretrained(folder / "frozen")
     model = AutoencoderKL.from_pretrained(folder / "frozen").eval()
     shards = Pictures("train")
-    shares = list(zip(picture_files("train"), shards.shards, strict=False))[
-        options.share[0] :: options.share[1]
-    ]
+    shares = list(zip(picture_files("train"), shards.shards, strict=False))[options.share[0] :: options.share[1]]
     for file, shard in shares:
         target = latent_file(file, options.resolution)
         if target.exists():
@@ -186,9 +172,7 @@ def freeze(options: argparse.Namespace) -> None:
         pictures, latents = Shards([shard]), []
         for first in range(0, len(shard), 50):
             batch = to_signed(pictures.stack(range(first, min(first + 50, len(shard)))))
-            latents.append(
-                encode(model, batch if options.resolution == SIZE else halved(batch)).half()
-            )
+            latents.append(encode(model, batch if options.resolution == SIZE else halved(batch)).half())
         write_array(torch.cat(latents).numpy(), target)
 
 
@@ -202,13 +186,9 @@ def decoder_batch(
         return cells, real
     side = cells.shape[-1] // 2
     corners = generator.integers(0, side + 1, (len(chosen), 2))
-    cells = torch.stack(
-        [c[:, y : y + side, x : x + side] for c, (y, x) in zip(cells, corners, strict=False)]
-    )
+    cells = torch.stack([c[:, y : y + side, x : x + side] for c, (y, x) in zip(cells, corners, strict=False)])
     side, corners = side * FACTOR, corners * FACTOR
-    return cells, torch.stack(
-        [p[:, y : y + side, x : x + side] for p, (y, x) in zip(real, corners, strict=False)]
-    )
+    return cells, torch.stack([p[:, y : y + side, x : x + side] for p, (y, x) in zip(real, corners, strict=False)])
 
 
 def train_decoder(options: argparse.Namespace) -> None:
@@ -223,9 +203,7 @@ def train_decoder(options: argparse.Namespace) -> None:
     pictures, latents = Pictures("train"), read_latents("train", SIZE)
     generator = np.random.default_rng(run.step)
     while run.going():
-        cells, real = decoder_batch(
-            pictures, latents, generator, options.batch, whole=run.step % 2 == 1
-        )
+        cells, real = decoder_batch(pictures, latents, generator, options.batch, whole=run.step % 2 == 1)
         with torch.autocast("cpu", torch.bfloat16):
             drawn = model.decode(cells + options.noise * torch.randn_like(cells)).sample
         loss = picture_loss(drawn.float(), real)
@@ -240,36 +218,24 @@ def train_decoder(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["train", "freeze", "decoder"])
     parser.add_argument("--name", default="autoencoder", help="folder of this run under $TOON_WORK")
     parser.add_argument("--minutes", type=float, default=240)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=8, help="64 px crops per step")
     parser.add_argument("--kl", type=float, default=5e-4)
-    parser.add_argument(
-        "--small", type=float, default=0.2, help="share of steps that decode averaged latents"
-    )
-    parser.add_argument(
-        "--resolution", type=int, choices=[64, SIZE], default=SIZE, help="of the latents to write"
-    )
+    parser.add_argument("--small", type=float, default=0.2, help="share of steps that decode averaged latents")
+    parser.add_argument("--resolution", type=int, choices=[64, SIZE], default=SIZE, help="of the latents to write")
     parser.add_argument(
         "--share",
         type=lambda t: tuple(map(int, t.split("/"))),
         default=(0, 1),
         help="0/2 and 1/2 freeze in two processes",
     )
-    parser.add_argument(
-        "--noise", type=float, default=0.03, help="deviation of noise on the decoder's latents"
-    )
-    parser.add_argument(
-        "--peer", type=int, choices=[0, 1], help="one of two processes that share their weights"
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="do not start from the shipped weights"
-    )
+    parser.add_argument("--noise", type=float, default=0.03, help="deviation of noise on the decoder's latents")
+    parser.add_argument("--peer", type=int, choices=[0, 1], help="one of two processes that share their weights")
+    parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()
     {"train": train, "freeze": freeze, "decoder": train_decoder}[options.action](options)

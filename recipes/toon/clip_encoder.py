@@ -11,10 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import SIZE, Pictures, read_captions, work_folder
-from denoiser import Captions
-from loop import Average, Run, one_thread, warmed_up
-from muon import Optimiser
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -23,6 +19,11 @@ from transformers import (
     CLIPVisionConfig,
     ViTImageProcessor,
 )
+
+from data import SIZE, Pictures, read_captions, work_folder
+from denoiser import Captions
+from loop import Average, Run, one_thread, warmed_up
+from muon import Optimiser
 
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon_clip"
 WIDTH = 160
@@ -41,12 +42,8 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         projection_dim=128,
         **shape,
     )
-    vision = CLIPVisionConfig(
-        image_size=SIZE, patch_size=16, num_hidden_layers=5, projection_dim=128, **shape
-    )
-    return CLIPModel(
-        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128)
-    )
+    vision = CLIPVisionConfig(image_size=SIZE, patch_size=16, num_hidden_layers=5, projection_dim=128, **shape)
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128))
 
 
 def start(tokenizer: CLIPTokenizer, fresh: bool) -> CLIPModel:
@@ -65,6 +62,11 @@ def similarity(model: CLIPModel, pictures: torch.Tensor, tokens: torch.Tensor) -
     return scale * F.normalize(seen.float(), dim=1) @ F.normalize(read.float(), dim=1).T
 
 
+def trimmed(tokens: torch.Tensor, padding: int) -> torch.Tensor:
+    """Tokens without the padding that all captions share; nothing after a caption's end token counts."""
+    return tokens[:, : int((tokens != padding).sum(1).max()) + 1]
+
+
 def clip_loss(logits: torch.Tensor) -> torch.Tensor:
     """Cross entropy of both directions; row i belongs to column i."""
     target = torch.arange(len(logits))
@@ -72,18 +74,14 @@ def clip_loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def retrieval(
-    model: CLIPModel, tokenizer: CLIPTokenizer, split: str, count: int = 500, of: int = 100
-) -> float:
+def retrieval(model: CLIPModel, tokenizer: CLIPTokenizer, split: str, count: int = 500, of: int = 100) -> float:
     """How often the right caption is the best of `of`, over the first `count` pictures of a split."""
     pictures = Pictures(split)
     texts = [record["captions"][0] for record in read_captions(split, count)]
     right = total = 0
     model.eval()
     for first in range(0, len(texts) - of + 1, of):
-        tokens = tokenizer(
-            texts[first : first + of], padding="max_length", truncation=True, return_tensors="pt"
-        )
+        tokens = tokenizer(texts[first : first + of], padding="max_length", truncation=True, return_tensors="pt")
         logits = similarity(model, pictures.batch(range(first, first + of)), tokens.input_ids)
         right += int((logits.argmax(1) == torch.arange(of)).sum())
         total += of
@@ -103,37 +101,34 @@ def train(options: argparse.Namespace) -> None:
     generator = np.random.default_rng(run.step)
     while run.going():
         model.train()
-        chosen = np.sort(generator.integers(0, len(captions.first) - 1, options.batch))
-        logits = similarity(model, pictures.batch(chosen), captions.batch(chosen, generator, 0.0))
+        chosen = np.sort(generator.integers(0, len(captions.ways), options.batch))
+        tokens = trimmed(captions.batch(chosen, generator, 0.0), tokenizer.pad_token_id)
+        logits = similarity(model, pictures.batch(chosen), tokens)
         loss = clip_loss(logits)
         optimiser.step(loss, options.rate * warmed_up(run.step, 100))
         run.count(options.batch, loss=loss.item())
         average.update(model, run.step)
         check = run.step % 300 == 0
-        run.log(
-            50, **({"retrieval": retrieval(average.model, tokenizer, "held_out")} if check else {})
-        )
-    average.model.save_pretrained(run.folder / "model")
+        run.log(50, **({"retrieval": retrieval(average.model, tokenizer, "held_out")} if check else {}))
+    write(average.model, tokenizer, run)
+
+
+def write(model: CLIPModel, tokenizer: CLIPTokenizer, run: Run) -> None:
+    """Write the model, its tokenizer and how pictures have to be prepared for it."""
+    model.save_pretrained(run.folder / "model")
     tokenizer.save_pretrained(run.folder / "model")
     ViTImageProcessor(
-        size={"height": SIZE, "width": SIZE},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-        do_convert_rgb=True,
+        size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
     ).save_pretrained(run.folder / "model")
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument(
-        "--fresh", action="store_true", help="do not start from the shipped weights"
-    )
+    parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()
     train(options)

@@ -50,12 +50,8 @@ class Pictures(Shards):
     def __init__(self, split: str, limit: int | None = None) -> None:
         files = picture_files(split)
         if not files:
-            raise FileNotFoundError(
-                f"no pictures of split {split} under {work_folder()}; run `make render` first"
-            )
-        super().__init__(
-            [np.memmap(f, np.uint8, "r").reshape(-1, SIZE, SIZE, 3) for f in files], limit
-        )
+            raise FileNotFoundError(f"no pictures of split {split} under {work_folder()}; run `make render` first")
+        super().__init__([np.memmap(f, np.uint8, "r").reshape(-1, SIZE, SIZE, 3) for f in files], limit)
 
     def batch(self, indices: np.ndarray | list[int] | range) -> torch.Tensor:
         """The pictures as B x 3 x 128 x 128 float32 in [-1, 1]."""
@@ -109,6 +105,4 @@ def random_crops(pictures: torch.Tensor, side: int, generator: np.random.Generat
     """One random `side` x `side` crop of each picture."""
     limit = pictures.shape[-1] - side
     corners = generator.integers(0, limit + 1, (len(pictures), 2))
-    return torch.stack(
-        [p[:, y : y + side, x : x + side] for p, (y, x) in zip(pictures, corners, strict=False)]
-    )
+    return torch.stack([p[:, y : y + side, x : x + side] for p, (y, x) in zip(pictures, corners, strict=False)])

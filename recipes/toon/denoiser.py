@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from autoencoder import CHANNELS
-from data import read_captions, read_latents, work_folder
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from loop import Average, Peer, Run, one_thread, warmed_up
-from muon import Optimiser
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from autoencoder import CHANNELS
+from data import read_captions, read_latents, work_folder
+from loop import Average, Peer, Run, one_thread, warmed_up
+from muon import Optimiser
 
 WIDTHS = (96, 160, 256, 288)
 TEXT_WIDTH = 192
@@ -86,9 +87,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
 
-    def forward(
-        self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Predict v for noisy latents (B x C x H x W) at times (B) under captions (B x 77 tokens)."""
         with torch.autocast("cpu", torch.bfloat16):
             text = self.text_encoder(tokens).last_hidden_state
@@ -105,31 +104,18 @@ def start(tokenizer: CLIPTokenizer, fresh: bool) -> Denoiser:
 
 
 class Captions:
-    """Tokens of every way to say every caption, as int16, cut into one flat array."""
+    """Draws one of the ways to say each picture's caption."""
 
     def __init__(self, tokenizer: CLIPTokenizer, records: list[dict]) -> None:
-        texts = [text for record in records for text in record["captions"]]
-        self.first = np.cumsum([0] + [len(record["captions"]) for record in records])
-        self.empty = self._encode(tokenizer, [""])[0]
-        self.tokens = np.concatenate(
-            [self._encode(tokenizer, texts[i : i + 20_000]) for i in range(0, len(texts), 20_000)]
-        )
+        self.tokenizer, self.ways = tokenizer, [record["captions"] for record in records]
 
-    @staticmethod
-    def _encode(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
-        return tokenizer(
-            texts, padding="max_length", truncation=True, return_tensors="np"
-        ).input_ids.astype(np.int16)
-
-    def batch(
-        self, indices: np.ndarray, generator: np.random.Generator, dropped: float
-    ) -> torch.Tensor:
-        """One caption for each picture (the full one half of the time), or the empty one with chance `dropped`."""
-        ways = self.first[indices + 1] - self.first[indices]
-        chosen = np.where(generator.random(len(indices)) < 0.5, 0, generator.integers(0, ways))
-        tokens = self.tokens[self.first[indices] + chosen]
-        tokens = np.where((generator.random(len(indices)) < dropped)[:, None], self.empty, tokens)
-        return torch.from_numpy(tokens.astype(np.int64))
+    def batch(self, indices: np.ndarray, generator: np.random.Generator, dropped: float) -> torch.Tensor:
+        """Tokens (B x 77): the full caption one half of the time, else any, the empty one with chance `dropped`."""
+        texts = []
+        for ways in (self.ways[index] for index in indices):
+            full, empty = generator.random() < 0.5, generator.random() < dropped
+            texts.append("" if empty else ways[0 if full else generator.integers(len(ways))])
+        return self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 class Times:
@@ -173,22 +159,18 @@ def train(options: argparse.Namespace) -> None:
         chosen = np.sort(generator.integers(0, len(latents), options.batch))
         moments = times.draw(options.batch)
         noisy, target = times.noised(latents.stack(chosen).float(), moments)
-        loss = (
-            (model(noisy, moments, captions.batch(chosen, generator, 0.1)) - target).square().mean()
-        )
-        norm = optimiser.step(loss, options.rate * warmed_up(run.step, 500))
+        loss = (model(noisy, moments, captions.batch(chosen, generator, 0.1)) - target).square().mean()
+        norm = optimiser.step(loss, options.rate * warmed_up(run.step, 100))
         run.count(options.batch, loss=loss.item(), norm=norm)
         average.update(model, run.step)
         if peer:
             peer.exchange(model, run.step)
-        run.log(100, resolution=options.resolution)
+        run.log(50, resolution=options.resolution)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--resolution",
         type=int,
@@ -200,12 +182,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=8e-4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--halflife", type=float, default=300, help="of the average, in steps")
-    parser.add_argument(
-        "--peer", type=int, choices=[0, 1], help="one of two processes that share their weights"
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="do not start from the shipped weights"
-    )
+    parser.add_argument("--peer", type=int, choices=[0, 1], help="one of two processes that share their weights")
+    parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()
     train(options)

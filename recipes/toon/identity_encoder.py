@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
+
 from data import SIZE, Pictures, read_captions
 from loop import Average, Run, one_thread, warmed_up
 from muon import Optimiser
-from sklearn.metrics import roc_auc_score
-from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
 
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon_identity"
 TEMPERATURE = 0.1
@@ -82,9 +83,7 @@ class Characters:
             self.styles[record["style"]].add(record["identity"][0])
         self.all = [name for name, shown in self.pictures.items() if len(shown) >= 2]
         usable = set(self.all)
-        self.by_style = [
-            sorted(names & usable) for names in self.styles.values() if len(names & usable) >= 2
-        ]
+        self.by_style = [sorted(names & usable) for names in self.styles.values() if len(names & usable) >= 2]
 
     def batch(self, count: int, generator: np.random.Generator) -> tuple[list[int], torch.Tensor]:
         """Picture indices and identity numbers: half of the characters in one style, half in any."""
@@ -103,16 +102,11 @@ class Characters:
 
 
 @torch.no_grad()
-def embed_split(
-    model: ResNetModel, split: str, limit: int | None = None
-) -> tuple[torch.Tensor, list[dict]]:
+def embed_split(model: ResNetModel, split: str, limit: int | None = None) -> tuple[torch.Tensor, list[dict]]:
     """Embeddings and records of a split."""
     pictures, records = Pictures(split, limit), read_captions(split, limit)
     model.eval()
-    parts = [
-        embed(model, pictures.batch(range(i, min(i + 64, len(pictures)))))
-        for i in range(0, len(pictures), 64)
-    ]
+    parts = [embed(model, pictures.batch(range(i, min(i + 64, len(pictures))))) for i in range(0, len(pictures), 64)]
     return torch.cat(parts), records[: len(pictures)]
 
 
@@ -138,41 +132,30 @@ def train(options: argparse.Namespace) -> None:
     while run.going():
         model.train()
         indices, numbers = characters.batch(options.characters, generator)
-        loss = contrastive_loss(
-            embed(model, augmented(pictures.batch(indices), generator)), numbers
-        )
+        loss = contrastive_loss(embed(model, augmented(pictures.batch(indices), generator)), numbers)
         optimiser.step(loss, options.rate * warmed_up(run.step, 100))
         run.count(len(indices), loss=loss.item())
         average.update(model, run.step)
-        aucs = (
-            pair_auc(*embed_split(average.model, "identity_held_out", 600))
-            if run.step % 300 == 0
-            else {}
-        )
+        aucs = pair_auc(*embed_split(average.model, "identity_held_out", 600)) if run.step % 300 == 0 else {}
         run.log(50, **{name: round(float(value), 4) for name, value in aucs.items()})
-    average.model.save_pretrained(run.folder / "model")
-    processor = ViTImageProcessor(
-        size={"height": SIZE, "width": SIZE},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-        do_convert_rgb=True,
-    )
-    processor.save_pretrained(run.folder / "model")
+    write(average.model, run)
+
+
+def write(model: ResNetModel, run: Run) -> None:
+    """Write the model and how pictures have to be prepared for it."""
+    model.save_pretrained(run.folder / "model")
+    ViTImageProcessor(
+        size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
+    ).save_pretrained(run.folder / "model")
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument(
-        "--characters", type=int, default=16, help="characters in a batch, four pictures of each"
-    )
-    parser.add_argument(
-        "--fresh", action="store_true", help="do not start from the shipped weights"
-    )
+    parser.add_argument("--characters", type=int, default=16, help="characters in a batch, four pictures of each")
+    parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()
     train(options)

@@ -32,9 +32,7 @@ class Judge:
 
 def fit_probe(features: np.ndarray, labels: list[str]) -> Pipeline:
     """A linear classifier on standardised features."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(
-        features, labels
-    )
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(features, labels)
 
 
 def frechet(left: np.ndarray, right: np.ndarray) -> float:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import work_folder
 from torch import nn
+
+from data import work_folder
 
 
 def write_atomically(state: object, file: Path) -> None:
@@ -28,7 +29,7 @@ def write_atomically(state: object, file: Path) -> None:
 
 
 class Average:
-    """Exponential moving average of a model's parameters, updated every few steps."""
+    """Exponential moving average of a model's parameters, updated every few steps; buffers are copied."""
 
     def __init__(self, model: nn.Module, halflife: float, every: int = 4) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -41,6 +42,8 @@ class Average:
             return
         decay = min(self.decay, (step + 1) / (step + 1 + 10 * self.every))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for kept, current in zip(self.model.buffers(), model.buffers(), strict=True):
+            kept.copy_(current)
 
 
 class Peer:

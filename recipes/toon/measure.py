@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from transformers import CLIPModel, CLIPTokenizer, ResNetModel
+
 from autoencoder import decode, encode, psnr
 from clip_encoder import retrieval
 from data import Pictures, read_captions, to_signed, work_folder
 from identity_encoder import embed_split, pair_auc
 from judge import Judge, fit_probe, frechet, reducer
 from sheet import draw, load, save_sheet
-from transformers import CLIPModel, CLIPTokenizer, ResNetModel
 
 PACKAGE = Path(__file__).parents[2] / "src" / "personae"
 ATTRIBUTES = ("scene", "medium", "hair_color", "clothes_color", "expression")
@@ -52,9 +53,7 @@ def autoencoder_quality(pipeline, split: str, count: int) -> dict[str, float]:
 def features_of(judge: Judge, pictures: Pictures, count: int) -> np.ndarray:
     """Judge features of the first `count` pictures."""
     steps = range(0, min(count, len(pictures)), 256)
-    return np.concatenate(
-        [judge.features(pictures.batch(range(i, min(i + 256, count)))) for i in steps]
-    )
+    return np.concatenate([judge.features(pictures.batch(range(i, min(i + 256, count)))) for i in steps])
 
 
 def said(record: dict, attribute: str) -> bool:
@@ -65,9 +64,7 @@ def said(record: dict, attribute: str) -> bool:
     return attribute in ("scene", "medium", "expression") or value in record["captions"][0]
 
 
-def attribute_scores(
-    known: tuple, real: np.ndarray, drawn: np.ndarray, records: list[dict]
-) -> dict:
+def attribute_scores(known: tuple, real: np.ndarray, drawn: np.ndarray, records: list[dict]) -> dict:
     """For each attribute: the probe's accuracy on renders, on drawn pictures, and the second over the first."""
     scores = {}
     for attribute in ATTRIBUTES:
@@ -106,8 +103,7 @@ def pair_scores(
     )
     names = list(probe.classes_)
     ends = [
-        [names.index(r[side]["noun"]) if r[side]["noun"] in names else 0 for r in records]
-        for side in ("left", "right")
+        [names.index(r[side]["noun"]) if r[side]["noun"] in names else 0 for r in records] for side in ("left", "right")
     ]
     telling = np.array(ends[0]) != np.array(ends[1])
     rows, scores = np.arange(len(records)), {}
@@ -122,9 +118,7 @@ def pair_scores(
     return scores
 
 
-def counted_two(
-    known: tuple, real: np.ndarray, drawn: np.ndarray, rows: list[int]
-) -> dict[str, float]:
+def counted_two(known: tuple, real: np.ndarray, drawn: np.ndarray, rows: list[int]) -> dict[str, float]:
     """How often a probe for one or two characters sees two where the caption says two."""
     probe = fit_probe(known[0], [str(record["count"]) for record in known[1]])
     return {
@@ -136,9 +130,7 @@ def counted_two(
 def drawn_quality(pipeline, options: argparse.Namespace) -> dict:
     """Everything that is measured on pictures drawn under held-out captions."""
     judge, records = Judge(), read_captions("held_out", options.count)
-    pictures = draw(
-        pipeline, [r["captions"][0] for r in records], guidance=options.guidance, batch=50
-    )
+    pictures = draw(pipeline, [r["captions"][0] for r in records], guidance=options.guidance, batch=50)
     save_sheet(pictures[:64], work_folder() / "measure" / "drawn.png")
     train, held_out = Pictures("train"), Pictures("held_out", len(records))
     known = features_of(judge, train, options.known), read_captions("train", options.known)
@@ -154,9 +146,7 @@ def drawn_quality(pipeline, options: argparse.Namespace) -> dict:
     return {
         "attributes": attribute_scores(known, real, drawn, records),
         "two": counted_two(known, real, drawn, rows),
-        "sides": pair_scores(
-            judge, (train, known[1]), real_pairs, pictures[rows], [records[i] for i in rows]
-        ),
+        "sides": pair_scores(judge, (train, known[1]), real_pairs, pictures[rows], [records[i] for i in rows]),
         "distance": {
             "drawn": frechet(real_part, drawn_part),
             "renders": frechet(real_part[:half], real_part[half:]),
@@ -164,14 +154,13 @@ def drawn_quality(pipeline, options: argparse.Namespace) -> dict:
     }
 
 
-def encoder_quality(count: int) -> dict:
+def encoder_quality(folder: Path, count: int) -> dict:
     """The two metric encoders on held-out characters, held-out styles and held-out captions."""
-    identity = ResNetModel.from_pretrained(PACKAGE / "toon_identity", dtype=torch.float32)
-    clip = CLIPModel.from_pretrained(PACKAGE / "toon_clip", dtype=torch.float32)
-    tokenizer = CLIPTokenizer.from_pretrained(PACKAGE / "toon_clip")
+    identity = ResNetModel.from_pretrained(folder / "toon_identity", dtype=torch.float32)
+    clip = CLIPModel.from_pretrained(folder / "toon_clip", dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "toon_clip")
     known, new = (
-        pair_auc(*embed_split(identity, split, count))
-        for split in ("identity_held_out", "identity_held_out_styles")
+        pair_auc(*embed_split(identity, split, count)) for split in ("identity_held_out", "identity_held_out_styles")
     )
     return {
         "identity_all": known["all"],
@@ -197,22 +186,14 @@ def table(found: dict) -> str:
     lines.append(
         f"| autoencoder PSNR / SSIM, known styles | 28 dB / 0.93 | {known['psnr']:.1f} dB / {known['ssim']:.3f} |"
     )
-    lines.append(
-        f"| autoencoder PSNR / SSIM, held-out styles | 26 dB | {new['psnr']:.1f} dB / {new['ssim']:.3f} |"
-    )
+    lines.append(f"| autoencoder PSNR / SSIM, held-out styles | 26 dB | {new['psnr']:.1f} dB / {new['ssim']:.3f} |")
     goals = dict(zip(ATTRIBUTES, ("95 %", "95 %", "90 %", "90 %", "85 %"), strict=False))
     for name, score in found["attributes"].items():
         reached = f"{score['share']:.0%} ({score['drawn']:.3f} of {score['ceiling']:.3f}, {score['pictures']} pictures)"
-        lines.append(
-            f"| right {name.replace('_', ' ')}, share of the probe's ceiling | {goals[name]} | {reached} |"
-        )
+        lines.append(f"| right {name.replace('_', ' ')}, share of the probe's ceiling | {goals[name]} | {reached} |")
     two, sides, distance = found["two"], found["sides"], found["distance"]
-    lines.append(
-        f"| two characters: both there | 80 % | {two['drawn']:.0%} (renders {two['ceiling']:.0%}) |"
-    )
-    reached = (
-        f"{sides['drawn']['sides']:.0%} (renders {sides['ceiling']['sides']:.0%}; chance 50 %)"
-    )
+    lines.append(f"| two characters: both there | 80 % | {two['drawn']:.0%} (renders {two['ceiling']:.0%}) |")
+    reached = f"{sides['drawn']['sides']:.0%} (renders {sides['ceiling']['sides']:.0%}; chance 50 %)"
     lines.append(f"| two characters: right sides | 80 % | {reached} |")
     lines.append(
         f"| distance to held-out renders | - | {distance['drawn']:.2f} (halves of renders {distance['renders']:.2f}) |"
@@ -221,7 +202,8 @@ def table(found: dict) -> str:
     names = ("all", "within", "held_out_styles", "held_out_styles_within")
     values = " / ".join(f"{encoders['identity_' + name]:.3f}" for name in names)
     lines.append(
-        f"| toon-identity AUC: all / within a style / held-out styles / within one of those | .995 / .97 / .95 / - | {values} |"
+        f"| toon-identity AUC: all / within a style / held-out styles / within one of those | .995 / .97 / .95 / - "
+        f"| {values} |"
     )
     lines.append(f"| toon-clip retrieval, 1 of 100 | 90 % | {encoders['clip_retrieval']:.1%} |")
     lines.append(f"| one picture, 25 steps with guidance | 1 s | {found['seconds']:.2f} s |")
@@ -230,26 +212,21 @@ def table(found: dict) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="held-out captions to draw")
-    parser.add_argument(
-        "--known", type=int, default=6000, help="training renders the probes are fitted on"
-    )
+    parser.add_argument("--known", type=int, default=6000, help="training renders the probes are fitted on")
     parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument(
+        "--from", dest="folder", type=Path, default=PACKAGE, help="holds toon, toon_clip, toon_identity"
+    )
     options = parser.parse_args()
     folder = work_folder() / "measure"
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline = load()
+    pipeline = load(options.folder / "toon")
     splits = ("held_out", "held_out_styles")
-    found = {
-        "autoencoder": {
-            split: autoencoder_quality(pipeline, split, options.count) for split in splits
-        }
-    }
+    found = {"autoencoder": {split: autoencoder_quality(pipeline, split, options.count) for split in splits}}
     found |= drawn_quality(pipeline, options)
-    found |= {"encoders": encoder_quality(options.count), "seconds": seconds_per_picture(pipeline)}
+    found |= {"encoders": encoder_quality(options.folder, options.count), "seconds": seconds_per_picture(pipeline)}
     (folder / "targets.json").write_text(json.dumps(found, indent=2, default=float) + "\n")
     (folder / "targets.md").write_text(table(found))
     print(table(found))

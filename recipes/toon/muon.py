@@ -12,15 +12,25 @@ import torch
 from torch import nn
 
 
-def orthogonal(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
-    """The orthogonal matrices near `matrices` (N x rows x columns), by Newton and Schulz's iteration in bfloat16."""
-    x = matrices.bfloat16()
-    wide = x if x.shape[-2] <= x.shape[-1] else x.mT
-    x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(rounds):
-        square = x @ x.mT
-        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
-    return (x if matrices.shape[-2] <= matrices.shape[-1] else x.mT).to(matrices.dtype)
+def orthogonal(matrices: torch.Tensor, rounds: tuple[int, ...] = (2, 3)) -> torch.Tensor:
+    """The orthogonal matrices near `matrices` (N x rows x columns), by Newton and Schulz's iteration in bfloat16.
+
+    Each round multiplies by a polynomial of the small square X Xᵀ, so several rounds are done on the square alone
+    before the long matrix is touched: half the work for a convolution's 256 x 2304. More than three rounds at once
+    are not stable, since rounding makes small eigenvalues negative and those grow.
+    """
+    x = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    for together in rounds:
+        square, product = x @ x.mT, None
+        for _ in range(together):
+            factor = torch.baddbmm(square, square, square, beta=-4.775, alpha=2.0315)
+            factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+            product = factor if product is None else factor @ product
+            square = factor @ square @ factor
+        x = product @ x
+    x = x.to(matrices.dtype)
+    return x if matrices.shape[-2] <= matrices.shape[-1] else x.mT
 
 
 class Muon(torch.optim.Optimizer):
@@ -56,25 +66,19 @@ class Muon(torch.optim.Optimizer):
         updates = orthogonal(torch.stack(ahead).flatten(2))
         scale = 0.2 * max(updates.shape[-2:]) ** 0.5
         torch._foreach_mul_(alike, 1 - group["lr"] * group["decay"])
-        torch._foreach_add_(
-            alike, list(updates.view(-1, *alike[0].shape)), alpha=-group["lr"] * scale
-        )
+        torch._foreach_add_(alike, list(updates.view(-1, *alike[0].shape)), alpha=-group["lr"] * scale)
 
 
 class Optimiser:
     """Muon for the inner matrices and convolutions of a model, AdamW for the rest."""
 
     def __init__(self, model: nn.Module) -> None:
-        inner = {
-            id(p) for n, p in model.named_parameters() if p.ndim >= 2 and not self._at_the_border(n)
-        }
+        inner = {id(p) for n, p in model.named_parameters() if p.ndim >= 2 and not self._at_the_border(n)}
         parameters = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in parameters if id(p) in inner]
         others = [p for p in parameters if id(p) not in inner]
         self.muon = Muon(matrices)
-        self.adam = torch.optim.AdamW(
-            others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+        self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.parameters = parameters
 
     @staticmethod

@@ -12,12 +12,13 @@ import shutil
 from pathlib import Path
 
 import torch
-from data import work_folder
-from denoiser import Denoiser, build_text_encoder, build_unet, scheduler
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from sheet import PROMPTS, draw, save_sheet
 from transformers import CLIPTokenizer
+
+from data import work_folder
+from denoiser import Denoiser, build_text_encoder, build_unet, scheduler
+from sheet import PROMPTS, draw, save_sheet
 
 PACKAGE = Path(__file__).parents[2] / "src" / "personae"
 
@@ -34,9 +35,7 @@ def trained_decoder() -> AutoencoderKL:
 def trained_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
     """The moving average of the denoiser and text encoder."""
     model = Denoiser(build_unet(), build_text_encoder(tokenizer))
-    model.load_state_dict(
-        torch.load(work_folder() / "denoiser" / "checkpoint.pt", weights_only=False)["average"]
-    )
+    model.load_state_dict(torch.load(work_folder() / "denoiser" / "checkpoint.pt", weights_only=False)["average"])
     return model
 
 
@@ -44,9 +43,7 @@ def name_as_transformers_4(folder: Path) -> None:
     """Give the text encoder's tensors the prefix `text_model.`, which older readers need (and newer ones accept)."""
     file = folder / "model.safetensors"
     tensors = load_file(file)
-    prefixed = {
-        n if n.startswith("text_model.") else f"text_model.{n}": t for n, t in tensors.items()
-    }
+    prefixed = {n if n.startswith("text_model.") else f"text_model.{n}": t for n, t in tensors.items()}
     save_file(prefixed, file, metadata={"format": "pt"})
 
 
@@ -98,22 +95,16 @@ def write_encoder(name: str, target: Path) -> None:
 
 def check(folder: Path, file: Path) -> None:
     """Load the folder as a stranger would, and draw."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     save_sheet(draw(pipeline, PROMPTS, steps=25, guidance=4.0, seed=0), file)
     print(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6, "MB")
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=PACKAGE)
-    parser.add_argument(
-        "--check", type=Path, metavar="FILE", help="only load and draw; the sheet to write"
-    )
+    parser.add_argument("--check", type=Path, metavar="FILE", help="only load and draw; the sheet to write")
     options = parser.parse_args()
     if options.check:
         check(options.to / "toon", options.check)

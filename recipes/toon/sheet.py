@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import Pictures, read_captions
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+
+from data import Pictures, read_captions
 
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon"
 PROMPTS = [
@@ -31,9 +32,7 @@ PROMPTS = [
 
 def load(folder: Path = SHIPPED) -> StableDiffusionPipeline:
     """The pipeline in full precision, which two CPU cores run faster than half."""
-    return StableDiffusionPipeline.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True
-    )
+    return StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
 def draw(
@@ -89,9 +88,7 @@ def reconstructed(pipeline: StableDiffusionPipeline, split: str, count: int = 32
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["drawn", "reconstructed", "rendered"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--split", default="held_out")
@@ -101,13 +98,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "rendered":
-        save_sheet(
-            np.stack([Pictures(options.split)[i] for i in range(options.count)]), options.file
-        )
+        save_sheet(np.stack([Pictures(options.split)[i] for i in range(options.count)]), options.file)
     elif options.what == "reconstructed":
-        save_sheet(
-            reconstructed(load(options.folder), options.split, options.count // 2), options.file
-        )
+        save_sheet(reconstructed(load(options.folder), options.split, options.count // 2), options.file)
     else:
         prompts = [record["captions"][0] for record in read_captions(options.split, options.count)]
         save_sheet(draw(load(options.folder), prompts, guidance=options.guidance), options.file)

@@ -14,9 +14,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data import read_captions, work_folder
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
+
+from data import read_captions, work_folder
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 POSITIONS = 77
@@ -26,11 +27,7 @@ PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 def word_counts(captions: list[str], words: list[str]) -> Counter[str]:
     """How often each word is to count: as in the captions, and a few times for each common word."""
-    counts = Counter(
-        word
-        for caption in captions
-        for word in re.findall(r"[^\W\d_]+|\d|[^\w\s]+", caption.lower())
-    )
+    counts = Counter(word for caption in captions for word in re.findall(r"[^\W\d_]+|\d|[^\w\s]+", caption.lower()))
     for rank, word in enumerate(words):
         counts[word] += 8 + 40_000 // (rank + 20)
     return counts
@@ -60,21 +57,13 @@ def _merges_of(tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--words", type=Path, required=True, help="common English words, most frequent first"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--words", type=Path, required=True, help="common English words, most frequent first")
     parser.add_argument("--count", type=int, default=3000, help="how many of them to take")
-    parser.add_argument(
-        "--size", type=int, default=4500, help="tokens to learn, single bytes included"
-    )
+    parser.add_argument("--size", type=int, default=4500, help="tokens to learn, single bytes included")
     options = parser.parse_args()
     captions = [text for record in read_captions("train") for text in record["captions"]]
-    words = [w for w in options.words.read_text(encoding="utf-8").lower().split() if w.isalpha()][
-        : options.count
-    ]
+    words = [w for w in options.words.read_text(encoding="utf-8").lower().split() if w.isalpha()][: options.count]
     vocabulary, merges = train_merges(word_counts(captions, words), options.size)
     tokenizer = CLIPTokenizer(
         vocab=vocabulary,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,13 @@ def test_the_size_of_a_base_is_read_from_its_headers(base_folder: Path) -> None:
     about = describe(base_folder)
     assert about["resolution"] == load_base(base_folder, device="cpu").resolution
     assert about["parameters"] > numbers
+
+
+def test_the_advice_of_a_base_is_shown(base_folder: Path, here: Path) -> None:
+    assert describe(base_folder)["recommended"] == {}
+    advised = shutil.copytree(base_folder, here / "advised")
+    (advised / "personae.toml").write_text("[recommended.lora]\nlearning_rate = 0.002\n")
+    assert describe(advised)["recommended"] == {"lora": {"learning_rate": 0.002}}
 
 
 def test_every_embedded_base_is_listed(told: Callable[..., Any]) -> None:

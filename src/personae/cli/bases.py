@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bases(as_json: AsJson = False) -> None:
-    """List the base models that need no download, with their sizes."""
+    """List the base models that need no download, with their sizes and training advice."""
     from personae.families.sources import embedded_bases
 
     terminal = Terminal(as_json)
@@ -36,6 +36,10 @@ def bases(as_json: AsJson = False) -> None:
         table.add_row(f"[bold]{escape(name)}[/]", row["kind"], side, numbers, size(row["bytes"]))
     if rows:
         terminal.say(table)
+    for name, row in rows.items():
+        for technique, fields in row["recommended"].items():
+            advice = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items())
+            terminal.say(f"[bold]{escape(name)}[/] advises for {escape(technique)}: {advice}")
     terminal.say(
         "Any other base is given by its diffusers folder, its hub id (owner/name) or its "
         ".safetensors file."
@@ -43,7 +47,13 @@ def bases(as_json: AsJson = False) -> None:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Return kind, resolution in pixels, parameters and bytes of a diffusers folder."""
+    """Return kind, resolution in pixels, parameters, bytes and training advice of a base.
+
+    The advice is what `personae.toml` in its folder recommends for each technique.
+    """
+    from personae.config import read_toml
+
+    advice = folder / "personae.toml"
     files = sorted(folder.rglob("*.safetensors"))
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     return {
@@ -51,6 +61,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "resolution": _resolution(folder),
         "parameters": sum(parameters_in(file) for file in files),
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "recommended": read_toml(advice).get("recommended", {}) if advice.is_file() else {},
         "path": folder,
     }
 

@@ -1,0 +1,87 @@
+"""The picture of the README: one character drawn by every technique, and by the base alone.
+
+    python bench/readme_picture.py --out docs/images/techniques.png
+
+Each technique is trained with its own defaults, once; what is trained already in --runs is kept.
+All rows share prompts and seeds. Nothing is picked by hand: the first seed is the one shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from personae.bases import load_base
+from personae.cast import Cast
+from personae.character import Character
+from personae.events import Step
+from personae.families.base import Family
+from personae.generation import Shot, draw
+from personae.registry import discover
+from personae.run_folder import RunFolder
+from personae.settings import RunConfig
+from personae.sheets import Panel, Section, character_sheet, save_sheet
+from personae.techniques.base import Technique
+from personae.training import train
+
+SCENES = {
+    "at the beach": "{who} at the beach",
+    "in the snow": "{who} in the snow",
+    "in space": "{who} in space",
+    "in a library": "{who} in a library",
+    "surprised": "a surprised {who}",
+    "pencil drawing": "a pencil drawing of {who}",
+}
+CELL = 150
+
+
+def trained(technique: str, character: Path, base: Family, folder: Path) -> Path:
+    """Return the artifact of `technique`, training it if it is not there."""
+    run = RunFolder(folder)
+    if run.result() is None:
+        config = RunConfig.read(
+            {
+                "character": character,
+                "technique": technique,
+                "schedule": {"batch_size": 8},
+                "preview_prompts": ["{character}"],
+                "preview_every": 10_000,
+            }
+        )
+        for event in train(config, folder, resume=run.config_file.is_file(), base=base):
+            if isinstance(event, Step) and event.step % 25 == 0:
+                print(technique, event.step, event.steps, f"{event.loss:.3f}", flush=True)
+    return folder / run.result()["artifact"]
+
+
+def row(title: str, who: str, base: Family, cast: Cast, seed: int) -> Section:
+    """Return the scenes as `who`, in one row."""
+    shots = [Shot(prompt.replace("{who}", who), seed) for prompt in SCENES.values()]
+    pictures = draw(base, shots, cast=cast, batch_size=len(shots))
+    panels = [Panel(picture.image, label) for picture, label in zip(pictures, SCENES, strict=True)]
+    return Section(title, panels)
+
+
+def main() -> None:
+    """Train, draw, and write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--character", type=Path, default=Path("examples/mira"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/readme"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("docs/images/techniques.png"))
+    options = parser.parse_args()
+    base, character = load_base("toon"), Character.open(options.character)
+    real = [Panel(each.image(), "") for each in character.references[: len(SCENES)]]
+    sections = [Section(f"{len(character.references)} pictures to learn from, such as", real)]
+    for name, kind in discover("techniques", Technique).items():
+        path = trained(name, options.character, base, options.runs / name)
+        with Cast.load({character.name: path}).on(base) as cast:
+            who = f"{{{character.name}}}"
+            sections.append(row(kind.title, who, base, cast, options.seed))
+    alone = f"a {character.class_noun}"
+    sections.append(row("The base alone, asked for " + alone, alone, base, Cast(), options.seed))
+    save_sheet(character_sheet(sections, columns=len(SCENES), cell=CELL), options.out)
+
+
+if __name__ == "__main__":
+    main()

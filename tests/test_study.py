@@ -131,6 +131,20 @@ def test_a_run_study_runs_what_is_pending_and_nothing_else(character, tmp_path):
     assert not list(run_study(study, runner))[1:-1]
 
 
+def test_a_study_is_run_by_one_process_at_a_time(character, tmp_path):
+    study = Study.plan({"character": str(character), "references": False}, tmp_path)
+
+    def runner(cells):
+        with pytest.raises(StudyError, match="another process runs this study"):
+            list(run_study(study, runner))
+        for cell in cells:
+            cell.fail("not tried")
+            yield cell
+
+    assert list(run_study(study, runner))[-1].failed == 1
+    assert list(run_study(study, runner))  # it is free again
+
+
 @pytest.mark.parametrize("stored", ['{"format_version": 0, "status": "done"}', "not json", "[]"])
 def test_a_result_of_another_format_is_made_anew(stored, character, tmp_path):
     study = finished(tmp_path, {"character": str(character)}, {"lora": FOUND})

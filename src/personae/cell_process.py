@@ -1,6 +1,6 @@
 """What the process of one cell does: train, draw, measure, write the result.
 
-python -m personae.cell_process FOLDER
+python -m personae.cell_process FOLDER [CELLS SIDE BY SIDE]
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ WARM_STEPS, TIMED_STEPS = 3, 12
 WATCH_SECONDS = 1.0
 
 
-def run_cell(cell: Cell) -> None:
+def run_cell(cell: Cell, beside: int = 1) -> None:
     """Measure a cell and write its result.
+
+    Args:
+        cell: what to measure.
+        beside: how many cells share the machine, which makes its times longer.
 
     Raises:
         PersonaeError: it cannot be measured.
@@ -62,7 +66,8 @@ def run_cell(cell: Cell) -> None:
             result = _untouched(cell, base, character)
         case "real":
             result = _real(cell, base, character)
-    cell.write_result({"status": "done", **_about(cell, base, character), **result})
+    about = {"status": "done", "side_by_side": beside, **_about(cell, base, character)}
+    cell.write_result({**about, **result})
 
 
 def _about(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
@@ -228,13 +233,13 @@ def _seconds_per_step(run: RunConfig, base: Family) -> float:
     return median(timed)
 
 
-def main(folder: str) -> int:
-    """Run the cell of a folder; whatever breaks becomes its result."""
+def main(folder: str, beside: str = "1") -> int:
+    """Run the cell of a folder, one of `beside`; whatever breaks becomes its result."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     _end_with_parent()
     cell = Cell.read(folder)
     try:
-        run_cell(cell)
+        run_cell(cell, int(beside))
     except PersonaeError as error:
         cell.fail(str(error))
     except Exception as error:  # the job runner: a cell that breaks must not stop the study
@@ -257,4 +262,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -6,6 +6,7 @@ no result; it is marked as failed by whoever started it, and a stopped study goe
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -14,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from personae.cells import Cell, failed
-from personae.errors import UsageError
+from personae.errors import StudyError, UsageError
 from personae.events import Event
 from personae.study import Study
 
@@ -91,8 +93,33 @@ def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> It
         study: what to run.
         runner: `side_by_side(jobs)` on this machine, or a cluster's.
         retry_failed: also run again the cells that broke.
+
+    Raises:
+        StudyError: another process runs this study now.
     """
     study.begin()
+    with _alone(study):
+        yield from _run(study, runner, retry_failed)
+
+
+@contextmanager
+def _alone(study: Study) -> Iterator[None]:
+    """Hold the study's folder for one run; the system lets go of it if the process dies.
+
+    Raises:
+        StudyError: another process runs it now.
+    """
+    with (study.folder / ".running").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(
+                f"{study.folder}: another process runs this study now; wait for it, or stop it"
+            ) from None
+        yield
+
+
+def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening]:
     pending = study.pending(retry_failed=retry_failed)
     for cell in pending:
         if cell.outdated:
@@ -187,7 +214,7 @@ def start(cell: Cell, jobs: int = 1) -> subprocess.Popen[bytes]:
     limits = {"OMP_NUM_THREADS": str(threads)} if threads and jobs > 1 else {}
     with (cell.folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "personae.cell_process", str(cell.folder)],
+            [sys.executable, "-m", "personae.cell_process", str(cell.folder), str(jobs)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -53,6 +53,9 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
         for row in _by_balance(comparison.trained)
         if row is not choice
     ]
+    before = comparison.untouched
+    if before and before.mean("likeness_share") is not None:
+        others.append(f"The untouched base reaches {before.mean('likeness_share'):.0%}.")
     return Verdict(choice.name if choice else None, headline, others, _cautions(comparison, choice))
 
 
@@ -135,6 +138,10 @@ def _cautions(comparison: Comparison, choice: Row | None) -> list[str]:
         before = comparison.untouched
         if before and not comparison.difference("likeness", choice, before).interval.low > 0:
             told.append("It is not more like the character than the untouched base is.")
+    found = [each for row in comparison.rows for each in row.found]
+    beside = max(each.result.get("side_by_side", 1) for each in found)
+    if beside > 1:
+        told.append(f"Up to {beside} cells ran side by side, so all times are longer than alone.")
     if comparison.unusable:
         told.append(f"{len(comparison.unusable)} cells have no usable result and do not count.")
     return told

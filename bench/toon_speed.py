@@ -60,7 +60,7 @@ def bench_of(technique: str, character: Path, base: Family) -> Workbench:
 
 
 def step_seconds(technique: str, folder: Path, character: Path, base: Family) -> dict[str, float]:
-    """Return median seconds of a step, ours and the plain loop's where there is one, alternating."""
+    """Return median seconds of a step: ours, and the plain loop's where there is one."""
     bench = bench_of(technique, character, base)
     references = Character.open(character).references
     size = (base.resolution, base.resolution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,16 +52,29 @@ def test_debug_lets_the_error_through_wherever_it_stands() -> None:
         run(["check", "nowhere", "--debug"])
 
 
-def test_a_mistyped_option_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", "--lora-rnk", "4"]) == 2
-    assert "--lora-rank" in capsys.readouterr().err
-
-
-def test_a_mistyped_command_is_refused_with_the_nearest(
-    capsys: pytest.CaptureFixture[str],
+def test_a_mistyped_option_or_command_is_refused_with_the_nearest(
+    refused: Callable[..., str],
 ) -> None:
-    assert run(["trian"]) == 2
-    assert "train" in capsys.readouterr().err
+    line = refused("train", "--lora-rnk", "4")
+    assert "--lora-rank" in line
+    assert line.endswith("see `personae train --help`")
+    assert "Did you mean 'train'?" in refused("trian")
+
+
+def test_a_value_of_the_wrong_kind_is_one_line(refused: Callable[..., str]) -> None:
+    assert "'--steps'" in refused("generate", "x", "--steps", "many")
+
+
+def test_nothing_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    told = capsys.readouterr()
+    assert "Usage: personae" in told.out + told.err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    line = f"{shlex.quote(sys.executable)} -m personae --help | head -c 1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,8 @@ from personae import cli
 from personae.errors import PersonaeError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+# Typer brings its own click or takes the one installed; its base class is found from here alone.
+COMMAND_LINE_ERROR = typer.BadParameter.__mro__[2]
 ORDER = ("demo", "init", "check", "train", "generate", "sheet", "inspect", "bases")
 
 
@@ -56,18 +58,38 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not (debug or sys.warnoptions):
                 warnings.simplefilter("ignore")
-            build()([word for word in given if word != "--debug"], prog_name="personae")
+            words = [word for word in given if word != "--debug"]
+            code = build()(words, prog_name="personae", standalone_mode=False)
     except PersonaeError as error:
         if debug:
             raise
-        print(f"personae: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("personae: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _refuse(str(error), error.exit_code)
+    except COMMAND_LINE_ERROR as error:
+        return _explain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _refuse("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+        code = end.code
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(reason: str, code: int) -> int:
+    print(f"personae: {reason}", file=sys.stderr)
+    return code
+
+
+def _explain(error: Any) -> int:
+    """Say what is wrong with a command line: on one line, or with the help where words lack."""
+    reason = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "personae"
+    if reason and "Usage:" not in reason:
+        return _refuse(f"{reason}; see `{command} --help`", error.exit_code)
+    error.show()
+    return error.exit_code
 
 
 def _print_version(wanted: bool) -> None:

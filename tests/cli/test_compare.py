@@ -40,6 +40,7 @@ def test_compare_trains_measures_and_writes_the_report(world, character, tmp_pat
         "--identity": f"toon_identity:{world / 'identity'}",
         "--image-text": f"toon_clip:{world / 'image_text'}",
         "--pictures": 1,
+        "--keep": "last",
         "--device": "cpu",
         "--precision": "fp32",
         "--jobs": 2,

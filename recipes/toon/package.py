@@ -20,6 +20,7 @@ from data import work_folder
 from denoiser import Denoiser, build_text_encoder, build_unet, scheduler
 from sheet import PROMPTS, draw, save_sheet
 
+ADVICE = Path(__file__).parent / "personae.toml"
 PACKAGE = Path(__file__).parents[2] / "src" / "personae"
 
 
@@ -45,6 +46,15 @@ def name_as_transformers_4(folder: Path) -> None:
     tensors = load_file(file)
     prefixed = {n if n.startswith("text_model.") else f"text_model.{n}": t for n, t in tensors.items()}
     save_file(prefixed, file, metadata={"format": "pt"})
+
+
+def load_as_float32(folder: Path) -> None:
+    """Let a transformers model load in float32 where no format is asked for, as diffusers loads its parts.
+
+    transformers would follow the format of the file, and the parts would not fit together.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def replace_folder(new: Path, old: Path) -> None:
@@ -76,6 +86,8 @@ def write_pipeline(target: Path) -> None:
     )
     pipeline.to(dtype=torch.float16).save_pretrained(part)
     name_as_transformers_4(part / "text_encoder")
+    load_as_float32(part / "text_encoder")
+    shutil.copy(ADVICE, part)
     tokenizer.backend_tokenizer.model.save(str(part / "tokenizer"))
     replace_folder(part, target)
 
@@ -88,14 +100,13 @@ def write_encoder(name: str, target: Path) -> None:
     tensors = load_file(part / "model.safetensors")
     halves = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
     save_file(halves, part / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((part / "config.json").read_text())
-    (part / "config.json").write_text(json.dumps(config | {"dtype": "float16"}, indent=2) + "\n")
+    load_as_float32(part)
     replace_folder(part, target)
 
 
 def check(folder: Path, file: Path) -> None:
     """Load the folder as a stranger would, and draw."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     save_sheet(draw(pipeline, PROMPTS, steps=25, guidance=4.0, seed=0), file)
     print(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6, "MB")
 

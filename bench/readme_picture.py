@@ -2,7 +2,8 @@
 
     python bench/readme_picture.py --out docs/images/techniques.png
 
-Each technique is trained with its own defaults, once; what is trained already in --runs is kept.
+Each technique is trained with its own defaults, once; what is trained already, in --runs or given
+as --artifacts (of a study, for example), is taken as it is.
 All rows share prompts and seeds. Nothing is picked by hand: the first seed is the one shown.
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from personae.artifact import read_card
 from personae.bases import load_base
 from personae.cast import Cast
 from personae.character import Character
 from personae.events import Step
 from personae.families.base import Family
 from personae.generation import Shot, draw
-from personae.registry import discover
+from personae.registry import discover, lookup
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.sheets import Panel, Section, character_sheet, save_sheet
@@ -67,14 +69,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--character", type=Path, default=Path("examples/mira"))
     parser.add_argument("--runs", type=Path, default=Path("runs/readme"))
+    parser.add_argument("--artifacts", type=Path, nargs="*", default=[])
+    parser.add_argument("--techniques", nargs="*", default=list(discover("techniques", Technique)))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/images/techniques.png"))
     options = parser.parse_args()
+    given = {read_card(path).techniques[0].name: path for path in options.artifacts}
     base, character = load_base("toon"), Character.open(options.character)
     real = [Panel(each.image(), "") for each in character.references[: len(SCENES)]]
     sections = [Section(f"{len(character.references)} pictures to learn from, such as", real)]
-    for name, kind in discover("techniques", Technique).items():
-        path = trained(name, options.character, base, options.runs / name)
+    for name in options.techniques:
+        kind = lookup("techniques", Technique, name)
+        path = given.get(name) or trained(name, options.character, base, options.runs / name)
         with Cast.load({character.name: path}).on(base) as cast:
             who = f"{{{character.name}}}"
             sections.append(row(kind.title, who, base, cast, options.seed))

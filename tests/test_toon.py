@@ -103,9 +103,9 @@ def test_the_clip_encoder_prefers_the_caption_of_a_picture() -> None:
     references = Character.open(EXAMPLES / "rolf").references
     images: list[Image.Image] = [each.image() for each in references]
     captions = [each.caption or "" for each in references]
-    agreement = np.asarray(encoder.embed_images(images)) @ np.asarray(
-        encoder.embed_texts(captions)
-    ).T
+    agreement = (
+        np.asarray(encoder.embed_images(images)) @ np.asarray(encoder.embed_texts(captions)).T
+    )
     right = np.diag(agreement).mean()
     wrong = (agreement.sum() - np.trace(agreement)) / (agreement.size - len(agreement))
     assert right > wrong

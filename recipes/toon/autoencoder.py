@@ -28,7 +28,7 @@ from data import (
     work_folder,
     write_array,
 )
-from loop import Average, Peer, Run, one_thread, warmed_up
+from loop import Average, Peer, Run, one_thread
 from muon import Optimiser
 
 WIDTHS = (16, 32, 64, 128)
@@ -112,7 +112,7 @@ def held_out_psnr(model: AutoencoderKL, count: int = 64) -> float:
 
 def train(options: argparse.Namespace) -> None:
     """Train encoder and decoder on 64 px crops and, every fourth step, on whole pictures."""
-    run = Run(options.name, options.minutes)
+    run = Run(options.name, options.minutes, options.decay)
     model = build() if options.fresh else start()
     average = Average(model, halflife=400)
     optimiser = Optimiser(model)
@@ -126,7 +126,7 @@ def train(options: argparse.Namespace) -> None:
         real = pictures.batch(generator.integers(0, len(pictures), options.batch // 4 if whole else options.batch))
         real = real if whole else random_crops(real, SIZE // 2, generator)
         losses = joint_loss(model, real, options.kl, small)
-        optimiser.step(losses["loss"], options.rate * warmed_up(run.step, 200))
+        optimiser.step(losses["loss"], options.rate * run.factor(200))
         run.count(options.batch / 4, picture=losses["picture"].item(), kl=losses["kl"].item())
         average.update(model, run.step)
         if peer:
@@ -156,11 +156,16 @@ def normalise(model: AutoencoderKL, pictures: Pictures, count: int = 2000) -> No
 
 
 def freeze(options: argparse.Namespace) -> None:
-    """Write the normalised autoencoder, then the latents of all training pictures at one resolution."""
+    """Write the normalised autoencoder, then the latents of all training pictures at one resolution.
+
+    Where no autoencoder was trained here, it is the shipped one, which is normalised already.
+    """
     folder = work_folder() / "autoencoder"
     if not (folder / "frozen").exists():
-        model = AutoencoderKL.from_pretrained(folder / "trained")
-        normalise(model, Pictures("train"))
+        trained = (folder / "trained").exists()
+        model = AutoencoderKL.from_pretrained(folder / "trained" if trained else SHIPPED, dtype=torch.float32)
+        if trained:
+            normalise(model, Pictures("train"))
         model.save_pretrained(folder / "frozen")
     model = AutoencoderKL.from_pretrained(folder / "frozen").eval()
     shards = Pictures("train")
@@ -193,7 +198,7 @@ def decoder_batch(
 
 def train_decoder(options: argparse.Namespace) -> None:
     """Go on with the decoder, on the latents written by `freeze`."""
-    run = Run("decoder", options.minutes)
+    run = Run("decoder", options.minutes, options.decay)
     model = AutoencoderKL.from_pretrained(work_folder() / "autoencoder" / "frozen")
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
@@ -207,7 +212,7 @@ def train_decoder(options: argparse.Namespace) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             drawn = model.decode(cells + options.noise * torch.randn_like(cells)).sample
         loss = picture_loss(drawn.float(), real)
-        optimiser.step(loss, options.rate * warmed_up(run.step, 200))
+        optimiser.step(loss, options.rate * run.factor(200))
         run.count(options.batch / 4, picture=loss.item())
         average.update(model, run.step)
         run.log(
@@ -222,6 +227,7 @@ def main() -> None:
     parser.add_argument("action", choices=["train", "freeze", "decoder"])
     parser.add_argument("--name", default="autoencoder", help="folder of this run under $TOON_WORK")
     parser.add_argument("--minutes", type=float, default=240)
+    parser.add_argument("--decay", type=float, default=0, help="minutes of falling rate at the end of this sitting")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=8, help="64 px crops per step")
     parser.add_argument("--kl", type=float, default=5e-4)

@@ -22,7 +22,7 @@ from transformers import (
 
 from data import SIZE, Pictures, read_captions, work_folder
 from denoiser import Captions
-from loop import Average, Run, one_thread, warmed_up
+from loop import Average, Run, one_thread
 from muon import Optimiser
 
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon_clip"
@@ -91,7 +91,7 @@ def retrieval(model: CLIPModel, tokenizer: CLIPTokenizer, split: str, count: int
 def train(options: argparse.Namespace) -> None:
     """The training loop; every 300 steps a check on held-out pictures."""
     tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
-    run = Run("clip", options.minutes)
+    run = Run("clip", options.minutes, options.decay)
     model = start(tokenizer, options.fresh)
     average = Average(model, halflife=200, every=1)
     optimiser = Optimiser(model)
@@ -105,7 +105,7 @@ def train(options: argparse.Namespace) -> None:
         tokens = trimmed(captions.batch(chosen, generator, 0.0), tokenizer.pad_token_id)
         logits = similarity(model, pictures.batch(chosen), tokens)
         loss = clip_loss(logits)
-        optimiser.step(loss, options.rate * warmed_up(run.step, 100))
+        optimiser.step(loss, options.rate * run.factor(100))
         run.count(options.batch, loss=loss.item())
         average.update(model, run.step)
         check = run.step % 300 == 0
@@ -126,6 +126,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--decay", type=float, default=0, help="minutes of falling rate at the end of this sitting")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")

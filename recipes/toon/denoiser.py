@@ -19,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from autoencoder import CHANNELS
 from data import read_captions, read_latents, work_folder
-from loop import Average, Peer, Run, one_thread, warmed_up
+from loop import Average, Peer, Run, one_thread
 from muon import Optimiser
 
 WIDTHS = (96, 160, 256, 288)
@@ -145,7 +145,7 @@ class Times:
 def train(options: argparse.Namespace) -> None:
     """The training loop."""
     tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
-    run = Run("denoiser" if not options.peer else "denoiser-peer", options.minutes)
+    run = Run("denoiser" if not options.peer else "denoiser-peer", options.minutes, options.decay)
     torch.manual_seed(options.peer or 0)
     model = start(tokenizer, options.fresh)
     average = Average(model, halflife=options.halflife)
@@ -160,7 +160,7 @@ def train(options: argparse.Namespace) -> None:
         moments = times.draw(options.batch)
         noisy, target = times.noised(latents.stack(chosen).float(), moments)
         loss = (model(noisy, moments, captions.batch(chosen, generator, 0.1)) - target).square().mean()
-        norm = optimiser.step(loss, options.rate * warmed_up(run.step, 100))
+        norm = optimiser.step(loss, options.rate * run.factor(100))
         run.count(options.batch, loss=loss.item(), norm=norm)
         average.update(model, run.step)
         if peer:
@@ -179,6 +179,7 @@ def main() -> None:
         help="side of the pictures in pixels",
     )
     parser.add_argument("--minutes", type=float, default=600)
+    parser.add_argument("--decay", type=float, default=0, help="minutes of falling rate at the end of this sitting")
     parser.add_argument("--rate", type=float, default=8e-4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--halflife", type=float, default=300, help="of the average, in steps")

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
 
 from data import SIZE, Pictures, read_captions
-from loop import Average, Run, one_thread, warmed_up
+from loop import Average, Run, one_thread
 from muon import Optimiser
 
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon_identity"
@@ -122,7 +122,7 @@ def pair_auc(embeddings: torch.Tensor, records: list[dict]) -> dict[str, float]:
 
 def train(options: argparse.Namespace) -> None:
     """The training loop; every 300 steps a check on held-out characters."""
-    run = Run("identity", options.minutes)
+    run = Run("identity", options.minutes, options.decay)
     model = start(options.fresh)
     average = Average(model, halflife=200, every=1)
     optimiser = Optimiser(model)
@@ -133,7 +133,7 @@ def train(options: argparse.Namespace) -> None:
         model.train()
         indices, numbers = characters.batch(options.characters, generator)
         loss = contrastive_loss(embed(model, augmented(pictures.batch(indices), generator)), numbers)
-        optimiser.step(loss, options.rate * warmed_up(run.step, 100))
+        optimiser.step(loss, options.rate * run.factor(100))
         run.count(len(indices), loss=loss.item())
         average.update(model, run.step)
         aucs = pair_auc(*embed_split(average.model, "identity_held_out", 600)) if run.step % 300 == 0 else {}
@@ -153,6 +153,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--decay", type=float, default=0, help="minutes of falling rate at the end of this sitting")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--characters", type=int, default=16, help="characters in a batch, four pictures of each")
     parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")

@@ -73,14 +73,14 @@ class Peer:
 class Run:
     """One training run: its folder, its state on disk, its log, and when it has to stop."""
 
-    def __init__(self, name: str, minutes: float, save_seconds: float = 180) -> None:
+    def __init__(self, name: str, minutes: float, decay_minutes: float = 0, save_seconds: float = 180) -> None:
         self.folder = work_folder() / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint = self.folder / "checkpoint.pt"
+        self.checkpoint, self.constant = self.folder / "checkpoint.pt", self.folder / "constant.pt"
         self.state: dict[str, object] = {}
         self.step, self.seconds, self.pictures = 0, 0.0, 0
         self.began = self.saved = self.logged = time.monotonic()
-        self.limit, self.save_seconds = minutes * 60, save_seconds
+        self.limit, self.decay, self.save_seconds = minutes * 60, decay_minutes * 60, save_seconds
         self.sums: dict[str, float] = {}
         self.parts = 0
         self.stopped = False
@@ -93,6 +93,8 @@ class Run:
     def keep(self, **parts: object) -> None:
         """Name what has a `state_dict` and belongs into the checkpoint; read it back where there is one."""
         self.state = parts
+        if self.constant.exists():
+            os.replace(self.constant, self.checkpoint)
         if not self.checkpoint.exists():
             return
         saved = torch.load(self.checkpoint, weights_only=False)
@@ -119,6 +121,18 @@ class Run:
     def total_seconds(self) -> float:
         """Seconds of training in all, earlier sittings included."""
         return self.seconds + time.monotonic() - self.began
+
+    def factor(self, warmup: int) -> float:
+        """What to multiply the learning rate by: it rises for `warmup` steps, and falls in the last minutes.
+
+        The state before the fall is kept as `constant.pt`, and the next sitting goes on from that.
+        """
+        left = self.limit - (time.monotonic() - self.began)
+        if not self.decay or left >= self.decay:
+            return min(1.0, (self.step + 1) / warmup)
+        if not self.constant.exists():
+            self.save(self.constant)
+        return max(0.03, left / self.decay)
 
     def going(self) -> bool:
         """Whether to make another step; saves where it is time, and at the end."""
@@ -150,11 +164,6 @@ class Run:
         with (self.folder / "log.jsonl").open("a") as out:
             out.write(json.dumps(line) + "\n")
         self.logged, self.parts, self.sums = now, 0, {}
-
-
-def warmed_up(step: int, steps: int) -> float:
-    """Linear warm-up, then 1: the moving average does what a falling rate would, and a run can always go on."""
-    return min(1.0, (step + 1) / steps)
 
 
 def one_thread() -> None:

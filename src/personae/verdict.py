@@ -131,8 +131,8 @@ def _cautions(comparison: Comparison, choice: Row | None) -> list[str]:
     if choice is not None:
         ties = choice.ranks["balance"].ties if "balance" in choice.ranks else ()
         if ties:
-            names = _listed([comparison.row(name).title for name in ties])
-            told.append(f"On balance {choice.title} and {names} cannot be told apart.")
+            names = _listed([choice.title, *(comparison.row(name).title for name in ties)])
+            told.append(f"{names} cannot be told apart in that product.")
         if (choice.mean("copies") or 0.0) > MANY_COPIES:
             told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
         before = comparison.untouched

@@ -37,7 +37,7 @@ SCENES = {
 CELL = 150
 
 
-def trained(technique: str, character: Path, base: Family, folder: Path) -> Path:
+def trained(technique: str, character: Path, base: Family, folder: Path, steps: int | None) -> Path:
     """Return the artifact of `technique`, training it if it is not there."""
     run = RunFolder(folder)
     if run.result() is None:
@@ -45,7 +45,7 @@ def trained(technique: str, character: Path, base: Family, folder: Path) -> Path
             {
                 "character": character,
                 "technique": technique,
-                "schedule": {"batch_size": 8},
+                "schedule": {"batch_size": 8} | ({"steps": steps} if steps else {}),
                 "preview_prompts": ["{character}"],
                 "preview_every": 10_000,
             }
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--character", type=Path, default=Path("examples/mira"))
     parser.add_argument("--runs", type=Path, default=Path("runs/readme"))
     parser.add_argument("--artifacts", type=Path, nargs="*", default=[])
+    parser.add_argument("--steps", type=int, help="of each training; default: its own advice")
     parser.add_argument("--techniques", nargs="*", default=list(discover("techniques", Technique)))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/images/techniques.png"))
@@ -80,7 +81,9 @@ def main() -> None:
     sections = [Section(f"{len(character.references)} pictures to learn from, such as", real)]
     for name in options.techniques:
         kind = lookup("techniques", Technique, name)
-        path = given.get(name) or trained(name, options.character, base, options.runs / name)
+        path = given.get(name) or trained(
+            name, options.character, base, options.runs / name, options.steps
+        )
         with Cast.load({character.name: path}).on(base) as cast:
             who = f"{{{character.name}}}"
             sections.append(row(kind.title, who, base, cast, options.seed))

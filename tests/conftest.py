@@ -12,7 +12,9 @@ import torch
 from personae.families.base import Family
 from tiny_world import bare, bases, paint
 
-torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+# Toy models gain nothing from a second thread, and two wait long for each other on a busy machine.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -56,18 +56,23 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
     before = comparison.untouched
     if before and before.mean("likeness_share") is not None:
         others.append(f"The untouched base reaches {before.mean('likeness_share'):.0%}.")
-    return Verdict(choice.name if choice else None, headline, others, _cautions(comparison, choice))
+    return Verdict(
+        choice.name if choice else None, headline, others, _cautions(comparison, choice, allowed)
+    )
 
 
 def best_of(rows: Sequence[Row]) -> Row | None:
     """Return the row with the best balance; of those tied with it, the one that trains fastest."""
+    return min(
+        leaders(rows), key=lambda row: row.cost_means.get("seconds", float("inf")), default=None
+    )
+
+
+def leaders(rows: Sequence[Row]) -> list[Row]:
+    """Return the row with the best balance and those tied with it, best first."""
     ordered = _by_balance(rows)
-    if not ordered:
-        return None
-    top = ordered[0]
-    ties = top.ranks["balance"].ties if "balance" in top.ranks else ()
-    equals = [row for row in ordered if row is top or row.name in ties]
-    return min(equals, key=lambda row: row.cost_means.get("seconds", float("inf")))
+    ties = ordered[0].ranks["balance"].ties if ordered and "balance" in ordered[0].ranks else ()
+    return [row for row in ordered if row is ordered[0] or row.name in ties]
 
 
 def _by_balance(rows: Sequence[Row]) -> list[Row]:
@@ -120,7 +125,7 @@ def _relations(row: Row, choice: Row) -> str:
     return _listed(told)
 
 
-def _cautions(comparison: Comparison, choice: Row | None) -> list[str]:
+def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]) -> list[str]:
     told = []
     smallest = comparison.visible("likeness_share")
     if smallest == smallest:
@@ -129,9 +134,9 @@ def _cautions(comparison: Comparison, choice: Row | None) -> list[str]:
             "this study; more seeds or shots would show smaller ones."
         )
     if choice is not None:
-        ties = choice.ranks["balance"].ties if "balance" in choice.ranks else ()
-        if ties:
-            names = _listed([choice.title, *(comparison.row(name).title for name in ties)])
+        equals = leaders(allowed)
+        if len(equals) > 1:
+            names = _listed([row.title for row in equals])
             told.append(f"{names} cannot be told apart in that product.")
         if (choice.mean("copies") or 0.0) > MANY_COPIES:
             told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")

@@ -95,9 +95,10 @@ def test_among_ties_the_fastest_is_advised(character, tmp_path):
 def test_the_verdict_warns_of_copies_and_of_a_likeness_the_base_has_too(character, tmp_path):
     findings = {"lora": {"likeness": 0.3, "copies": 4}, "untouched": {"likeness": 0.31}}
     comparison = compared(character, tmp_path, findings, technique="lora")
-    told = " ".join(decide(comparison, Limits.parse(None)).cautions)
-    assert "50% of its pictures copy a training picture" in told
-    assert "not more like the character than the untouched base" in told
+    verdict = decide(comparison, Limits.parse(None))
+    assert "50% of its pictures copy a training picture" in " ".join(verdict.cautions)
+    assert "nothing is decided" in verdict.headline
+    assert "no more like the character than the untouched base" in verdict.headline
 
 
 def test_what_is_pending_or_failed_is_listed_and_the_rest_is_compared(character, tmp_path):

@@ -44,6 +44,11 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
     subject = _listed(comparison.characters)
     if choice is None:
         headline = f"For {subject}: no technique is within {limits.text}."
+    elif _no_better(choice, comparison):
+        headline = (
+            f"For {subject} nothing is decided: {choice.title} would be taken, but it is no more "
+            "like the character than the untouched base. Train longer, or at higher rates."
+        )
     else:
         headline = f"For {subject} on this machine: {choice.title}. {_reach(choice)}."
     others = [
@@ -125,6 +130,14 @@ def _relations(row: Row, choice: Row) -> str:
     return _listed(told)
 
 
+def _no_better(row: Row, comparison: Comparison) -> bool:
+    """Say whether a row's likeness is not above the untouched base's beyond the noise."""
+    before = comparison.untouched
+    return (
+        before is not None and not comparison.difference("likeness", row, before).interval.low > 0
+    )
+
+
 def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]) -> list[str]:
     told = []
     smallest = comparison.visible("likeness_share")
@@ -140,9 +153,6 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
             told.append(f"{names} cannot be told apart in that product.")
         if (choice.mean("copies") or 0.0) > MANY_COPIES:
             told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
-        before = comparison.untouched
-        if before and not comparison.difference("likeness", choice, before).interval.low > 0:
-            told.append("It is not more like the character than the untouched base is.")
     found = [each for row in comparison.rows for each in row.found]
     beside = max(each.result.get("side_by_side", 1) for each in found)
     if beside > 1:

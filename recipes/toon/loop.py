@@ -9,12 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-import random
 import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -97,23 +95,17 @@ class Run:
             os.replace(self.constant, self.checkpoint)
         if not self.checkpoint.exists():
             return
-        saved = torch.load(self.checkpoint, weights_only=False)
+        saved = torch.load(self.checkpoint, weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         self.step, self.seconds, self.pictures = saved["step"], saved["seconds"], saved["pictures"]
         torch.set_rng_state(saved["torch"])
-        np.random.set_state(saved["numpy"])
-        random.setstate(saved["python"])
 
     def save(self, file: Path | None = None) -> None:
         """Write the whole state."""
         state = {name: part.state_dict() for name, part in self.state.items()}
         state |= {"step": self.step, "seconds": self.total_seconds, "pictures": self.pictures}
-        state |= {
-            "torch": torch.get_rng_state(),
-            "numpy": np.random.get_state(),
-            "python": random.getstate(),
-        }
+        state |= {"torch": torch.get_rng_state()}  # numpy draws from generators made from the step
         write_atomically(state, file or self.checkpoint)
         self.saved = time.monotonic()
 

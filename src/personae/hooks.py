@@ -84,11 +84,6 @@ class WeightOverlay:
             module._parameters[name] = parameter
         self._merged_for = None
 
-    @torch.no_grad()
-    def original(self, name: str) -> Tensor:
-        """Return the untouched weight called `name`."""
-        return self._slots[name][2]
-
     def _merge(self, *_: object) -> None:
         active = [(delta, state()) for delta, state in self._deltas.values()]
         active = [(delta, state) for delta, state in active if state]

@@ -69,10 +69,13 @@ def picture_loss(drawn: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return loss + sum(F.l1_loss(a, b) for a, b in zip(edges(drawn), edges(real), strict=False))
 
 
-def joint_loss(model: AutoencoderKL, real: torch.Tensor, kl_weight: float, small: bool) -> dict[str, torch.Tensor]:
+def joint_loss(
+    model: AutoencoderKL, real: torch.Tensor, options: argparse.Namespace, small: bool, anchor: AutoencoderKL | None
+) -> dict[str, torch.Tensor]:
     """Losses of one batch. `small` asks that latents averaged 2 x 2 decode to the picture at half size.
 
     That makes latents smooth, as pictures are, which a denoiser learns faster (EQ-VAE, arXiv 2502.09509).
+    `anchor` is an earlier autoencoder whose latents a denoiser already knows: the new ones are held near them.
     """
     with torch.autocast("cpu", torch.bfloat16):
         posterior = model.encode(real).latent_dist
@@ -82,7 +85,11 @@ def joint_loss(model: AutoencoderKL, real: torch.Tensor, kl_weight: float, small
         drawn = model.decode(latents).sample.float()
     picture = picture_loss(drawn, target)
     kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-    return {"loss": picture + kl_weight * kl, "picture": picture, "kl": kl}
+    loss, parts = picture + options.kl * kl, {"picture": picture, "kl": kl}
+    if anchor is not None:
+        parts["moved"] = F.mse_loss(posterior.mean.float(), encode(anchor, real))
+        loss = loss + options.anchor * parts["moved"]
+    return {"loss": loss} | parts
 
 
 @torch.no_grad()
@@ -114,6 +121,7 @@ def train(options: argparse.Namespace) -> None:
     """Train encoder and decoder on 64 px crops and, every fourth step, on whole pictures."""
     run = Run(options.name, options.minutes, options.decay)
     model = build() if options.fresh else start()
+    anchor = start().eval().requires_grad_(False) if options.anchor else None
     average = Average(model, halflife=400)
     optimiser = Optimiser(model)
     run.keep(model=model, average=average.model, optimiser=optimiser)
@@ -125,9 +133,9 @@ def train(options: argparse.Namespace) -> None:
         whole, small = run.step % 4 == 3, generator.random() < options.small
         real = pictures.batch(generator.integers(0, len(pictures), options.batch // 4 if whole else options.batch))
         real = real if whole else random_crops(real, SIZE // 2, generator)
-        losses = joint_loss(model, real, options.kl, small)
-        optimiser.step(losses["loss"], options.rate * run.factor(200))
-        run.count(options.batch / 4, picture=losses["picture"].item(), kl=losses["kl"].item())
+        losses = joint_loss(model, real, options, small, anchor)
+        optimiser.step(losses.pop("loss"), options.rate * run.factor(200))
+        run.count(options.batch / 4, **{name: loss.item() for name, loss in losses.items()})
         average.update(model, run.step)
         if peer:
             peer.exchange(model, run.step)
@@ -232,6 +240,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="64 px crops per step")
     parser.add_argument("--kl", type=float, default=5e-4)
     parser.add_argument("--small", type=float, default=0.2, help="share of steps that decode averaged latents")
+    parser.add_argument("--anchor", type=float, default=0, help="weight of staying near the shipped encoder's latents")
     parser.add_argument("--resolution", type=int, choices=[64, SIZE], default=SIZE, help="of the latents to write")
     parser.add_argument(
         "--share",

@@ -22,6 +22,10 @@ from personae.formats.hypernetwork_parts import (
 )
 from personae.formats.safe_pickle import load_pickle, save_pickle
 
+# All that ComfyUI 0.3.64 knows; with any other name it applies nothing and does not say so.
+COMFY_ACTIVATIONS = (
+    "linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "softsign", "mish",
+)  # fmt: skip
 WIDEST_CONTEXT = 8192
 MOST_WIDTHS = 16
 _NAME = re.compile(r"linear(?:\.(\d{1,3})|(1|2))\.(weight|bias)")
@@ -92,6 +96,13 @@ class ComfyHypernetwork(A1111Hypernetwork):
         """Write a copy that draws the same and cannot be trained on as it was."""
         file = file_of(artifact, name=path.stem, numbering=without_dropout(artifact))
         options = dict(file.options)
+        if options["activation_func"] == "hardswish":
+            options["activation_func"] = "swish"  # one function under two names
+        if options["activation_func"] not in COMFY_ACTIVATIONS:
+            raise UnsupportedError(
+                f"ComfyUI does not know the activation {options['activation_func']} and would "
+                "apply nothing; export it as a1111_hypernetwork"
+            )
         if (
             options["is_layer_norm"]
             and options["activation_func"] != "linear"

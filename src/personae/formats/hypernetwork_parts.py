@@ -34,6 +34,13 @@ INITIALISATIONS = {
     "KaimingUniform": "kaiming_uniform",
     "KaimingNormal": "kaiming_normal",
 }
+# Names A1111 offers and that no picture can depend on alone.
+_BATCH = "mixes the pictures of a batch, so that A1111 itself draws by what lies beside a picture"
+UNUSABLE = {
+    **dict.fromkeys(("softmax", "softmin", "logsoftmax", "softmax2d"), _BATCH),
+    "glu": "halves its input, so that the next layer of A1111 does not fit it",
+    **dict.fromkeys(("threshold", "multiheadattention"), "A1111 itself cannot make"),
+}
 MOST_LAYERS = 32
 WIDEST = 64  # times the context
 INNER_DROPOUT = 0.3  # the share A1111 drops where a file only says that it does
@@ -108,7 +115,8 @@ def without_dropout(artifact: Artifact) -> dict[int, int]:
 def positions(config: Mapping[str, Any]) -> list[tuple[int, str, float, float]]:
     """Return (number, kind, width in, width out) of the layers that have values.
 
-    Kinds are "linear" and "norm"; widths are relative to the context.
+    Kinds are "linear", "norm" and "slope" (of PReLU, one number); widths are relative to the
+    context.
     """
     structure = config["layer_structure"]
     dropout = config.get("dropout_structure") or [0.0] * len(structure)
@@ -117,6 +125,8 @@ def positions(config: Mapping[str, Any]) -> list[tuple[int, str, float, float]]:
         found.append((number, "linear", structure[i], structure[i + 1]))
         last = i == len(structure) - 2
         acts = config["activation"] != "linear" and (not last or config["activate_output"])
+        if acts and config["activation"] == "prelu":
+            found.append((number + 1, "slope", structure[i + 1], structure[i + 1]))
         number += 1 + acts
         if config["layer_norm"]:
             found.append((number, "norm", structure[i + 1], structure[i + 1]))
@@ -144,8 +154,9 @@ def hypernetwork_artifact(
     wanted = {}
     for self_attention in (False, True):
         config["self_attention"] = self_attention
-        blank = kind(kind.Config.parse(config), base, generator_for(0)).state_dict()
-        wanted = {f"{TECHNIQUE}.{name.replace('/', '.')}": value for name, value in blank.items()}
+        blank = kind(kind.Config.parse(config), base, generator_for(0))
+        states = blank.state_dict()
+        wanted = {f"{TECHNIQUE}.{name.replace('/', '.')}": value for name, value in states.items()}
         widths = {int(name.split(".")[2]) for name in wanted}
         if set(file.networks) & widths and not (set(file.networks) - widths):
             break
@@ -155,10 +166,10 @@ def hypernetwork_artifact(
             f"{path}: has networks for contexts of width {sorted(file.networks)}; base "
             f"'{base.source}' has {sorted(widths)}; the file is for another kind of base"
         )
-    if widths - present and config["activation"] == "sigmoid" and config["activate_output"]:
+    if widths - present and not _neutral_when_zero(blank, min(widths)):
         raise ArtifactError(
-            f"{path}: has no networks for contexts of width {sorted(widths - present)}, and with a "
-            "sigmoid at the end none can be made that changes nothing"
+            f"{path}: has no networks for contexts of width {sorted(widths - present)}, and with "
+            f"{config['activation']} at the end none can be made that changes nothing"
         )
     tensors = {name: torch.zeros_like(value) for name, value in wanted.items()}
     tensors |= _named(file, present)
@@ -170,6 +181,15 @@ def hypernetwork_artifact(
         [record], _narrowed(tensors), record_of(base), character=character, notes=notes
     )
     return checked_on(artifact, base, path)
+
+
+@torch.no_grad()
+def _neutral_when_zero(blank: Technique, width: int) -> bool:
+    """Return whether a network of `blank` adds nothing once all its values are zero."""
+    network = blank.networks[f"{width}/k"].eval()
+    for parameter in network.parameters():
+        parameter.zero_()
+    return not network(next(network.parameters()).new_ones(1, width)).any()
 
 
 def _config_of(artifact: Artifact) -> Config:
@@ -206,9 +226,15 @@ def _config_from(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
         last = [INNER_DROPOUT if options.get("last_layer_dropout") else 0.0]
         dropout = ([0.0, *inner, *last, 0.0]) if len(structure) > 2 else None
     how = options.get("weight_initialization") or "Normal"
+    activation = options.get("activation_func") or "linear"
+    if isinstance(activation, str) and activation in UNUSABLE:
+        raise ArtifactError(
+            f"{path}: activation_func is '{activation}', which {UNUSABLE[activation]}; train it "
+            "anew with another activation"
+        )
     config = {
         "layer_structure": structure,
-        "activation": options.get("activation_func") or "linear",
+        "activation": activation,
         "activate_output": bool(options.get("activate_output", True)),
         "layer_norm": bool(options.get("is_layer_norm", False)),
         "dropout_structure": dropout if dropout and any(dropout) else None,
@@ -244,6 +270,9 @@ def _check_state(state: State, width: int, config: Mapping[str, Any], path: Path
     for number, kind, inputs, outputs in positions(config):
         out = int(width * outputs)
         shape = (out, int(width * inputs)) if kind == "linear" else (out,)
+        if kind == "slope":
+            expected[f"linear.{number}.weight"] = (1,)
+            continue
         expected[f"linear.{number}.weight"] = shape
         expected[f"linear.{number}.bias"] = (out,)
     found = {name: tuple(value.shape) for name, value in state.items()}

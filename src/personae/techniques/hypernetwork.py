@@ -20,16 +20,32 @@ from personae.hooks import layers_matching
 from personae.recommended import Recommended
 from personae.techniques.base import Technique, TechniqueConfig
 
+# All that A1111 knows and that keep the width of their input and the pictures of a batch apart.
 ACTIVATIONS: dict[str, type[nn.Module] | None] = {
     "linear": None,
+    "swish": nn.Hardswish,  # A1111's "swish" is Hardswish
     "relu": nn.ReLU,
     "leakyrelu": nn.LeakyReLU,
     "elu": nn.ELU,
-    "swish": nn.Hardswish,  # A1111's "swish" is Hardswish
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "softsign": nn.Softsign,
     "mish": nn.Mish,
+    "celu": nn.CELU,
+    "gelu": nn.GELU,
+    "hardshrink": nn.Hardshrink,
+    "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
+    "hardtanh": nn.Hardtanh,
+    "logsigmoid": nn.LogSigmoid,
+    "prelu": nn.PReLU,
+    "relu6": nn.ReLU6,
+    "rrelu": nn.RReLU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "softshrink": nn.Softshrink,
+    "tanhshrink": nn.Tanhshrink,
 }
 
 
@@ -40,9 +56,11 @@ class HypernetworkConfig(TechniqueConfig):
     """Widths of the layers relative to the context; first and last are 1. [1, 0.25, 1] is a
     low-rank bottleneck, [1, 2, 1] is A1111's default."""
     activation: Literal[
-        "linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "softsign", "mish"
-    ] = "swish"
-    """Between the layers; linear means none."""
+        "linear", "swish", "relu", "leakyrelu", "elu", "tanh", "sigmoid", "softsign", "mish",
+        "celu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "logsigmoid",
+        "prelu", "relu6", "rrelu", "selu", "silu", "softplus", "softshrink", "tanhshrink",
+    ] = "swish"  # fmt: skip
+    """Between the layers; linear means none. ComfyUI knows the first nine."""
     activate_output: bool = False
     """Also after the last layer."""
     layer_norm: bool = False
@@ -215,7 +233,8 @@ class Hypernetwork(Technique):
         """
         for name, ratio in self._ratios.items():
             if ratio > self.config.max_ratio:
-                sized = [layer for layer in self.networks[name] if list(layer.parameters())]
+                kinds = (nn.Linear, nn.LayerNorm)
+                sized = [layer for layer in self.networks[name] if isinstance(layer, kinds)]
                 for parameter in sized[-1].parameters():
                     parameter.mul_(self.config.max_ratio / ratio)
         self._ratios.clear()

@@ -20,6 +20,7 @@ from personae.errors import UsageError
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HOST = torch.device("cpu")
+SHAPES_ONLY = torch.device("meta")  # tensors without values: operations are counted, not done
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -81,8 +82,13 @@ def peak_bytes(device: torch.device) -> int:
     """Return the most memory this process has held: CUDA's allocator, else resident pages."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+    try:
+        # The process's own mark: getrusage's starts at the size of whoever started the process.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def resident_bytes() -> int:
@@ -92,6 +98,13 @@ def resident_bytes() -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def held_bytes(device: torch.device) -> int:
+    """Return the memory held now: CUDA's allocator, else the process's resident pages."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return resident_bytes()
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -21,6 +21,7 @@ from personae.objective import (
     training_loss,
 )
 from personae.settings import Schedule
+from personae.updating import AfterBackward
 from personae.workbench import Workbench, set_up
 from tiny_world import make, noisy, paint, run_config, stir
 
@@ -169,7 +170,7 @@ def test_the_moving_average_is_kept_step_by_step_and_saved(character: Path, sd1:
 def test_gradients_are_clipped_to_the_norm(character: Path, sd1: Family) -> None:
     schedule = {"max_grad_norm": 1e-3, "warmup": 0.0, "weight_decay": 0.0}
     bench = bench_of(character, sd1, schedule=schedule)
-    bench.optimizer = torch.optim.SGD(bench.optimizer.param_groups, lr=1.0)
+    bench.update = AfterBackward(torch.optim.SGD(bench.optimizer.param_groups, lr=1.0), 1e-3)
     before = [parameter.detach().clone() for parameter in bench.parameters]
     try:
         _, norm = bench.step(0)

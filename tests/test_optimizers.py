@@ -11,7 +11,7 @@ import torch
 from personae.errors import UsageError
 from personae.optimizers import OPTIMIZERS, make_optimizer, rate_factor, set_rate
 
-LIBRARIES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
+LIBRARIES = {"prodigy": "prodigyopt"}
 
 
 def groups() -> list[dict]:

@@ -66,6 +66,29 @@ class Batch:
     captions: list[str]
     class_captions: list[str]
 
+    def __getitem__(self, rows: slice) -> Batch:
+        mask = None if self.mask is None else self.mask[rows]
+        texts = (self.captions[rows], self.class_captions[rows])
+        return Batch(self.latents[rows], mask, self.weights[rows], *texts)
+
+    def joined(self, other: Batch) -> Batch:
+        """Return the rows of both, which have one size."""
+        mask = None
+        if self.mask is not None or other.mask is not None:
+            mask = torch.cat([each.whole_mask() for each in (self, other)])
+        return Batch(
+            torch.cat([self.latents, other.latents]),
+            mask,
+            torch.cat([self.weights, other.weights]),
+            [*self.captions, *other.captions],
+            [*self.class_captions, *other.class_captions],
+        )
+
+    def whole_mask(self) -> Tensor:
+        """Return the mask, ones where there is none."""
+        rows, _, *size = self.latents.shape
+        return torch.ones(rows, 1, *size) if self.mask is None else self.mask
+
 
 class TrainingSet:
     """The items of a run and their order.

@@ -19,14 +19,10 @@ def forecast(bench: Workbench) -> Forecast:
     device = bench.base.device
     reset_peak(device)
     before = free_bytes(device)
-    bench.backward(0)
+    bench.rehearse(0)
     started = time.perf_counter()
-    bench.optimizer.zero_grad(set_to_none=True)
-    bench.backward(0)
+    bench.rehearse(0)
     seconds = time.perf_counter() - started
-    bench.optimizer.zero_grad(set_to_none=True)
-    for technique in bench.techniques:
-        technique.discard_pass()
     count = sum(parameter.numel() for parameter in bench.parameters)
     moments = 2 * 4 * count  # AdamW keeps two float32 numbers for each trained one
     free = free_bytes(device)

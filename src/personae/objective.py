@@ -24,6 +24,14 @@ class Noised:
     noise: Tensor
     t: Tensor
 
+    def __getitem__(self, rows: slice) -> Noised:
+        return Noised(self.batch[rows], self.noise[rows], self.t[rows])
+
+    def joined(self, other: Noised) -> Noised:
+        """Return the rows of both."""
+        noise = torch.cat([self.noise, other.noise])
+        return Noised(self.batch.joined(other.batch), noise, torch.cat([self.t, other.t]))
+
 
 def draw_noise(base: Family, batch: Batch, seed: int, *stream: int | str, offset: float) -> Noised:
     """Draw noise and times of `batch` from (seed, stream) alone.
@@ -82,19 +90,27 @@ def training_loss(
 
     prior = images: rows of class pictures with class captions (arXiv:2208.12242, equation 2).
     prior = prediction: the same noisy latents with class captions, whose target is what the
-    untouched base predicts, so that no class pictures are needed.
+    untouched base predicts, so that no class pictures are needed. Pictures and prior rows of one
+    size go through the network in one call.
     """
-    loss = denoising_loss(base, noised, texts(captions), schedule.gamma).mean()
     if schedule.prior == "none" or schedule.prior_weight == 0:
-        return loss
-    class_text = texts((prior or noised).batch.class_captions)
-    if schedule.prior == "images":
-        kept = denoising_loss(base, prior, class_text, schedule.gamma).mean()
-    else:
+        return denoising_loss(base, noised, texts(captions), schedule.gamma).mean()
+    kept, gamma = prior or noised, schedule.gamma
+    class_captions, target = kept.batch.class_captions, None
+    if schedule.prior == "prediction":
         with torch.no_grad(), untouched(techniques):
-            target = predict(base, noised, texts(noised.batch.class_captions))
-        kept = denoising_loss(base, noised, class_text, schedule.gamma, target).mean()
-    return loss + schedule.prior_weight * kept
+            target = predict(base, noised, texts(class_captions))
+    if kept.noise.shape[1:] != noised.noise.shape[1:]:  # of another bucket
+        loss = denoising_loss(base, noised, texts(captions), gamma).mean()
+        class_loss = denoising_loss(base, kept, texts(class_captions), gamma, target).mean()
+        return loss + schedule.prior_weight * class_loss
+    if target is not None:
+        own = base.path.target(noised.batch.latents, noised.noise, noised.t)
+        target = torch.cat([own.to(target.device), target])
+    text = texts([*captions, *class_captions])
+    losses = denoising_loss(base, noised.joined(kept), text, gamma, target)
+    count = len(noised.t)
+    return losses[:count].mean() + schedule.prior_weight * losses[count:].mean()
 
 
 @contextmanager

@@ -1,32 +1,20 @@
-"""Optimisers by name, from the libraries that keep them, and learning-rate schedules."""
+"""Optimisers by name, and learning-rate schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from personae.errors import UsageError
+from personae.lean_optimizers import BETAS, Adafactor, AdamW8bit, LeanAdamW, LeanOptimizer
 from personae.registry import nearest
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Return AdamW (arXiv:1711.05101) of torch, fused where the device can."""
-    return torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
-
-
-def adamw8bit(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return 8-bit AdamW (arXiv:2110.02861) of bitsandbytes."""
-    return _imported("bitsandbytes").optim.AdamW8bit(groups, betas=(0.9, 0.99))
-
-
-def adafactor(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return Adafactor (arXiv:1804.04235) of transformers with a given learning rate."""
-    from transformers.optimization import Adafactor
-
-    return Adafactor(groups, scale_parameter=False, relative_step=False)
+    return torch.optim.AdamW(groups, betas=BETAS, fused=True)
 
 
 def prodigy(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -34,26 +22,60 @@ def prodigy(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     return _imported("prodigyopt").Prodigy(groups, safeguard_warmup=True)
 
 
-OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = {
-    maker.__name__: maker for maker in (adamw, adamw8bit, adafactor, prodigy)
+WHOLE = {maker.__name__: maker for maker in (adamw, prodigy)}
+LEAN: dict[str, type[LeanOptimizer]] = {
+    "adamw": LeanAdamW,
+    "adamw8bit": AdamW8bit,
+    "adafactor": Adafactor,
 }
+OPTIMIZERS = (*WHOLE, *(name for name in LEAN if name not in WHOLE))
 
 
-def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, groups: list[dict[str, Any]], *, seed: int = 0, lean: bool = False
+) -> torch.optim.Optimizer:
     """Return the optimiser called `name`; each group remembers its peak rate as `peak`.
 
+    Args:
+        name: one of OPTIMIZERS.
+        groups: parameters with `lr` and `weight_decay`; `rounding` where they are bf16.
+        seed: decides stochastic rounding.
+        lean: one parameter can be updated on its own (`LeanOptimizer`).
+
     Raises:
-        UsageError: unknown, or its library is not installed.
+        UsageError: unknown, or its library is not installed, or it cannot do what is asked.
     """
     if name not in OPTIMIZERS:
         raise UsageError(
             f"schedule.optimizer is '{name}'; it must be one of {', '.join(OPTIMIZERS)}."
             f"{nearest(name, OPTIMIZERS)}"
         )
-    optimizer = OPTIMIZERS[name](groups)
+    narrow = any(group.get("rounding", "nearest") != "nearest" for group in groups)
+    if (lean or narrow) and name not in LEAN:
+        wish = "update = in_backward" if lean else "bf16 weights"
+        raise UsageError(
+            f"schedule.optimizer is '{name}', which cannot do {wish}; use one of "
+            f"{', '.join(LEAN)}, or leave {wish} out"
+        )
+    if lean or narrow or name not in WHOLE:
+        optimizer = LEAN[name](groups, seed=seed)
+    else:
+        optimizer = WHOLE[name](groups)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
     return optimizer
+
+
+def state_bytes(name: str, groups: list[dict[str, Any]]) -> int:
+    """Return the bytes of the states that the optimiser called `name` will keep for `groups`."""
+    of_one = LEAN.get(name, LeanAdamW).state_bytes  # Prodigy keeps four numbers to Adam's two
+    factor = 1 if name in LEAN else 2
+    total = 0
+    for group in groups:
+        total += factor * sum(of_one(parameter) for parameter in group["params"])
+        if group.get("rounding") == "kahan":
+            total += sum(p.numel() * p.element_size() for p in group["params"])
+    return total
 
 
 def rate_factor(step: int, steps: int, warmup: float, shape: str) -> float:

@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from personae.config import Config
 from personae.errors import UsageError
@@ -32,15 +32,22 @@ class Schedule(Config):
     steps: int | None = Field(None, ge=1)
     """Optimiser steps. Default: from the number of pictures and the batch size."""
     batch_size: int = Field(4, ge=1)
-    """Pictures in one forward pass."""
+    """Pictures in one batch."""
     gradient_accumulation: int = Field(1, ge=1)
-    """Forward passes in one optimiser step."""
+    """Batches in one optimiser step."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Pictures of a batch in one forward and backward pass: same gradient, less memory. Default:
+    the whole batch."""
     learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate. Default: the technique's own."""
     weight_decay: float | None = Field(None, ge=0)
     """Decoupled weight decay. Default: the technique's own."""
     optimizer: str = "adamw"
-    """adamw, adamw8bit (bitsandbytes), adafactor (transformers) or prodigy (prodigyopt)."""
+    """adamw, adamw8bit (states of a byte each), adafactor (factored states, without momentum) or
+    prodigy (needs prodigyopt)."""
+    update: Literal["after_backward", "in_backward"] = "after_backward"
+    """When weights move: after the backward pass, or tensor by tensor inside it, which never
+    holds all gradients; each tensor is then clipped on its own."""
     learning_rate_schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup: float = Field(0.05, ge=0, lt=1)
@@ -74,6 +81,32 @@ class Schedule(Config):
     """Weight of the loss outside the mask, for pictures that have one."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    recompute: Literal["all", "cheap"] = "all"
+    """What gradient checkpointing recomputes: all, or only what costs little (all but matrix
+    products, convolutions and attention)."""
+
+    @model_validator(mode="after")
+    def _one_pass_updates(self) -> Self:
+        passes = self.gradient_accumulation * len(self.micro_batches)
+        if self.update == "in_backward" and passes > 1:
+            raise UsageError(
+                "schedule.update is 'in_backward', which needs the whole gradient in one backward "
+                f"pass, but a step has {passes}; leave out gradient_accumulation and micro_batch, "
+                "or use update = after_backward"
+            )
+        return self
+
+    @property
+    def micro_batches(self) -> list[slice]:
+        """Return the rows of a batch that go through the network together."""
+        size = min(self.micro_batch or self.batch_size, self.batch_size)
+        starts = range(0, self.batch_size, size)
+        return [slice(i, min(i + size, self.batch_size)) for i in starts]
+
+    @property
+    def pictures_per_step(self) -> int:
+        """Return how many pictures one optimiser step sees."""
+        return self.batch_size * self.gradient_accumulation
 
     def resolved(self, pictures: int, recommended: Recommended) -> Self:
         """Return the schedule with every default filled in."""
@@ -81,9 +114,8 @@ class Schedule(Config):
             max(pictures * recommended.steps_per_picture, recommended.min_steps),
             recommended.max_steps,
         )
-        per_step = self.batch_size * self.gradient_accumulation
         defaults = {
-            "steps": math.ceil(presentations / per_step),
+            "steps": math.ceil(presentations / self.pictures_per_step),
             "learning_rate": recommended.learning_rate,
             "weight_decay": recommended.weight_decay,
             "prior": recommended.prior,

@@ -91,13 +91,7 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
     keeper = Keeper(bench, folder) if bench.config.keep != "last" else None
     monitor = Monitor(_probe(bench), bench.techniques, bench.texts)
     base_loss = _validation(bench, base_alone=True)
-    step = 0
-    state = folder.load_checkpoint()
-    if state is None:
-        folder.save_checkpoint(0, bench.state())
-    else:
-        bench.restore(state)
-        step = state["step"]
+    step = _take_up(bench, folder)
     if keeper:
         yield from keeper.catch_up(bench, step, rhythm.checkpoint)
     while step < bench.schedule.steps and not (keeper and keeper.enough):
@@ -130,6 +124,16 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
     if keeper:
         yield from keeper.conclude(bench)
     yield from finish(bench, folder)
+
+
+def _take_up(bench: Workbench, folder: RunFolder) -> int:
+    """Continue from the newest checkpoint, or write the first; return the step reached."""
+    state = folder.load_checkpoint()
+    if state is None:
+        folder.save_checkpoint(0, bench.state())
+        return 0
+    bench.restore(state)
+    return state["step"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from personae.references import Reference
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
+from personae.updating import Update, make_update
 
 PROBE_PICTURES = 4
 
@@ -39,6 +41,7 @@ class Workbench:
         pictures: the training set; prior: class pictures, for prior = images.
         held_out: frozen probe on held-out pictures, or None without any.
         average: exponential moving averages of the parameters, or None.
+        update: applies gradients to what is trained.
         lowered: factor on the learning rate after a rollback.
     """
 
@@ -52,10 +55,15 @@ class Workbench:
     pictures: TrainingSet
     prior: TrainingSet | None
     held_out: FrozenProbe | None
-    optimizer: torch.optim.Optimizer
+    update: Update
     average: list[torch.Tensor] | None
     lowered: float = 1.0
     seconds: float = field(default=0.0)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimiser."""
+        return self.update.optimizer
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -68,27 +76,34 @@ class Workbench:
         The weights are left alone when either is not finite.
         """
         started = time.perf_counter()
+        schedule = self.schedule
+        factor = rate_factor(step, schedule.steps, schedule.warmup, schedule.learning_rate_schedule)
+        set_rate(self.optimizer, factor * self.lowered)
+        self.update.begin()
         loss = self.backward(step)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.max_grad_norm).item()
-        if torch.isfinite(torch.tensor([loss, norm])).all():
-            schedule = self.schedule
-            factor = rate_factor(
-                step, schedule.steps, schedule.warmup, schedule.learning_rate_schedule
-            )
-            set_rate(self.optimizer, factor * self.lowered)
-            self.optimizer.step()
+        moved, norm = self.update.end(loss)
+        if moved:
             for technique in self.techniques:
                 technique.after_step()
             self._update_average()
         for technique in self.techniques:
             technique.discard_pass()
-        self.optimizer.zero_grad(set_to_none=True)
         synchronize(self.base.device)
         self.seconds += time.perf_counter() - started
         return loss, norm
 
+    def rehearse(self, step: int) -> None:
+        """Do the passes of step `step` without an update."""
+        self.backward(step)
+        self.update.forget()
+        for technique in self.techniques:
+            technique.discard_pass()
+
     def backward(self, step: int) -> float:
-        """Accumulate the gradients of step `step` and return its loss."""
+        """Accumulate the gradients of step `step` and return its loss.
+
+        Ends early at a loss that is not finite.
+        """
         schedule, seed = self.schedule, self.config.seed
         total = 0.0
         for part in range(schedule.gradient_accumulation):
@@ -98,17 +113,21 @@ class Workbench:
                 noised.batch.captions, schedule.caption_dropout, seed, step, part
             )
             with seeded(self.base.device, seed, "dropout", step, part):
-                loss = training_loss(
-                    self.base,
-                    self.techniques,
-                    noised,
-                    self.texts,
-                    schedule,
-                    captions=captions,
-                    prior=prior,
-                )
-                (loss / schedule.gradient_accumulation).backward()
-            total += loss.item() / schedule.gradient_accumulation
+                for rows in schedule.micro_batches:
+                    loss = training_loss(
+                        self.base,
+                        self.techniques,
+                        noised[rows],
+                        self.texts,
+                        schedule,
+                        captions=captions[rows],
+                        prior=prior and prior[rows],
+                    )
+                    loss = loss * ((rows.stop - rows.start) / schedule.pictures_per_step)
+                    total += loss.item()
+                    if not math.isfinite(total):
+                        return total
+                    loss.backward()
         return total
 
     def _noised(self, pictures: TrainingSet, stream: str, step: int, part: int) -> Noised:
@@ -118,8 +137,8 @@ class Workbench:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        if self.average is not None:
-            torch._foreach_lerp_(self.average, self.parameters, 1 - self.schedule.ema)
+        for mean, parameter in zip(self.average or [], self.parameters, strict=False):
+            mean.lerp_(parameter.float(), 1 - self.schedule.ema)  # float32, as it moves little
 
     @torch.no_grad()
     def use_average(self) -> None:
@@ -148,6 +167,7 @@ class Workbench:
 
     def eject(self) -> None:
         """Detach the techniques; the base is what it was."""
+        self.update.detach()
         for technique in reversed(self.techniques):
             if technique.injected:
                 technique.eject()
@@ -186,9 +206,11 @@ def set_up(
         for each in techniques
         for group in each.train().parameter_groups(*_rates(each, first, schedule, base))
     ]
-    optimizer = make_optimizer(schedule.optimizer, groups)
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    average = [p.detach().clone() for p in trained] if schedule.ema else None
+    lean = schedule.update == "in_backward"
+    optimizer = make_optimizer(schedule.optimizer, groups, seed=config.seed, lean=lean)
+    trained = [p for group in groups for p in group["params"]]
+    average = [p.detach().float().clone() for p in trained] if schedule.ema else None
+    update = make_update(schedule.update, optimizer, schedule.max_grad_norm)
     for each in techniques:
         each.inject()
     yield Workbench(
@@ -202,7 +224,7 @@ def set_up(
         pictures,
         prior,
         held_out,
-        optimizer,
+        update,
         average,
     )
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
 from personae.devices import HOST
 from personae.errors import UnsupportedError
+from personae.events import Validation
 from personae.families.base import Family
 from personae.families.stable_diffusion import StableDiffusion
 from personae.families.tiny import tiny_stable_diffusion
-from tiny_world import bare, make, noisy, prediction, stir
+from tiny_world import bare, make, noisy, only, prediction, run, run_config, stir
 
 WEIGHT = "conv_in.weight"
 
@@ -130,3 +132,27 @@ def test_rows_of_unlike_strength_are_refused_in_words(sd1: Family) -> None:
             prediction(sd1)
     finally:
         technique.eject()
+
+
+@pytest.mark.parametrize("precision", ["bf16_stochastic", "bf16_kahan"])
+def test_a_bf16_delta_takes_half_the_bytes_and_learns_what_float32_learns(
+    precision: str, character: Path, sd1: Family, tmp_path: Path
+) -> None:
+    """Held-out loss after the same steps at a rate whose updates bf16 weights cannot see."""
+    losses = {}
+    for name in ("fp32", precision):
+        config = run_config(
+            character,
+            technique="dreambooth",
+            settings={"dreambooth": {"weight_precision": name}},
+            validate_every=12,
+            schedule={"steps": 12, "learning_rate": 3e-5, "prior": "none"},
+        )
+        (last,) = only(run(config, tmp_path / name, sd1), Validation)
+        losses[name] = last.loss - last.base
+    assert losses["fp32"] < 0
+    assert losses[precision] == pytest.approx(losses["fp32"], rel=0.1)
+    narrow, wide = make("dreambooth", sd1, weight_precision=precision), make("dreambooth", sd1)
+    assert 2 * sum(p.nbytes for p in narrow.parameters()) == sum(
+        p.nbytes for p in wide.parameters()
+    )

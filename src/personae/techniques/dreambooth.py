@@ -7,7 +7,7 @@ rows of the batch, so that every technique can use it.
 from __future__ import annotations
 
 from functools import partial
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +23,22 @@ class DreamBoothConfig(TechniqueConfig):
 
     text_encoder: bool = False
     """Also fine-tune the text encoders."""
+    weight_precision: Literal["fp32", "bf16_stochastic", "bf16_kahan"] = "fp32"
+    """Format of what is trained. bf16 halves it; updates too small for it are kept by rounding at
+    random, right on average, or by Kahan summation (two more bytes a weight, repeatable sums)."""
+
+    @property
+    def rounding(self) -> str:
+        """Return how the optimiser writes the weights."""
+        return self.weight_precision.removeprefix("bf16_").replace("fp32", "nearest")
 
 
 class DreamBooth(Technique):
-    """A float32 delta on every weight.
+    """A delta on every weight.
 
     The base's weights are never written: the network computes with `weight + delta`, so that
-    updates far below the resolution of bf16 still add up.
+    updates far below the resolution of bf16 weights still add up. The delta is float32, or bf16
+    with a way of rounding that loses nothing on average (`weight_precision`).
     """
 
     name = "dreambooth"
@@ -48,12 +57,13 @@ class DreamBooth(Technique):
 
     def __init__(self, config: DreamBoothConfig, base: Family, generator: torch.Generator) -> None:
         super().__init__(config, base, generator)
+        format_ = torch.float32 if config.weight_precision == "fp32" else torch.bfloat16
         chosen = base.networks if config.text_encoder else {"denoiser": base.denoiser}
         self.tuned = dict(chosen)
         self.deltas = nn.ParameterDict(
             {
                 key(f"{network}.{name}"): nn.Parameter(
-                    torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+                    torch.zeros(weight.shape, dtype=format_, device=weight.device)
                 )
                 for network, module in chosen.items()
                 for name, weight in module.named_parameters()
@@ -65,6 +75,11 @@ class DreamBooth(Technique):
     def trains_text(self) -> bool:
         """True when the text encoders are tuned too."""
         return self.config.text_encoder
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Say how bf16 deltas are rounded."""
+        (group,) = super().parameter_groups(learning_rate, weight_decay)
+        return [{**group, "rounding": self.config.rounding}]
 
     @property
     def injected(self) -> bool:

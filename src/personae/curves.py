@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from personae.run_folder import RunFolder
@@ -18,10 +17,7 @@ def learning_curve(folder: RunFolder) -> dict[str, Any]:
         [step, loss, the base's]; scored: one dict per checkpoint; stopped, kept: the events, or
         None.
     """
-    events = [
-        json.loads(line)
-        for line in (folder.path / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    events = folder.events()
     by_step = {event["step"]: event for event in _of(events, "step")}  # a resumed step counts once
     losses = [(step, by_step[step]["loss"]) for step in sorted(by_step)]
     scored = {event["step"]: event for event in _of(events, "scored")}

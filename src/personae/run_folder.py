@@ -74,6 +74,13 @@ class RunFolder:
         finally:
             os.close(descriptor)
 
+    def events(self) -> list[dict[str, Any]]:
+        """Read what happened so far; a last line cut short by a crash is left out."""
+        file = self.path / "events.jsonl"
+        if not file.is_file():
+            return []
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> Path:
         """Write the full state after `step` and drop all but the newest ones."""
         path = self.path / "checkpoints" / f"step-{step:06d}.pt"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from personae.cli.demo import find_example
+import pytest
+
+from personae.cli.compare import known
+from personae.cli.demo import find_example, plan
 
 
 def test_the_demo_ends_with_a_page_that_needs_nothing_else(
@@ -19,7 +23,7 @@ def test_the_demo_ends_with_a_page_that_needs_nothing_else(
     ]
     (here / "two.toml").write_text('name = "two"\n' + "".join(shots))
     chosen = ("--character", character, "--base", base_folder, "--suite", "two.toml")
-    options = ("demo", *chosen, "--steps", 2)
+    options = ("demo", *chosen, "--steps", 2, "--compare-steps", 0)
     told_ = told(*options)
     assert told_[-1] == {"event": "page", "path": "demo/index.html"}
     page = (here / "demo" / "index.html").read_text(encoding="utf-8")
@@ -32,6 +36,36 @@ def test_the_demo_ends_with_a_page_that_needs_nothing_else(
     again = told(*options)
     assert again[-1]["event"] == "page"
     assert not any(line["event"] == "step" for line in again)
+
+
+def test_the_comparison_of_the_demo_gives_every_technique_as_much(
+    character: Path, here: Path
+) -> None:
+    cells = plan(character, None, 100, None, here / "comparison").cells
+    rows = [cell.spec.row for cell in cells]
+    assert {*known(), "untouched", "real"} == set(rows)
+    assert len(rows) == len(set(rows))
+    trained = [cell.spec for cell in cells if cell.spec.row in known()]
+    assert {spec.run.schedule.batch_size for spec in trained} == {8}
+    assert {spec.budget for spec in trained} == {"presentations=800"}
+
+
+@pytest.mark.slow
+def test_the_demo_of_the_embedded_base_ends_with_the_comparison(
+    character: Path, here: Path, told: Callable[..., Any]
+) -> None:
+    (here / "two.toml").write_text(
+        'name = "two"\n'
+        '[[shots]]\nid = "sea"\nkind = "scene"\nprompt = "a {character} at the beach"\n'
+        '[[shots]]\nid = "snow"\nkind = "scene"\nprompt = "a {character} in the snow"\n'
+        '[[class_shots]]\nid = "city"\nprompt = "a {class} in a city"\n'
+    )
+    options = ("--character", character, "--suite", "two.toml", "--steps", 1, "--compare-steps", 1)
+    *_, report = told("demo", *options)
+    assert report["event"] == "report"
+    assert report["page"] == "demo/comparison/report.html"
+    result = json.loads((here / report["result"]).read_text(encoding="utf-8"))
+    assert len(result["rows"]) == len(known()) + 2  # the untouched base, the real pictures
 
 
 def test_the_example_character_is_found_from_anywhere(here: Path) -> None:

@@ -1,8 +1,7 @@
-"""`personae demo`: the whole way once, from pictures to a page, without a network."""
+"""`personae demo`: the whole way once, from pictures to the comparison, without a network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,21 +9,19 @@ import typer
 from rich.markup import escape
 
 from personae.cli.check import show_inspection
-from personae.cli.inspect import read_events
+from personae.cli.compare import known
 from personae.cli.loading import load_cast, open_base
-from personae.cli.sheet import HEADINGS, draw_sheet, suite_for
+from personae.cli.sheet import draw_sheet, suite_for
+from personae.cli.study import follow, runner
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.cli.train import STOPPED, follow_run
 from personae.errors import UsageError
-from personae.wording import count, duration, size
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from personae.artifact import Card
-    from personae.character import Character
     from personae.families.base import Family
-    from personae.pages import Curve, Gallery
+    from personae.study import Study
     from personae.suites import Suite
 
 EXAMPLE = Path("examples") / "mira"
@@ -43,12 +40,15 @@ def demo(
     ] = None,
     base: Annotated[str | None, typer.Option(help="Base model. Default: the embedded one.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 300,
+    compare_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of each technique in the comparison; 0: none.")
+    ] = 100,
     suite: Annotated[
         str | None, typer.Option(help="Shots to draw. Default: those that fit the base.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check, train, draw: one example character from pictures to a page to open.
+    """Check, train, draw, compare: one example character from pictures to a report to open.
 
     An interrupted demo goes on where it was; a finished one only draws anew.
     """
@@ -63,7 +63,11 @@ def demo(
     _heading(terminal, 3, "Draw it where it has never been")
     page = present(terminal, folder, artifact, suite, out)
     terminal.tell("page", path=page)
-    terminal.say(f"\nOpen [bold]{escape(tilde(page))}[/] in a browser.")
+    terminal.say(f"Page: [bold]{escape(tilde(page))}[/]; open it in a browser.")
+    if compare_steps:
+        _heading(terminal, 4, "Compare the techniques, each trained briefly")
+        contest = plan(folder, base, compare_steps, suite, out / "comparison")
+        follow(terminal, contest, runner(1, None), None)
 
 
 def find_example() -> Path:
@@ -105,6 +109,21 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
     return run / result["artifact"]
 
 
+def plan(folder: Path, base: str | None, steps: int, suite: str | None, out: Path) -> Study:
+    """Return the study that trains every technique `steps` steps and draws each shot once."""
+    from personae.study import Study
+
+    values = {
+        "character": [str(folder)],
+        "technique": known(),
+        "schedule": {"batch_size": BATCH_SIZE},
+        "keep": "last",
+        "budget": f"presentations={steps * BATCH_SIZE}",
+        "judging": {"seeds": 1} | ({"suite": suite} if suite else {}),
+    }
+    return Study.plan(values | ({"base": base} if base else {}), out, where="demo")
+
+
 def present(
     terminal: Terminal, folder: Path, artifact: Path, suite_name: str | None, out: Path
 ) -> Path:
@@ -112,7 +131,8 @@ def present(
     from personae.artifact import read_card
     from personae.atomic import write_text
     from personae.character import Character
-    from personae.pages import Page, render
+    from personae.character_page import character_page
+    from personae.pages import render
     from personae.pictures import Sampling
 
     card = read_card(artifact)
@@ -126,19 +146,14 @@ def present(
         )
     pictures = [picture.image for _, picture in drawn]
     untouched = draw_class(terminal, base, suite, card.character.class_noun)
-    page = Page(
-        title=f"{name}, learnt from {count(card.training.pictures, 'picture')}",
-        lead=f"{count(card.training.steps, 'step')} in {duration(card.training.seconds)} on "
-        f"{card.training.device} made a file of {size(artifact.stat().st_size)}. Below, what the "
-        "base then draws when it is asked for this character.",
-        galleries=[
-            learnt_from(Character.open(folder)),
-            *drawn_galleries(suite, pictures),
-            without(suite, untouched),
-        ],
-        curve=curve_of(artifact.parent),
-        facts=facts_of(card, artifact),
-        commands=commands_for(name, artifact, drawn[0][0]),
+    page = character_page(
+        Character.open(folder),
+        card,
+        artifact,
+        suite,
+        pictures,
+        untouched,
+        commands_for(name, artifact, drawn[0][0]),
     )
     path = out / "index.html"
     write_text(path, render(page))
@@ -165,81 +180,6 @@ def draw_class(
             else:
                 images.append(event.image)
     return images
-
-
-def learnt_from(character: Character) -> Gallery:
-    """Return the pictures that were trained on."""
-    from personae.pages import Gallery, Shown
-
-    shown = [
-        Shown(each.image(), "", f"training picture: {each.caption or character.name}")
-        for each in character.references
-    ]
-    kept = count(len(character.held_out), "other picture")
-    return Gallery("Learnt from", f"All it was shown; {kept} kept back.", shown, small=True)
-
-
-def drawn_galleries(suite: Suite, images: Sequence[Image.Image]) -> list[Gallery]:
-    """Return a gallery for each kind of shot."""
-    from personae.pages import Gallery, Shown
-
-    about = {
-        "scene": "The same character in other places.",
-        "expression": "The same face in other moods.",
-        "medium": "The same character in other media.",
-    }
-    galleries = []
-    for kind, heading in HEADINGS.items():
-        shown = [
-            Shown(image, shot.id.replace("_", " "), f"drawn: {shot.prompt}")
-            for shot, image in zip(suite.shots, images, strict=True)
-            if shot.kind == kind
-        ]
-        if shown:
-            galleries.append(Gallery(heading, about[kind], shown))
-    return galleries
-
-
-def without(suite: Suite, images: Sequence[Image.Image]) -> Gallery:
-    """Return the same scenes by the base alone."""
-    from personae.pages import Gallery, Shown
-
-    scenes = [shot for shot in suite.shots if shot.kind == "scene"]
-    shown = [
-        Shown(image, shot.id.replace("_", " "), f"the base alone: {shot.prompt}")
-        for shot, image in zip(scenes, images, strict=True)
-    ]
-    about = "The same scenes and seeds by the untouched base, asked for the class alone."
-    return Gallery("Without the character", about, shown, small=True)
-
-
-def curve_of(run: Path) -> Curve:
-    """Return the losses a run folder keeps."""
-    from personae.pages import Curve
-
-    events = read_events(run)
-    checks = [event for event in events if event["event"] == "validation"]
-    return Curve(
-        [(event["step"], event["loss"]) for event in events if event["event"] == "step"],
-        [(event["step"], event["loss"]) for event in checks],
-        checks[-1]["base"] if checks else None,
-    )
-
-
-def facts_of(card: Card, artifact: Path) -> dict[str, str]:
-    """Return what the card says, in words."""
-    done = card.training
-    return {
-        "character": f"{card.character.name}, a {card.character.class_noun}; prompts say "
-        f'"{card.character.phrase}"',
-        "technique": ", ".join(record.name for record in card.techniques),
-        "base": f"{card.base.source} ({card.base.fingerprint})",
-        "training": f"{count(done.steps, 'step')} of {done.batch_size}, seed {done.seed}",
-        "time": f"{duration(done.seconds)} on {done.device}",
-        "peak memory": size(done.peak_bytes),
-        "trained": count(done.parameters, "number"),
-        "file": f"{artifact.name}, {size(artifact.stat().st_size)}",
-    }
 
 
 def commands_for(name: str, artifact: Path, picture: Path) -> list[str]:

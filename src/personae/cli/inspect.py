@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -143,7 +142,7 @@ def _show_run(terminal: Terminal, folder: Path) -> None:
 
     run = RunFolder(folder)
     config, result = run.config(), run.result()
-    events = read_events(folder)
+    events = run.events()
     step = next((event for event in reversed(events) if event["event"] == "step"), None)
     state = {
         "finished": result is not None,
@@ -171,15 +170,6 @@ def _show_run(terminal: Terminal, folder: Path) -> None:
     if not result:
         terminal.say("Continue it with")
         terminal.command(f"personae train --resume {tilde(folder)}")
-
-
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a run folder; a last line cut short by a crash is left out."""
-    path = folder / "events.jsonl"
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
 
 
 def _facts(facts: Mapping[str, str]) -> Table:

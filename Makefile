@@ -19,7 +19,7 @@ demo: setup  ## Train the shipped character, draw it, write a contact sheet and 
 	$(BIN)/personae demo --out demo
 
 test: setup lint  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check src tests bench

@@ -32,6 +32,9 @@ def export(
     base: Annotated[
         str | None, typer.Option(help="Base model. Default: the one it was trained on.")
     ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="Picture that A1111 shows for the file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an artifact as a file that other tools open.
@@ -42,6 +45,7 @@ def export(
     from personae.artifact import Artifact
     from personae.bases import load_base
     from personae.formats.base import Format, export_file
+    from personae.formats.sidecar import sidecar_paths
     from personae.registry import lookup
 
     loaded = Artifact.load(artifact) if artifact is not None else None
@@ -53,11 +57,12 @@ def export(
         raise UsageError("no artifact; name the file to export")
     kind = lookup("formats", Format, to)
     target = out or artifact.with_name(f"{stem_of(artifact)}.{to}{kind.suffix}")
-    refuse_overwriting(target)
+    for each in (target, *(sidecar_paths(target) if kind.has_sidecar else ())):
+        refuse_overwriting(each)
     quiet_libraries()
     with terminal.waiting("writing"):
         chosen = load_base(base, precision="fp32") if base else None
-        path = export_file(loaded, to, target, chosen)
+        path = export_file(loaded, to, target, chosen, preview=preview)
     terminal.tell(
         "exported", path=path, format=to, readers=kind.readers, not_readers=kind.not_readers
     )

@@ -1,4 +1,4 @@
-"""Word vectors as A1111 trains them: a pickle with `string_to_param`."""
+"""Word vectors as A1111 trains them: a pickle with `string_to_param`, or the same in a picture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from personae.formats.embedding_parts import (
     placeholder_of,
     vectors_of,
 )
+from personae.formats.embedding_picture import embedding_in
 from personae.formats.safe_pickle import load_pickle, save_pickle
 from personae.formats.tensor_file import checked
 
@@ -55,7 +56,9 @@ class A1111Embedding(Format):
         return save_pickle(content, path)
 
     def recognises(self, path: Path) -> bool:
-        """Accept `.pt` files that hold `string_to_param`."""
+        """Accept `.pt` files and pictures that hold `string_to_param`."""
+        if embedding_in(path) is not None:
+            return True
         if path.suffix != ".pt" or not path.is_file():
             return False
         try:
@@ -66,7 +69,8 @@ class A1111Embedding(Format):
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Read the vectors of the file's one word."""
-        content = load_pickle(path)
+        pictured = embedding_in(path)
+        content = load_pickle(path) if pictured is None else pictured
         table = content.get("string_to_param")
         if not isinstance(table, dict) or len(table) != 1:
             raise ArtifactError(f"{path}: expected one word with its vectors in string_to_param")
@@ -74,11 +78,12 @@ class A1111Embedding(Format):
         if not isinstance(value, Tensor):
             raise ArtifactError(f"{path}: expected a tensor in string_to_param")
         name = content.get("name")
-        ours = isinstance(name, str) and name.startswith("<")
+        # A1111 goes by the name in a picture, and by the file's name otherwise
+        stated = isinstance(name, str) and (pictured is not None or name.startswith("<"))
         return embedding_artifact(
             [checked(path, "string_to_param", value.detach())],
             base,
             path=path,
-            placeholder=placeholder_for(name if ours else path.stem),
+            placeholder=placeholder_for(name if stated else path.stem),
             notes={"imported from": f"{path.name} ({self.title})"},
         )

@@ -13,9 +13,10 @@ from typing import ClassVar
 
 from personae.artifact import Artifact
 from personae.bases import load_base
-from personae.errors import ArtifactError, UnsupportedError
+from personae.errors import ArtifactError, UnsupportedError, UsageError
 from personae.families.base import Family
 from personae.formats.safe_pickle import load_pickle
+from personae.formats.sidecar import open_preview, write_sidecar
 from personae.registry import discover, lookup
 
 PICKLES = (".pt", ".bin", ".ckpt", ".pth")
@@ -32,6 +33,7 @@ class Format(ABC):
         readers: tools that open the file, with the version that was checked where it matters.
         not_readers: tools that do not, with the reason.
         needs_base: whether writing reads the loaded base.
+        has_sidecar: whether readers show a text and a picture that lie beside the file.
     """
 
     name: ClassVar[str]
@@ -41,6 +43,7 @@ class Format(ABC):
     readers: ClassVar[tuple[str, ...]]
     not_readers: ClassVar[tuple[str, ...]]
     needs_base: ClassVar[bool] = False
+    has_sidecar: ClassVar[bool] = False
 
     @abstractmethod
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
@@ -75,7 +78,12 @@ def formats() -> dict[str, Format]:
 
 
 def export_file(
-    artifact: Artifact, name: str, path: str | Path, base: Family | None = None
+    artifact: Artifact,
+    name: str,
+    path: str | Path,
+    base: Family | None = None,
+    *,
+    preview: str | Path | None = None,
 ) -> Path:
     """Write `artifact` in the format called `name` and return the path.
 
@@ -84,9 +92,10 @@ def export_file(
         name: of the format.
         path: where; the format's ending is added if it is missing.
         base: the base it was trained on; loaded from the card when the format needs it.
+        preview: picture that readers show beside the file.
 
     Raises:
-        UsageError: no such format.
+        UsageError: no such format, or it has no place for a preview.
         UnsupportedError: the format cannot carry the technique.
         ArtifactError: the base is not the one the artifact was made for.
     """
@@ -97,6 +106,9 @@ def export_file(
             f"{kind.title} cannot carry {artifact.technique}; formats that can: "
             f"{', '.join(able) or 'none'}"
         )
+    if preview is not None and not kind.has_sidecar:
+        raise UsageError(f"{kind.title} has no place for a preview; leave it out")
+    shown = None if preview is None else open_preview(Path(preview))
     if kind.needs_base and base is None:
         base = load_base(artifact.card.base.source, precision="fp32")
     if base is not None and base.fingerprint != artifact.card.base.fingerprint:
@@ -108,7 +120,10 @@ def export_file(
     path = Path(path)
     if kind.suffix and path.suffix != kind.suffix:
         path = path.with_name(path.name + kind.suffix)
-    return kind().write(artifact, path, base)
+    written = kind().write(artifact, path, base)
+    if kind.has_sidecar:
+        write_sidecar(artifact, written, base, shown)
+    return written
 
 
 def format_of(path: str | Path) -> Format:

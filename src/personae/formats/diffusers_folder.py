@@ -17,9 +17,10 @@ from personae.families.base import Family
 from personae.formats.baking import Baked
 from personae.formats.base import Format
 from personae.formats.checkpoint_reading import difference
+from personae.formats.component_weights import component_weights
 from personae.formats.layout import Layout, layout_of, text_network
 from personae.formats.ldm_names import with_text_model
-from personae.formats.tensor_file import read_header, read_tensors, write_tensors
+from personae.formats.tensor_file import write_tensors
 
 INDEX = "model_index.json"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
@@ -69,34 +70,27 @@ class DiffusersFolder(Format):
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Return the difference of the checkpoint from `base`."""
-        files = {"denoiser": _weights_file(path / "unet", DIFFUSERS_WEIGHTS)}
+        weights = {"denoiser": component_weights(path / "unet", DIFFUSERS_WEIGHTS)}
         for i in range(len(base.towers)):
             folder = path / (f"text_encoder_{i + 1}" if i else "text_encoder")
-            files[text_network(i)] = _weights_file(folder, TRANSFORMERS_WEIGHTS)
-        shapes = {network: read_header(file).shapes for network, file in files.items()}
+            weights[text_network(i)] = component_weights(folder, TRANSFORMERS_WEIGHTS)
 
         def fetch(name: str, shape: tuple[int, ...]) -> Tensor | None:
             network, weight = name.split(".", 1)
+            mine = weights[network]
             # transformers dropped the level text_model in one release; both forms are about
             spellings = [weight, with_text_model(weight), weight.removeprefix("text_model.")]
-            here = next((each for each in spellings if each in shapes[network]), None)
+            here = next((each for each in spellings if each in mine.shapes), None)
             if here is None:
                 return None
-            if shapes[network][here] != shape:
+            if mine.shapes[here] != shape:
                 raise ArtifactError(
-                    f"{files[network]}: '{here}' has shape {shapes[network][here]}; base "
+                    f"{mine.files[here]}: '{here}' has shape {mine.shapes[here]}; base "
                     f"'{base.source}' has {shape}; the checkpoint is of another kind"
                 )
-            return read_tensors(files[network], [here])[here]
+            return mine.read(here)
 
         return difference(fetch, base, path=path, title=self.title)
-
-
-def _weights_file(folder: Path, stem: str) -> Path:
-    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-        if (folder / name).is_file():
-            return folder / name
-    raise ArtifactError(f"{folder}: has no {stem}.safetensors; pickles and parts are not read")
 
 
 def _write_network(folder: Path, network: Any, weights: Mapping[str, Tensor]) -> None:

@@ -16,8 +16,7 @@ from personae.formats.base import Format
 from personae.formats.embedding_parts import TWO_ENCODERS, embedding_artifact, placeholder_for
 from personae.formats.layout import Layout, layout_of, text_network
 from personae.formats.lora_names import adaptable_layers, kohya_name
-from personae.formats.lora_parts import split_key
-from personae.formats.lora_reading import LoraFile, read_lora
+from personae.formats.lora_reading import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
 from personae.low_rank import Update, times, updates_of
@@ -43,6 +42,7 @@ class KohyaLora(Format):
     )  # fmt: skip
     not_readers = ()
     needs_base = True
+    has_sidecar = True
 
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
         """Write names, alphas and the metadata that readers act on."""
@@ -73,9 +73,7 @@ class KohyaLora(Format):
         """Read LoRA, LoCon, LoHa, LoKr, DoRA and full differences under kohya's names."""
         header = read_header(path)
         names = [name for name in header.shapes if not name.startswith(BUNDLED)]
-        for name in names:
-            if split_key(name) is None:
-                raise ArtifactError(f"{path}: tensor '{name}' is of a kind that cannot be read")
+        require_known(names, path)
         file = LoraFile(path, read_tensors(path, names), header.metadata, {})
         lora = read_lora(file, base, self.title)
         bundled = [name for name in header.shapes if name.startswith(BUNDLED)]

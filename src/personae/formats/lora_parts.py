@@ -6,6 +6,7 @@ Knows every way the change of one layer is written; knows nothing of how files n
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -30,7 +31,18 @@ _SUFFIXES: tuple[tuple[str, str], ...] = (
     (r"\.lora_magnitude_vector(\.\w+)?(\.weight)?", "dora"),
     (r"\.(hada_(w1_a|w1_b|w2_a|w2_b|t1|t2))", ""),
     (r"\.(lokr_(w1|w1_a|w1_b|w2|w2_a|w2_b|t2))", ""),
+    (r"\.([ab][12])\.weight", ""),
     (r"\.diff", "diff"),
+)
+
+# What else LyCORIS and ComfyUI write, and why no sum of two matrices can stand for it.
+_REFUSED: tuple[tuple[str, str], ...] = (
+    (r"\.on_input", "IA3, which multiplies weights"),
+    (r"\.(oft_blocks|oft_diag|rescale)", "OFT, which rotates weights"),
+    (r"\.(w_norm|b_norm)", "changed norms, which no LoRA holds"),
+    (r"\.diff_b", "changed biases, which no LoRA holds"),
+    (r"\.bm\.weight", "GLoRA with a Tucker core"),
+    (r"\.(set_weight|reshape_weight)", "replaced weights, which no LoRA holds"),
 )
 
 
@@ -41,6 +53,22 @@ def split_key(key: str) -> tuple[str, str] | None:
         if found:
             return key[: found.start()], part or found[1]
     return None
+
+
+def refusal(names: Iterable[str]) -> str | None:
+    """Return why tensors of these names cannot be read, or None if every one is a known part."""
+    names = list(names)
+    for pattern, reason in _REFUSED:
+        odd = next((name for name in names if re.search(f"(?:{pattern})$", name)), None)
+        if odd is not None:
+            return f"tensor '{odd}' is of {reason}; it cannot be read as a LoRA"
+    odd = next((name for name in names if split_key(name) is None), None)
+    if odd is None:
+        return None
+    return (
+        f"tensor '{odd}' is no part of LoRA, LoHa, LoKr, GLoRA, DoRA or full differences; it "
+        "cannot be read as a LoRA"
+    )
 
 
 @dataclass(slots=True)
@@ -118,6 +146,8 @@ def _delta(parts: dict[str, Tensor], kinds: set[str], weight: Tensor) -> Tensor:
         return _hadamard(parts, weight)
     if kinds and all(kind.startswith("lokr_") for kind in kinds):
         return _kronecker(parts, weight)
+    if kinds == {"a1", "a2", "b1", "b2"}:
+        return _generalised(parts, weight.float())
     raise KeyError(kinds)
 
 
@@ -125,6 +155,21 @@ def _hadamard(parts: dict[str, Tensor], weight: Tensor) -> Tensor:
     """Return (w1_a w1_b) o (w2_a w2_b) (LoHa, arXiv:2108.06098, section 2.2)."""
     factors = [_factor(parts, f"hada_w{i}", f"hada_t{i}", most=weight.numel()) for i in ("1", "2")]
     return factors[0] * factors[1] * _scale(parts, parts["hada_w1_b"].shape[0])
+
+
+def _generalised(parts: dict[str, Tensor], weight: Tensor) -> Tensor:
+    """Return B + W A (GLoRA, arXiv:2306.07967, equation 10), A = a1 a2 and B = b1 b2.
+
+    Files from before 2024 call the outer factors a2 and b2; shapes tell which they are.
+    """
+    a, b = ([parts[f"{name}{i}"].flatten(1) for i in "12"] for name in "ab")
+    if len(a[0]) < len(a[1]):
+        a, b = a[::-1], b[::-1]
+    rank, inputs = a[1].shape
+    _require(a[0].shape == (inputs, rank) and rank < inputs == weight.shape[1])
+    _require(b[0].shape == (len(weight), rank) and b[0].shape[0] * b[1].shape[1] == weight.numel())
+    carried = torch.einsum("oi...,ir,rj->oj...", weight, a[0], a[1])
+    return ((b[0] @ b[1]).reshape(weight.shape) + carried) * _scale(parts, rank)
 
 
 def _kronecker(parts: dict[str, Tensor], weight: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from personae.assembling import checked_on, record_of
 from personae.errors import ArtifactError
 from personae.families.base import Family
 from personae.formats.lora_names import adaptable_layers, index_of_names, plain_stem
-from personae.formats.lora_parts import Reading, split_key
+from personae.formats.lora_parts import Reading, refusal, split_key
 from personae.formats.metadata import character_in
 from personae.low_rank import kept_share, lora_artifact
 from personae.registry import nearest
@@ -61,17 +61,19 @@ def read_lora(file: LoraFile, base: Family, format_name: str) -> Artifact:
     return checked_on(artifact, base, file.path)
 
 
+def require_known(names: Iterable[str], path: Path) -> None:
+    """Raise ArtifactError if one of the tensors `names` is of a kind that cannot be read."""
+    reason = refusal(names)
+    if reason:
+        raise ArtifactError(f"{path}: {reason}")
+
+
 def _grouped(file: LoraFile, base: Family) -> dict[str, dict[str, Tensor]]:
     index = index_of_names(base)
     groups: dict[str, dict[str, Tensor]] = {}
+    require_known(file.tensors, file.path)
     for key, tensor in file.tensors.items():
-        split = split_key(key)
-        if split is None:
-            raise ArtifactError(
-                f"{file.path}: tensor '{key}' is no part of LoRA, LoHa, LoKr, DoRA or full "
-                "differences; files with such parts cannot be read"
-            )
-        stem, part = split
+        stem, part = split_key(key)
         layer = index.get(plain_stem(stem))
         if layer is None:
             trained_on = file.metadata.get("ss_base_model_version", "unknown")

@@ -38,7 +38,7 @@ def load_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location=HOST, weights_only=True)
+            content = torch.load(path, map_location=HOST, weights_only=True)
     except pickle.UnpicklingError:
         raise ArtifactError(
             f"{path}: holds more than tensors and plain values, so that opening it could run code; "
@@ -49,6 +49,23 @@ def load_pickle(path: Path) -> Any:
     except Exception as error:  # a damaged pickle raises whatever its bytes say
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ArtifactError(f"{path}: is damaged ({reason})") from None
+    _check_tensors(content, path)
+    return content
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    """Refuse tensors that show the same bytes many times over, and so unfold when computed with."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            claimed = value.numel() * value.element_size()
+            held = value.untyped_storage().nbytes()
+            if claimed > held:
+                raise ArtifactError(f"{path}: a tensor claims {claimed} bytes and holds {held}")
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
 
 
 def _check_size(path: Path) -> None:

@@ -120,8 +120,8 @@ def finished(folder: Path, values: dict[str, Any], findings: dict[str, dict[str,
     Args:
         folder: of the study.
         values: its grid.
-        findings: {row: {"likeness": mean, "agreement": mean, cost: amount}}; a row that is not
-            named stays pending.
+        findings: {row: {"likeness": mean, or a value for each shot and seed, "agreement": mean,
+            cost: amount}}; a row that is not named stays pending.
     """
     study = Study.plan(values, folder)
     study.begin()
@@ -146,7 +146,7 @@ def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
     scores = Scores(metrics, {"identity": "invented", "image_text": "invented"}, len(keys), 0)
     trained = cell.spec.kind == "trained"
     costs = {name: finding.get(name, amount) for name, amount in COSTS.items()} if trained else {}
-    colour = (int(255 * finding.get("likeness", 0.5)) % 256, 120, 90)
+    colour = (int(255 * np.mean(finding.get("likeness", 0.5))) % 256, 120, 90)
     result: dict[str, Any] = {
         "status": "done",
         "technique": cell.spec.run.technique if trained else cell.spec.kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from personae.claims import judge_claims
@@ -155,6 +156,23 @@ def test_a_claim_within_the_noise_is_undecided(character, tmp_path):
     judged = {claim.id: claim for claim in judge_claims(compared(character, tmp_path, alike))}
     assert judged["dreambooth_fidelity"].outcome == "undecided"
     assert "together" not in judged  # there is no untouched base to compare with
+
+
+def test_one_of_several_comparisons_refutes_a_claim_only_beyond_the_noise_of_all(
+    character, tmp_path
+):
+    def outcomes(last_shot):
+        behind = 0.7 - 0.01 * np.repeat([1, 2, 3, last_shot], 2)  # two seeds of four shots
+        likeness = {"lora": 0.7, "hypernetwork": 0.5, "textual_inversion": 0.5}
+        likeness["dreambooth"] = behind
+        findings = {name: {**FINDINGS[name], "likeness": likeness[name]} for name in FOUR}
+        comparison = compared(character, tmp_path / str(last_shot), findings)
+        pair = [comparison.row(name) for name in ("dreambooth", "lora")]
+        judged = {claim.id: claim.outcome for claim in judge_claims(comparison)}
+        return comparison.difference("likeness", *pair).tie, judged["dreambooth_fidelity"]
+
+    assert outcomes(4) == (False, "refuted")
+    assert outcomes(-0.5) == (False, "undecided")  # seen alone, but not as one of three
 
 
 def test_claims_are_left_out_where_techniques_are_swept(character, tmp_path):

@@ -12,6 +12,7 @@ from personae.config import Config, read_toml
 from personae.limits import show
 from personae.measures import COSTS, measured
 from personae.rows import Row
+from personae.statistics import CONFIDENCE
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
 ALIKE = 0.1
@@ -87,7 +88,19 @@ def judge_claims(comparison: Comparison, file: Path | None = None) -> list[Judge
 
 
 def _judge(claim: Claim, comparison: Comparison) -> Judgement | None:
-    evidence = tuple(each for test in claim.tests for each in _evidence(test, comparison))
+    """Judge all comparisons of a claim together.
+
+    To confirm it all of them must hold, and each alone at the usual confidence is strict enough
+    (an intersection-union test: Berger 1982, Technometrics 24, 295). To refute it one the other
+    way round is enough, so that one must be clear at a confidence shared by all (Bonferroni).
+    """
+    found = [(test, *pair) for test in claim.tests for pair in _pairs(test, comparison)]
+    strict = 1 - (1 - CONFIDENCE) / max(1, len(found))
+    judged = (
+        _amount(test, row) if other is None else _versus(test, row, other, comparison, strict)
+        for test, row, other in found
+    )
+    evidence = tuple(each for each in judged if each is not None)
     if not evidence:
         return None
     return Judgement(claim.id, claim.text, _together([each.outcome for each in evidence]), evidence)
@@ -99,48 +112,54 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
     return "undecided" if "undecided" in outcomes else "confirmed"
 
 
-def _evidence(test: ClaimTest, comparison: Comparison) -> Iterator[Evidence]:
+def _pairs(test: ClaimTest, comparison: Comparison) -> Iterator[tuple[Row, Row | None]]:
+    """Yield the rows a test compares; an amount is compared with no row."""
     rows = {row.name: row for row in comparison.trained}
     names = list(rows) if test.technique == "every" else [test.technique]
     for row in (rows[name] for name in names if name in rows):
         if test.at_most is not None:
-            yield from _amount(test, row)
-            continue
-        if test.against == "untouched":
-            others = [comparison.untouched] if comparison.untouched else []
+            yield row, None
+        elif test.against == "untouched":
+            if comparison.untouched:
+                yield row, comparison.untouched
         elif test.against == "others":
-            others = [other for other in rows.values() if other is not row]
+            yield from ((row, other) for other in rows.values() if other is not row)
         else:
-            others = [rows[name] for name in test.against if name in rows]
-        for other in others:
-            yield from _versus(test, row, other, comparison)
+            yield from ((row, rows[name]) for name in test.against if name in rows)
 
 
-def _amount(test: ClaimTest, row: Row) -> Iterator[Evidence]:
+def _amount(test: ClaimTest, row: Row) -> Evidence | None:
     amount = row.mean(test.measure)
-    if amount is not None:
-        outcome: Outcome = "confirmed" if amount <= test.at_most else "refuted"
-        told = f"{show(test.measure, amount)}, bound {show(test.measure, test.at_most)}"
-        yield Evidence(outcome, f"{measured(test.measure).title} of {row.title}: {told}")
+    if amount is None:
+        return None
+    outcome: Outcome = "confirmed" if amount <= test.at_most else "refuted"
+    told = f"{show(test.measure, amount)}, bound {show(test.measure, test.at_most)}"
+    return Evidence(outcome, f"{measured(test.measure).title} of {row.title}: {told}")
 
 
-def _versus(test: ClaimTest, row: Row, other: Row, comparison: Comparison) -> Iterator[Evidence]:
+def _versus(
+    test: ClaimTest, row: Row, other: Row, comparison: Comparison, strict: float
+) -> Evidence | None:
     mine, theirs = row.mean(test.measure), other.mean(test.measure)
     if mine is None or theirs is None:
-        return
+        return None
     difference = comparison.difference(test.measure, row, other)
     gap, interval = mine - theirs, difference.interval
-    if test.measure in COSTS:
+    cost = test.measure in COSTS
+    if not cost:
+        gap = interval.mean
+    holds = (gap > 0) == (test.is_ == "above")
+    if not holds:
+        difference = comparison.difference(test.measure, row, other, confidence=strict)
+    tie = difference.tie
+    if cost:
         # Costs are compared as ratios; a single run has no interval, so a margin stands for it.
-        tie = abs(gap) <= ALIKE * max(mine, theirs)
-        tie = tie or (interval.units > 1 and difference.tie)
+        tie = abs(gap) <= ALIKE * max(mine, theirs) or (interval.units > 1 and tie)
         told = f"{show(test.measure, mine)} against {show(test.measure, theirs)}"
     else:
-        tie, gap = difference.tie, interval.mean
         told = f"{mine:.3f} against {theirs:.3f}, difference {gap:+.3f}"
         if interval.units > 1:
             told += f" [{interval.low:+.3f}, {interval.high:+.3f}]"
-    holds = (gap > 0) == (test.is_ == "above")
     outcome: Outcome = "undecided" if tie else "confirmed" if holds else "refuted"
     title = measured(test.measure).title
-    yield Evidence(outcome, f"{title}, {row.title} and {other.title}: {told}")
+    return Evidence(outcome, f"{title}, {row.title} and {other.title}: {told}")

@@ -15,7 +15,13 @@ import numpy as np
 from personae.errors import StudyError
 from personae.measures import COSTS, ORDER, Measure, measured
 from personae.rows import Key, Row, gather, make_rows, refuse_mixtures, unit_of
-from personae.statistics import Difference, paired_difference, rank, smallest_visible
+from personae.statistics import (
+    CONFIDENCE,
+    Difference,
+    paired_difference,
+    rank,
+    smallest_visible,
+)
 from personae.study import Study
 
 
@@ -75,17 +81,20 @@ class Comparison:
         """Return the row of that name, or None."""
         return next((row for row in self.rows if row.name == name), None)
 
-    def difference(self, measure: str, first: Row, second: Row) -> Difference:
+    def difference(
+        self, measure: str, first: Row, second: Row, *, confidence: float = CONFIDENCE
+    ) -> Difference:
         """Return first - second over what both have: pictures, or cells for a cost."""
-        if measure in COSTS:
-            return _difference(first.costs.get(measure, {}), second.costs.get(measure, {}))
-        if second.kind == "trained" and first.kind == "trained":
-            return _difference(first.values.get(measure, {}), second.values.get(measure, {}), True)
-        return _difference(
-            _any_seed(first.values.get(measure, {})),
-            _any_seed(second.values.get(measure, {})),
-            True,
-        )
+        values = [
+            row.costs.get(measure, {}) if measure in COSTS else row.values.get(measure, {})
+            for row in (first, second)
+        ]
+        if measure not in COSTS and not first.kind == second.kind == "trained":
+            values = [_any_seed(each) for each in values]
+        keys = sorted(set(values[0]) & set(values[1]))
+        arrays = [np.array([each[key] for key in keys]) for each in values]
+        units = None if measure in COSTS else [unit_of(key) for key in keys]
+        return paired_difference(*arrays, units, confidence=confidence)
 
     def visible(self, measure: str) -> float:
         """Return the smallest difference between techniques that the study could see."""
@@ -121,11 +130,3 @@ def _any_seed(values: Mapping[Key, float]) -> dict[tuple[str, int, str, int], fl
     for (character, _, shot, seed), value in values.items():
         groups.setdefault((character, 0, shot, seed), []).append(value)
     return {key: float(np.mean(group)) for key, group in groups.items()}
-
-
-def _difference(
-    first: Mapping[Any, float], second: Mapping[Any, float], by_unit: bool = False
-) -> Difference:
-    keys = sorted(set(first) & set(second))
-    arrays = [np.array([values[key] for key in keys]) for values in (first, second)]
-    return paired_difference(*arrays, [unit_of(key) for key in keys] if by_unit else None)

@@ -23,21 +23,22 @@ MAX_FUNCTION_LINES = 60
 # plug-ins is named by its folder.
 GROUND = {"errors", "config", "registry", "devices", "atomic", "recommended", "events", "naming"}
 MATTER = {
-    "noise_path", "hooks", "character", "character_file", "references", "cropping", "duplicates",
+    "noise_path", "hooks", "forwards", "character", "character_file", "references", "cropping", "duplicates",
     "holding_out", "sidecars", "caption_tables", "pictures", "caches", "datasets", "findings",
     "pretrained",
 }  # fmt: skip
-PLUG_INS = {"families", "techniques", "metrics", "encoders"}
+PLUG_INS = {"families", "techniques", "metrics", "encoders", "acceleration"}
 FACES = {"cli", "studio", "__main__"}
 COMPARISON = {
     "study", "cells", "cell_process", "execution", "cluster", "cluster_worker", "presentations",
     "switching", "curves", "measures", "rows", "comparison", "claims", "limits", "verdict",
-    "report", "formats",
+    "report", "formats", "benchmark",
 }  # fmt: skip
 
 # Modules that may say the name of a technique: formats are other programs' words for one each,
-# low_rank extracts and resizes LoRA files, settings hold the default of a run.
-NAMING = {"techniques": {"formats", "low_rank", "settings"}, "families": {"formats"}}
+# low_rank extracts and resizes LoRA files, settings hold the default of a run, a benchmark has the
+# recipes of other programs' scripts.
+NAMING = {"techniques": {"formats", "low_rank", "settings", "benchmark"}, "families": {"formats"}}
 
 # Ground on which a heavy library may not be imported at the top, so that `--help` is quick.
 LIGHT = {"__init__", "__main__", "errors", "config", "registry", "recommended", "cli"}

@@ -78,6 +78,12 @@ class WeightOverlay:
             self._slots = {}
             self._hook.remove()
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Merge what is there now, rather than in the next forward pass."""
+        if self._deltas:
+            self._merge()
+
     def restore(self) -> None:
         """Put the untouched parameters back until the next forward pass."""
         for module, name, parameter in self._slots.values():

@@ -1,0 +1,140 @@
+"""What is measured: the plan of a benchmark, and the single measurements it is made of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal, Self
+
+from pydantic import Field
+
+from personae.config import Config
+from personae.errors import UsageError
+
+Clock = Literal["wall", "cpu"]
+Side = Literal["personae", "diffusers"]
+Kind = Literal["peak", "operations", "training", "drawing"]
+
+CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+PAIRED = ("bf16", "fp32")  # the plain loop scales no losses, which fp16 would need
+
+
+class Plan(Config):
+    """What to measure and how long."""
+
+    base: str = "toon"
+    """Base model: embedded name, folder, hub id, file, or sd15-shape: random weights of the shape
+    of Stable Diffusion 1.5, which need no download."""
+    techniques: str = "all"
+    """Techniques, separated by commas."""
+    precision: str = "auto"
+    """Formats of the frozen base, separated by commas: auto, bf16, fp16, fp32."""
+    device: str = "auto"
+    """auto, cuda, mps or cpu."""
+    resolution: int | None = Field(None, ge=32)
+    """Side of the pictures in pixels. Default: the base's own."""
+    batch: int = Field(1, ge=1)
+    """Pictures in a training step, and in the character that is trained on."""
+    steps: int = Field(7, ge=2)
+    """Training steps of each process; the first is timed by itself."""
+    rounds: int = Field(3, ge=1)
+    """Processes of each measurement; medians over them are told."""
+    rank: int = Field(4, ge=1)
+    """Rank of LoRA, on both sides."""
+    picture_steps: int = Field(20, ge=1)
+    """Sampling steps of a picture, with guidance."""
+    against: Literal["diffusers"] | None = None
+    """Measure a plain loop of diffusers and peft by turns with ours."""
+    measure: str = "training,drawing"
+    """Parts to measure, separated by commas: training, drawing."""
+    clock: Clock = "wall"
+    """cpu counts the time of the processor instead of the day's: for machines that others use at
+    the same time, with OMP_NUM_THREADS=1."""
+
+    def parts(self) -> list[str]:
+        """Return which of training and drawing to measure.
+
+        Raises:
+            UsageError: another word is given.
+        """
+        parts = _split(self.measure)
+        for part in parts:
+            if part not in ("training", "drawing"):
+                raise UsageError(f"measure is '{part}'; it must be training, drawing, or both")
+        return parts
+
+    def precisions(self) -> list[str]:
+        """Return the formats to measure.
+
+        Raises:
+            UsageError: fp16 is to be measured against diffusers.
+        """
+        wanted = _split(self.precision)
+        if self.against and "fp16" in wanted:
+            raise UsageError("precision is 'fp16'; the plain loop of --against has bf16 and fp32")
+        return wanted
+
+
+class Job(Config):
+    """One measurement, made by a process of its own."""
+
+    kind: Kind
+    side: Side = "personae"
+    technique: str = ""
+    precision: str
+    base: str
+    device: str
+    resolution: int | None
+    batch: int
+    steps: int
+    rank: int
+    picture_steps: int
+    clock: Clock
+    round: int = 0
+    started: float = 0.0
+    """Reading of the machine's monotonic clock when the process was started."""
+
+    @classmethod
+    def of(cls, plan: Plan, base: str, kind: Kind, **fields: str | int) -> Self:
+        """Return a measurement under the settings of `plan`, on the base at `base`."""
+        shared = plan.model_dump(include=set(cls.model_fields) - {"base", "precision"})
+        return cls.model_validate({**shared, "base": base, "kind": kind, **fields})
+
+    def now(self) -> float:
+        """Return the reading of the job's clock in seconds."""
+        return CLOCKS[self.clock]()
+
+    def since_start(self) -> float:
+        """Return the seconds since the process was started, what it imported included."""
+        return time.monotonic() - self.started if self.clock == "wall" else time.process_time()
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Return the technique's own settings that differ from its defaults."""
+        return {"rank": self.rank} if self.technique == "lora" else {}
+
+    @property
+    def title(self) -> str:
+        """Return what a progress bar says of it."""
+        return " ".join(filter(None, (self.kind, self.technique, self.precision, self.side)))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def techniques_of(plan: Plan, known: list[str]) -> list[str]:
+    """Return the techniques to measure, all of `known` by default.
+
+    Raises:
+        UsageError: an unknown one is named.
+    """
+    from personae.registry import nearest
+
+    wanted = known if plan.techniques == "all" else _split(plan.techniques)
+    for name in wanted:
+        if name not in known:
+            raise UsageError(
+                f"techniques names '{name}'; there are {', '.join(known)}.{nearest(name, known)}"
+            )
+    return wanted

@@ -1,0 +1,115 @@
+"""Runs measurements one after the other, each in its own process, ours and theirs by turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from personae.benchmark.jobs import Job, Plan, techniques_of
+from personae.benchmark.plain_loop import TECHNIQUES
+from personae.benchmark.results import Results
+from personae.devices import PRECISIONS, pick_device, pick_precision
+from personae.errors import PersonaeError, UsageError
+from personae.families import sources
+from personae.registry import discover
+from personae.techniques.base import Technique
+
+SHAPED = "sd15-shape"
+LAST_WORDS = 400  # letters shown of what a broken process wrote
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """Progress: `done` of `total` measurements; `title` is the one that begins."""
+
+    done: int
+    total: int
+    title: str
+
+
+def bench(plan: Plan) -> Iterator[Measuring | Results]:
+    """Measure what `plan` asks for, yielding progress and at last the results.
+
+    Raises:
+        PersonaeError: the plan cannot be measured, or a process broke.
+    """
+    jobs = list(jobs_of(plan, where(plan)))
+    results = Results(plan)
+    with tempfile.TemporaryDirectory() as cache:
+        for done, job in enumerate(jobs):
+            yield Measuring(done, len(jobs), job.title)
+            results.add(job, run(job, Path(cache)))
+    yield Measuring(len(jobs), len(jobs), "")
+    yield results
+
+
+def where(plan: Plan) -> str:
+    """Return the folder or name of the base; the shaped one is made the first time.
+
+    Raises:
+        UsageError: the plain loop is asked for on a base that is no diffusers folder.
+    """
+    if plan.base == SHAPED:
+        from personae.benchmark.shapes import shaped_base
+
+        return str(shaped_base())
+    found = sources.embedded_bases().get(plan.base, Path(plan.base))
+    if plan.against and not (found / "model_index.json").is_file():
+        raise UsageError(
+            f"base is '{plan.base}'; --against {plan.against} needs a diffusers folder, an embedded "
+            f"base or {SHAPED}"
+        )
+    return str(found) if found.exists() else plan.base
+
+
+def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
+    """Yield the measurements in the order in which they are made."""
+    techniques, parts = techniques_of(plan, list(discover("techniques", Technique))), plan.parts()
+    for precision in plan.precisions():
+        chosen = pick_precision(precision, pick_device(plan.device))
+        name = next(name for name, dtype in PRECISIONS.items() if dtype is chosen)
+        yield Job.of(plan, base, "peak", precision=name)
+        for technique in techniques:
+            rivals = [plan.against] if plan.against and technique in TECHNIQUES else []
+            same = {"precision": name, "technique": technique}
+            for kind in ("operations", *parts):
+                # diffusers draws a hypernetwork's character with nothing: its pipeline alone.
+                others = [plan.against] if plan.against and kind == "drawing" else rivals
+                for number in range(1 if kind == "operations" else plan.rounds):
+                    for side in ("personae", *others):
+                        yield Job.of(plan, base, kind, side=side, round=number, **same)
+
+
+def run(job: Job, cache: Path) -> dict[str, float]:
+    """Make one measurement in a process of its own and return its figures.
+
+    Args:
+        job: what to measure.
+        cache: where the process keeps what it computes once.
+
+    Raises:
+        PersonaeError: it cannot be measured, or the process broke.
+    """
+    begun = job.model_copy(update={"started": time.monotonic()})
+    ended = subprocess.run(
+        [sys.executable, "-m", "personae.benchmark.worker", begun.model_dump_json()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PERSONAE_CACHE": str(cache)},
+        check=False,
+    )
+    lines = ended.stdout.splitlines()
+    if ended.returncode or not lines:
+        reason = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1][-LAST_WORDS:]
+        raise PersonaeError(f"{job.title}: its process ended with {ended.returncode} ({reason})")
+    result = json.loads(lines[-1])
+    if "error" in result:
+        raise PersonaeError(f"{job.title}: {result['error']}")
+    return result

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from personae.artifact import Artifact
 from personae.cast import Cast
 from personae.devices import synchronize
 from personae.families.base import Family

@@ -1,4 +1,4 @@
-"""One picture of a benchmark: step, first step, memory and picture of each technique, both sides."""
+"""A plot of a benchmark: step, first step, memory and picture of each technique, both sides."""
 
 from __future__ import annotations
 

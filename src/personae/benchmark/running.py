@@ -63,8 +63,8 @@ def where(plan: Plan) -> str:
     found = sources.embedded_bases().get(plan.base, Path(plan.base))
     if plan.against and not (found / "model_index.json").is_file():
         raise UsageError(
-            f"base is '{plan.base}'; --against {plan.against} needs a diffusers folder, an embedded "
-            f"base or {SHAPED}"
+            f"base is '{plan.base}'; --against {plan.against} needs a diffusers folder, an "
+            f"embedded base or {SHAPED}"
         )
     return str(found) if found.exists() else plan.base
 

@@ -1,4 +1,4 @@
-"""A base of the shape of Stable Diffusion 1.5 with random weights, for measuring without a download.
+"""A base of the shape of Stable Diffusion 1.5, random weights: measuring without a download.
 
 The settings are those of the published U-Net, autoencoder and text encoder (Rombach et al. 2022,
 arXiv:2112.10752; github.com/CompVis/stable-diffusion, v1-inference.yaml).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from personae.artifact import Artifact
-from personae.cast import Cast, Strength
+from personae.cast import Cast, Member, Strength
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.generation import Drawing, Shot, draw, generate, redraw, starting_noise
@@ -147,6 +148,90 @@ def test_each_prompt_of_one_batch_has_a_cast_of_its_own(
     for mine, wanted in zip(together, alone, strict=True):
         assert alike(mine, wanted)
     assert not alike(together[0], together[1])
+
+
+ROW_WISE = {
+    "lora": {"rank": 2},
+    "lora of another rank": {"rank": 4},
+    "lora of text": {"rank": 2, "text_encoder": True},
+    "hypernetwork": {},
+    "hypernetwork of another shape": {"layer_structure": [1, 0.5, 1], "layer_norm": True},
+    "textual_inversion": {},
+}
+
+
+@pytest.fixture(scope="module")
+def row_wise() -> dict[str, Artifact]:
+    """Return characters trained in ways that can be mixed within one call of the denoiser."""
+    base, made = bases()["tiny-sd1"], {}
+    for seed, (title, settings) in enumerate(ROW_WISE.items()):
+        technique = stir(make(title.split()[0], base, **settings), 0.2, seed)
+        made[title] = artifact_of(technique, base)
+    return made
+
+
+@pytest.mark.parametrize("pair", combinations(ROW_WISE, 2), ids=" with ".join)
+def test_two_characters_in_one_call_are_drawn_as_each_alone(
+    sd1: Family, row_wise: dict[str, Artifact], pair: tuple[str, str]
+) -> None:
+    cast = Cast()
+    for name, title, strength in zip(("mira", "juno"), pair, (1.0, 0.7), strict=True):
+        cast.add(name, row_wise[title], strength)
+    shots = [Shot("the {mira}", 4), Shot("the {juno}", 4), Shot("{mira} and {juno}", 5)]
+    calls = []
+    with cast.on(sd1):
+        watch = sd1.denoiser.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
+        together = draw(sd1, shots, FAST, cast)
+        watch.remove()
+    assert [len(latents) for latents in calls] == [6] * 3  # guidance doubles the rows
+    for shot, mine in zip(shots, together, strict=True):
+        alone = Cast({name: cast.members[name] for name in cast.mentioned(shot.prompt)})
+        with alone.on(sd1):
+            (wanted,) = draw(sd1, [shot], FAST, alone)
+        assert alike(mine, wanted)
+    assert not alike(together[0], together[1])
+
+
+def test_a_prompt_is_encoded_once_for_all_its_pictures(
+    sd1: Family, row_wise: dict[str, Artifact]
+) -> None:
+    calls = []
+    watch = sd1.towers[0].encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    cast = Cast()
+    cast.add("mira", row_wise["textual_inversion"])
+    with cast.on(sd1):
+        first = draw(sd1, [Shot("{mira}", seed) for seed in range(5)], FAST, cast, batch_size=2)
+        assert len(calls) == 2  # the prompt and the empty negative one
+        again = draw(sd1, [Shot("{mira}", 0), Shot("{mira}", 1)], FAST, cast)
+        assert len(calls) == 2
+        cast.members["mira"].strength = Strength.parse("0:1,0.5:0")
+        draw(sd1, [Shot("{mira}", 0)], FAST, cast)
+        assert len(calls) > 2
+    watch.remove()
+    assert again[0].image.tobytes() == first[0].image.tobytes()
+
+
+def test_a_text_is_encoded_anew_when_what_it_depends_on_changes(sd1: Family) -> None:
+    """As between the previews of a run, which draw with what is being trained."""
+    technique = stir(make("textual_inversion", sd1), 0.2)
+    artifact = artifact_of(technique, sd1)
+    cast = Cast({"mira": Member(artifact, techniques=[technique.inject()])})
+    (before,) = draw(sd1, [Shot("{mira}")], FAST, cast)
+    stir(technique, 0.5)
+    (after,) = draw(sd1, [Shot("{mira}")], FAST, cast)
+    technique.eject()
+    assert not alike(before, after)
+
+
+def test_a_picture_in_tiles_says_so_in_its_recipe(sd1: Family) -> None:
+    size = {"steps": 1, "width": 128, "height": 128}
+    (whole,) = draw(sd1, [Shot("the man")], Sampling(**size))
+    (fitting,) = draw(sd1, [Shot("the man")], Sampling(**size, tile=128))
+    (tiled,) = draw(sd1, [Shot("the man")], Sampling(**size, tile=64))
+    assert fitting.image.tobytes() == whole.image.tobytes() != tiled.image.tobytes()
+    assert redraw(sd1, tiled.recipe, Cast()).image.tobytes() == tiled.image.tobytes()
+    with pytest.raises(UsageError, match="100x100"):
+        draw(sd1, [Shot("the man")], Sampling(**size, tile=100))
 
 
 def test_members_that_change_shared_weights_get_batches_of_their_own(

@@ -15,11 +15,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
+import torch
+
 from personae.artifact import Artifact
 from personae.errors import UsageError
-from personae.families.base import Family
+from personae.families.base import Family, Text
 from personae.registry import nearest
 from personae.techniques.base import Technique
+
+TEXTS_KEPT = 64  # encoded prompts; a quarter of a megabyte each
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Cast:
     def __init__(self, members: Mapping[str, Member] | None = None) -> None:
         self.members: dict[str, Member] = dict(members or {})
         self._base: Family | None = None
+        self._texts: dict[tuple[object, ...], Text] = {}
 
     @classmethod
     def load(cls, files: Mapping[str, str | Path], strengths: Mapping[str, str] = {}) -> Self:
@@ -136,6 +141,7 @@ class Cast:
             for member in reversed(self.members.values()):
                 self._leave(member)
             self._base = None
+            self._texts.clear()
 
     def add(self, name: str, artifact: Artifact, strength: str | float = 1.0) -> None:
         """Bind `name` to `artifact`, in place of whoever had it; takes effect at once."""
@@ -149,6 +155,7 @@ class Cast:
         member = self.members.pop(name, None)
         if member is not None:
             self._leave(member)
+            self._texts.clear()
 
     def _enter(self, member: Member) -> None:
         member.techniques = member.artifact.build(self._base)
@@ -162,6 +169,30 @@ class Cast:
             if technique.injected:
                 technique.eject()
         member.techniques = []
+
+    @torch.no_grad()
+    def encode(self, base: Family, spelt: str) -> Text:
+        """Return a prompt encoded on `base`, at the strengths the members have now.
+
+        The latest texts are kept: many pictures of one prompt, and the negative prompt of all, are
+        encoded once for as long as what the text depends on stays the same.
+
+        Args:
+            base: where the techniques are.
+            spelt: the prompt with its names spelt out, see `spell`.
+        """
+        learnt = tuple(
+            (id(technique), technique.strength, *(p._version for p in technique.parameters()))
+            for member in self.members.values()
+            for technique in member.techniques
+            if technique.trains_text
+        )
+        key = (base, spelt, learnt)
+        text = self._texts.pop(key, None)
+        self._texts[key] = base.encode_text([spelt]) if text is None else text
+        if len(self._texts) > TEXTS_KEPT:
+            del self._texts[next(iter(self._texts))]
+        return self._texts[key]
 
     def mentioned(self, prompt: str) -> list[str]:
         """Return the members a prompt names in braces, or all of them if it names none.

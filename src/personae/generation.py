@@ -21,6 +21,7 @@ from personae.errors import UsageError
 from personae.families.base import Family, Text
 from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
 from personae.registry import nearest
+from personae.tiling import decode_tiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def generate(
                 yield Drawing(done, total)
         except StopIteration as stop:
             latents = stop.value
-        images = to_images(decode(base, latents))
+        images = to_images(decode(base, latents, sampling.tile))
         for place, (i, image) in enumerate(zip(rows, images, strict=True)):
             finished[i] = Picture(image, recipe(base, batch, place, sampling, cast))
         while upcoming in finished:
@@ -217,9 +218,19 @@ def starting_noise(base: Family, batch: Sequence[Shot], sampling: Sampling) -> T
 
 
 @torch.no_grad()
-def decode(base: Family, latents: Tensor) -> Tensor:
-    """Return pixels (b, 3, H, W) in [-1, 1]; one picture at a time, so memory stays low."""
-    return torch.cat([base.decode_image(row[None]).float() for row in latents])
+def decode(base: Family, latents: Tensor, tile: int | None = None) -> Tensor:
+    """Return pixels (b, 3, H, W) in [-1, 1]; one picture at a time, so memory stays low.
+
+    Args:
+        base: whose autoencoder is used.
+        latents: (b, c, h, w), scaled.
+        tile: side in pixels of overlapping tiles to decode larger pictures in; None = whole.
+
+    Raises:
+        UsageError: the side is no multiple the base can draw.
+    """
+    side = max(latents.shape[2:]) if tile is None else base.latent_shape(tile, tile)[1]
+    return torch.cat([decode_tiled(base.decode_image, row[None], side) for row in latents])
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
@@ -251,9 +262,9 @@ def _encode(
         for name, member in cast.members.items():
             for technique in member.techniques:
                 technique.strength = _strength_now(member, name in named, progress)
-        plain.append(base.encode_text([cast.spell(shot.prompt)]))
+        plain.append(cast.encode(base, cast.spell(shot.prompt)))
         if sampling.guidance_scale > 1:
-            negative.append(base.encode_text([sampling.negative_prompt]))
+            negative.append(cast.encode(base, sampling.negative_prompt))
     return Text.concatenate(negative + plain)
 
 

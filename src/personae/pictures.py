@@ -33,6 +33,9 @@ class Sampling(Config):
     """Height in pixels; default: the base's own."""
     negative_prompt: str = ""
     """What to keep out of the pictures."""
+    tile: int | None = Field(None, gt=0)
+    """Decode larger pictures in overlapping tiles of this many pixels a side, for little memory;
+    such a picture differs a little. Default: whole. Typical: 512."""
 
 
 class Row(Config):

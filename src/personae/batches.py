@@ -48,6 +48,11 @@ class Item:
     flipped: bool = False
     crop: int = 0
 
+    @property
+    def captions(self) -> tuple[str, str]:
+        """Return both captions."""
+        return self.caption, self.class_caption
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

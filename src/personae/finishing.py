@@ -45,7 +45,8 @@ def artifact_of(bench: Workbench) -> Artifact:
 
 def _draw_previews(bench: Workbench, cast: Cast) -> list[Picture]:
     shots = [Shot(prompt, bench.config.seed) for prompt in bench.config.preview_prompts]
-    return draw(bench.base, shots, Sampling(steps=PREVIEW_STEPS), cast)
+    with bench.whole():
+        return draw(bench.base, shots, Sampling(steps=PREVIEW_STEPS), cast)
 
 
 def preview(bench: Workbench, folder: RunFolder, step: int) -> Iterator[Preview]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from personae.batches import TextSource, TrainingSet, make_items
+from personae.batches import TextSource, TrainingSet
 from personae.caches import TensorCache, default_folder
 from personae.character import Character
 from personae.devices import generator_for, seeded, synchronize
 from personae.events import Preparing
 from personae.families.base import Family
-from personae.generation import Shot, generate
+from personae.families.reading import Aside
 from personae.monitor import FrozenProbe
 from personae.objective import Noised, captions_with_dropout, draw_noise, training_loss
 from personae.optimizers import make_optimizer, rate_factor, set_rate
-from personae.pictures import Picture, Sampling
-from personae.references import Reference
+from personae.preparing import draw_prior, resting, training_set, unload
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
@@ -42,6 +42,7 @@ class Workbench:
         held_out: frozen probe on held-out pictures, or None without any.
         average: exponential moving averages of the parameters, or None.
         update: applies gradients to what is trained.
+        aside: networks of the base that are in memory only while they are used.
         lowered: factor on the learning rate after a rollback.
     """
 
@@ -57,6 +58,7 @@ class Workbench:
     held_out: FrozenProbe | None
     update: Update
     average: list[torch.Tensor] | None
+    aside: Aside
     lowered: float = 1.0
     seconds: float = field(default=0.0)
 
@@ -168,11 +170,21 @@ class Workbench:
     def eject(self) -> None:
         """Detach the techniques; the base is what it was."""
         self.update.detach()
+        self.aside.back()
         for technique in reversed(self.techniques):
             if technique.injected:
                 technique.eject()
         if self.schedule.gradient_checkpointing:
             self.base.denoiser.disable_gradient_checkpointing()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Have every network of the base in memory for the length of a `with` block."""
+        away = self.aside.away
+        self.aside.back()
+        yield
+        if away:
+            self.aside.put()
 
 
 def set_up(
@@ -186,19 +198,27 @@ def set_up(
     schedule = config.schedule.resolved(len(character.references), recommended)
     cache = TensorCache(default_folder())
     texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
-    pictures = _training_set(character.references, character, phrase, base, cache, schedule, config)
-    for done, total in pictures.prepare():
-        yield Preparing("encoding pictures", done, total)
-    prior = None
+    pictures = training_set(
+        character.references, character, phrase, base, cache, schedule=schedule, config=config
+    )
+    kept = prior = None
+    if character.held_out:
+        kept = training_set(
+            character.held_out, character, phrase, base, cache, schedule=schedule, config=config
+        )
+    with resting(config, base, {"unet": base.denoiser}):
+        for each in (pictures, kept):
+            for done, total in each.prepare() if each else ():
+                yield Preparing("encoding pictures", done, total)
     if schedule.prior == "images":
         references = character.prior
         if not references:
-            references = yield from _draw_prior(base, character.class_noun, schedule, config.seed)
-        prior = _training_set(references, character, phrase, base, cache, schedule, config)
-    held_out = None
-    if character.held_out:
-        kept = _training_set(character.held_out, character, phrase, base, cache, schedule, config)
-        held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed)
+            references = yield from draw_prior(base, character.class_noun, schedule, config.seed)
+        prior = training_set(
+            references, character, phrase, base, cache, schedule=schedule, config=config
+        )
+    held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
+    aside = unload(config, base, texts, [each for each in (pictures, prior, kept) if each])
     if schedule.gradient_checkpointing:
         base.denoiser.enable_gradient_checkpointing()
     groups = [
@@ -226,6 +246,7 @@ def set_up(
         held_out,
         update,
         average,
+        aside,
     )
 
 
@@ -254,41 +275,6 @@ def phrase_of(techniques: Sequence[Technique], character: Character) -> str:
     """Return how prompts name the character: by the technique that brings a word of its own."""
     naming = next((each for each in techniques if each.names_character), techniques[0])
     return naming.phrase(character.name, character.class_noun)
-
-
-def _training_set(
-    references: Sequence[Reference],
-    character: Character,
-    phrase: str,
-    base: Family,
-    cache: TensorCache,
-    schedule: Schedule,
-    config: RunConfig,
-) -> TrainingSet:
-    captions = [
-        (character.caption(each, phrase), character.caption(each, character.class_noun))
-        for each in references
-    ]
-    items = make_items(references, captions, base, schedule)
-    return TrainingSet(items, base, cache, schedule=schedule, seed=config.seed)
-
-
-def _draw_prior(
-    base: Family, class_noun: str, schedule: Schedule, seed: int
-) -> Iterator[Preparing]:
-    """Draw class pictures with the untouched base, once per base and class; returns references."""
-    folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"
-    caption = f"a {class_noun}"
-    paths = [folder / f"{i:04d}.png" for i in range(schedule.prior_images)]
-    missing = [i for i, path in enumerate(paths) if not path.is_file()]
-    shots = [Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31) for i in missing]
-    drawn = 0
-    for event in generate(base, shots, Sampling(steps=20)):
-        if isinstance(event, Picture):
-            event.save(paths[missing[drawn]])
-            drawn += 1
-            yield Preparing("drawing class pictures", drawn, len(missing))
-    return [Reference(path, caption) for path in paths]
 
 
 def preview_file(folder: Path, step: int, number: int) -> Path:

@@ -14,6 +14,7 @@ from torch import nn
 
 from personae.devices import HOST
 from personae.errors import BaseError
+from personae.families.reading import networks
 
 
 def is_single_file(source: str | Path) -> bool:
@@ -75,6 +76,8 @@ def pipeline_class(source: str | Path) -> str | None:
 def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **components: Any) -> Any:
     """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
 
+    Networks of a local folder are read tensor by tensor (`reading`) where their files allow it.
+
     A single file holds weights only. Its configuration and tokenizer come from a diffusers folder
     beside it that has its name without the ending (`model.safetensors` and `model/`), or, without
     one, from the hub, as diffusers does.
@@ -90,6 +93,8 @@ def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **componen
         if path.with_suffix("").is_dir():
             local = {"local_files_only": True, "config": str(path.with_suffix(""))}
     try:
+        if (path / "model_index.json").is_file():
+            components = {**networks(path, dtype), **components}
         return load(str(source), torch_dtype=dtype, **local, **components)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
@@ -121,6 +126,11 @@ def fingerprint(network: nn.Module, folder: Path | None = None) -> str:
             some = flat[:: max(1, len(flat) // 64)].float().to(HOST, torch.bfloat16)
             digest.update(some.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def local_folder(source: str | Path) -> Path:
+    """Return the folder of a base on this machine; what is none gives a path without a base."""
+    return embedded_bases().get(str(source), Path(source))
 
 
 def embedded_bases() -> dict[str, Path]:

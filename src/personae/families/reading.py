@@ -1,0 +1,201 @@
+"""Networks read from safetensors files tensor by tensor, straight into the wanted format.
+
+A file is read, not mapped: mapped pages of float32 weights would count as memory of the process
+until the last of them is gone, besides the copies in the wanted format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+OLD_LEVEL = "text_model."  # transformers 5 dropped it from the names of CLIP's text encoder
+NO_WEIGHT = "position_ids"  # older files hold this range of numbers too
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a tensor lies in a file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def bytes(self) -> int:
+        """Return its length in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def header(path: Path) -> dict[str, Entry]:
+    """Return where each tensor of a safetensors file lies.
+
+    Source: https://huggingface.co/docs/safetensors, "Format".
+
+    Raises:
+        KeyError, ValueError, OSError: it is no such file, or has a format not known here.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        described: dict[str, Any] = json.loads(file.read(length))
+    described.pop("__metadata__", None)
+    return {
+        name: Entry(FORMATS[one["dtype"]], tuple(one["shape"]), 8 + length + one["data_offsets"][0])
+        for name, one in described.items()
+    }
+
+
+def networks(folder: Path, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """Return the networks of a diffusers folder that can be read here, by component name.
+
+    Left out, for diffusers to load: weights in several files, pickles, names that it converts.
+
+    Args:
+        folder: holds model_index.json and a folder for each component.
+        dtype: format of the weights in memory.
+    """
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    found = {}
+    for name, described in index.items():
+        library, kind = described if isinstance(described, list) else (None, None)
+        path = folder / name / WEIGHTS.get(library, "")
+        if library in WEIGHTS and path.is_file():
+            network = _empty(library, kind, folder / name)
+            if _places(network, path) is not None:
+                read_into(network, path, dtype)
+                found[name] = network.eval()
+    return found
+
+
+def read_into(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
+    """Give every tensor of `network` its value from the file.
+
+    Parameters on the meta device are replaced; others stay the same objects with other data.
+    """
+    places = _places(network, path)
+    modules = dict(network.named_modules())
+    scratch = torch.empty(max((e.bytes for e in places.values()), default=0), dtype=torch.uint8)
+    with path.open("rb", buffering=0) as file:
+        for name, entry in places.items():
+            prefix, _, leaf = name.rpartition(".")
+            module = modules[prefix]
+            old = getattr(module, leaf)
+            value = _read(file, entry, dtype, scratch)
+            if old.is_meta:
+                module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+            else:
+                old.data = value.to(old.device)
+
+
+def _places(network: nn.Module, path: Path) -> dict[str, Entry] | None:
+    """Return where each tensor of `network` lies in the file, or None where names differ."""
+    try:
+        entries = header(path)
+    except (KeyError, ValueError, OSError):
+        return None
+    names = {name: name if name in entries else OLD_LEVEL + name for name in network.state_dict()}
+    extra = set(entries) - set(names.values())
+    if not set(names.values()) <= set(entries) or any(NO_WEIGHT not in name for name in extra):
+        return None
+    places = {name: entries[stored] for name, stored in names.items()}
+    shapes = network.state_dict()
+    same = all(tuple(shapes[name].shape) == entry.shape for name, entry in places.items())
+    return places if same else None
+
+
+def _read(file: Any, entry: Entry, dtype: torch.dtype, scratch: Tensor) -> Tensor:
+    """Return a tensor of the file in its own memory; `scratch` takes what is to be converted."""
+    wanted = dtype if entry.dtype.is_floating_point else entry.dtype
+    value = torch.empty(entry.shape, dtype=wanted)
+    if entry.dtype == wanted:
+        _fill(file, entry.start, value.view(-1).view(torch.uint8))
+        return value
+    stored = scratch[: entry.bytes]
+    _fill(file, entry.start, stored)
+    return value.copy_(stored.view(entry.dtype).view(entry.shape))
+
+
+def _fill(file: Any, start: int, into: Tensor) -> None:
+    file.seek(start)
+    room = memoryview(into.numpy())
+    while len(room):
+        count = file.readinto(room)
+        if not count:
+            raise OSError("the file ends before its last tensor")
+        room = room[count:]
+
+
+def _empty(library: str, kind: str, folder: Path) -> nn.Module:
+    """Return a network whose parameters have shapes and no values."""
+    from accelerate import init_empty_weights
+
+    cls = getattr(import_module(library), kind)
+    with init_empty_weights(include_buffers=False):
+        if library == "diffusers":
+            return cls.from_config(cls.load_config(folder, local_files_only=True))
+        return cls(cls.config_class.from_pretrained(folder, local_files_only=True))
+
+
+class Aside:
+    """Networks of a base that leave memory and are read again when they are needed.
+
+    Their parameters keep identity, shape, format and device; only the values go.
+
+    Attributes:
+        files: (network, the file it is read from).
+        away: whether they are out of memory now.
+    """
+
+    def __init__(self, files: list[tuple[nn.Module, Path]]) -> None:
+        self.files = files
+        self.away = False
+
+    def put(self) -> None:
+        """Drop the values."""
+        for network, _ in self.files:
+            for parameter in network.parameters():
+                place = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+                parameter.data = place.expand(parameter.shape)
+        self.away = bool(self.files)
+
+    def back(self) -> None:
+        """Read the values again, where they are away."""
+        if self.away:
+            for network, path in self.files:
+                read_into(network, path, next(network.parameters()).dtype)
+        self.away = False
+
+    def __enter__(self) -> None:
+        self.put()
+
+    def __exit__(self, *_: object) -> None:
+        self.back()
+
+    @property
+    def bytes(self) -> int:
+        """Return the memory that is free while they are away."""
+        return sum(weight_bytes(network) for network, _ in self.files)
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Return the bytes of the parameters of a network."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+
+
+def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[nn.Module, Path]]:
+    """Yield those of `parts` (by component name) that `folder` holds in a form read here."""
+    for name, network in parts.items():
+        for weights in WEIGHTS.values():
+            path = folder / name / weights
+            if path.is_file() and _places(network, path) is not None:
+                yield network, path

@@ -1,0 +1,78 @@
+"""What is made before a run's first step: training sets, class pictures, networks put aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from personae.batches import TextSource, TrainingSet, make_items
+from personae.caches import TensorCache, default_folder
+from personae.character import Character
+from personae.devices import generator_for
+from personae.events import Preparing
+from personae.families import sources
+from personae.families.base import Family
+from personae.families.reading import Aside, readable_again
+from personae.generation import Shot, generate
+from personae.pictures import Picture, Sampling
+from personae.references import Reference
+from personae.settings import RunConfig, Schedule
+
+
+def training_set(
+    references: Sequence[Reference],
+    character: Character,
+    phrase: str,
+    base: Family,
+    cache: TensorCache,
+    *,
+    schedule: Schedule,
+    config: RunConfig,
+) -> TrainingSet:
+    """Return the training set of `references`, with their captions."""
+    captions = [
+        (character.caption(each, phrase), character.caption(each, character.class_noun))
+        for each in references
+    ]
+    items = make_items(references, captions, base, schedule)
+    return TrainingSet(items, base, cache, schedule=schedule, seed=config.seed)
+
+
+def resting(config: RunConfig, base: Family, parts: dict[str, torch.nn.Module]) -> Aside:
+    """Return what can leave memory and be read again: `parts`, by component name, or nothing.
+
+    Only where `config.unload` asks for it, and only what lies in a file that is read here.
+    """
+    if not config.unload:
+        return Aside([])
+    return Aside(list(readable_again(sources.local_folder(base.source), parts)))
+
+
+def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]) -> Aside:
+    """Put aside what the caches make needless, with every caption of `sets` encoded before."""
+    parts = {"vae": base.autoencoder}
+    if config.unload and texts.frozen:
+        parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
+        captions = [text for each in sets for item in each.items for text in item.captions]
+        for caption in dict.fromkeys(["", *captions]):
+            texts([caption])
+    aside = resting(config, base, parts)
+    aside.put()
+    return aside
+
+
+def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> Iterator[Preparing]:
+    """Draw class pictures with the untouched base, once per base and class; returns references."""
+    folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"
+    caption = f"a {class_noun}"
+    paths = [folder / f"{i:04d}.png" for i in range(schedule.prior_images)]
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    shots = [Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31) for i in missing]
+    drawn = 0
+    for event in generate(base, shots, Sampling(steps=20)):
+        if isinstance(event, Picture):
+            event.save(paths[missing[drawn]])
+            drawn += 1
+            yield Preparing("drawing class pictures", drawn, len(missing))
+    return [Reference(path, caption) for path in paths]

@@ -1,0 +1,118 @@
+"""Weights read tensor by tensor: the same base as diffusers loads, in the memory of its weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from personae.bases import load_base
+from personae.events import Validation
+from personae.families import sources
+from personae.families.base import Family
+from personae.families.reading import Aside, networks, readable_again
+from personae.families.tiny import tiny_stable_diffusion
+from tiny_world import only, prediction, run, run_config
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_stable_diffusion(1).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_networks_are_those_that_diffusers_loads(folder: Path, dtype: torch.dtype) -> None:
+    mine = networks(folder, dtype)
+    theirs = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+    assert set(mine) == {"unet", "vae", "text_encoder"}
+    for name, network in mine.items():
+        known = getattr(theirs, name)
+        assert type(network) is type(known)
+        for (key, value), (_, wanted) in zip(
+            sorted(network.state_dict().items()), sorted(known.state_dict().items()), strict=True
+        ):
+            assert torch.equal(value, wanted), key
+        assert not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
+
+
+def test_what_cannot_be_read_here_is_left_to_diffusers(folder: Path) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = load_base(folder, device="cpu", precision="fp32")
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert "unet" not in networks(folder, torch.float32)
+    weights.with_name("diffusion_pytorch_model.fp16.safetensors").rename(weights)
+    assert load_base(folder, device="cpu", precision="fp32").fingerprint == whole.fingerprint
+
+
+def test_networks_put_aside_keep_their_shapes_and_come_back_bitwise(folder: Path) -> None:
+    base = load_base(folder, device="cpu", precision="bf16")
+    before, parameters = prediction(base), list(base.denoiser.parameters())
+    aside = Aside(list(readable_again(folder, {"unet": base.denoiser, "vae": base.autoencoder})))
+    aside.put()
+    held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parameters}
+    assert sum(held.values()) <= 2 * len(parameters)
+    assert [p.shape for p in base.denoiser.parameters()] == [p.shape for p in parameters]
+    aside.back()
+    assert all(a is b for a, b in zip(parameters, base.denoiser.parameters(), strict=True))
+    assert torch.equal(prediction(base), before)
+
+
+def test_a_run_without_encoders_in_memory_learns_the_same(
+    folder: Path, character: Path, tmp_path: Path
+) -> None:
+    base = load_base(folder, device="cpu", precision="fp32")
+    losses, files = [], []
+    for name, unload in (("kept", False), ("unloaded", True)):
+        config = run_config(
+            character, base=str(folder), unload=unload, preview_every=2, preview_prompts=["a cat"]
+        )
+        events = run(config, tmp_path / name, base)
+        losses.append([(e.step, e.loss) for e in only(events, Validation)])
+        files.append(next((tmp_path / name).glob("*.safetensors")))
+    assert losses[0] == losses[1]
+    from safetensors.torch import load_file
+
+    for mine, theirs in zip(*(load_file(file).values() for file in files), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_foreign_base_is_never_read_in_the_place_of_the_loaded_one(
+    folder: Path, sd1: Family
+) -> None:
+    """A base made in memory has no file, whatever the run calls it."""
+    parts = {"unet": sd1.denoiser, "vae": sd1.autoencoder}
+    assert not list(readable_again(sources.local_folder(sd1.source), parts))
+
+
+MEASURE = """
+import resource, sys, torch
+from personae.families.reading import networks
+from pathlib import Path
+networks(Path(sys.argv[2]), torch.bfloat16)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+kept = networks(Path(sys.argv[1]), torch.bfloat16)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * 1024, sum(p.nbytes for n in kept.values() for p in n.parameters()))
+"""
+
+
+def test_float32_files_never_lie_in_memory_whole(folder: Path, tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("cpu"):
+        wide = UNet2DConditionModel(
+            block_out_channels=(128, 256, 512, 512), layers_per_block=1, cross_attention_dim=64
+        )
+    wide.save_pretrained(tmp_path / "wide" / "unet")
+    index = '{"unet": ["diffusers", "UNet2DConditionModel"]}'
+    (tmp_path / "wide" / "model_index.json").write_text(index, encoding="utf-8")
+    arguments = [sys.executable, "-c", MEASURE, str(tmp_path / "wide"), str(folder)]
+    printed = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    grown, weights = map(int, printed.split())
+    assert weights > 100 * 2**20
+    assert grown < 1.35 * weights  # a float32 copy would be three times as much

@@ -1,0 +1,102 @@
+"""Only what must be remembered is remembered, counted in the bytes that autograd saves."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from personae.allocation import peak_allocated
+from personae.character import Character
+from personae.families.base import Family
+from personae.workbench import Workbench, set_up
+from tiny_world import make, noisy, run_config
+
+
+def saved_while(base: Family, block: torch.nn.Module) -> tuple[int, int]:
+    """Return the bytes saved for the backward pass inside `block` and in all of the denoiser."""
+    weights = {p.untyped_storage().data_ptr() for p in base.denoiser.parameters()}
+    inside, bytes_of = [False], {True: 0, False: 0}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            bytes_of[inside[0]] += tensor.nbytes
+        return tensor
+
+    def enter(*_: Any) -> None:
+        inside[0] = True
+
+    def leave(*_: Any) -> None:
+        inside[0] = False
+
+    handles = [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+    latents, times = noisy(base)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            text = base.encode_text(["a cat", "the man"])
+            base.denoise(latents, times, text)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return bytes_of[True], bytes_of[True] + bytes_of[False]
+
+
+@pytest.mark.parametrize(
+    ("technique", "settings"),
+    [("lora", {"targets": "cross_attention"}), ("textual_inversion", {})],
+)
+def test_nothing_is_kept_of_layers_before_the_first_trained_one(
+    technique: str, settings: dict[str, Any], sd1: Family
+) -> None:
+    """The first convolution, residual block and self-attention come before any trained number."""
+    made = make(technique, sd1, **settings).train().inject()
+    first = sd1.denoiser.down_blocks[0]
+    try:
+        for before in (
+            sd1.denoiser.conv_in,
+            first.resnets[0],
+            first.attentions[0].transformer_blocks[0].attn1,
+        ):
+            inside, whole = saved_while(sd1, before)
+            assert inside == 0
+            assert whole > 0
+        inside, _ = saved_while(sd1, sd1.denoiser.mid_block)
+        assert inside > 0  # the counting counts
+    finally:
+        made.eject()
+
+
+def bench_of(character: Path, base: Family, **schedule: Any) -> Workbench:
+    config = run_config(character, schedule=schedule)
+    *_, bench = set_up(config, Character.open(character), base)
+    return bench
+
+
+def test_recomputing_gives_the_same_gradients_and_saves_bytes(character: Path, sd1: Family) -> None:
+    gradients, peaks = [], []
+    for checkpointing in (False, True):
+        bench = bench_of(character, sd1, gradient_checkpointing=checkpointing)
+        try:
+            bench.rehearse(0)  # fills the caches
+            peaks.append(peak_allocated(partial(bench.backward, 0)))
+            gradients.append([p.grad.clone() for p in bench.parameters])
+        finally:
+            bench.eject()
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
+    assert peaks[1] < 0.8 * peaks[0]
+
+
+def test_a_batch_in_parts_takes_the_activations_of_a_part(character: Path, sd1: Family) -> None:
+    peaks = []
+    for micro_batch in (None, 1):
+        bench = bench_of(character, sd1, batch_size=4, micro_batch=micro_batch)
+        try:
+            bench.rehearse(0)
+            peaks.append(peak_allocated(partial(bench.backward, 0)))
+        finally:
+            bench.eject()
+    assert peaks[1] < 0.4 * peaks[0]

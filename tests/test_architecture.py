@@ -23,9 +23,9 @@ MAX_FUNCTION_LINES = 60
 # plug-ins is named by its folder.
 GROUND = {"errors", "config", "registry", "devices", "atomic", "recommended", "events", "naming"}
 MATTER = {
-    "noise_path", "hooks", "forwards", "character", "character_file", "references", "cropping", "duplicates",
+    "noise_path", "hooks", "character", "character_file", "references", "cropping", "duplicates",
     "holding_out", "sidecars", "caption_tables", "pictures", "caches", "datasets", "findings",
-    "pretrained",
+    "pretrained", "forwards",
 }  # fmt: skip
 PLUG_INS = {"families", "techniques", "metrics", "encoders", "acceleration"}
 FACES = {"cli", "studio", "__main__"}

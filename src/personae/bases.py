@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from personae.accelerating import setting
 from personae.config import read_toml
 from personae.devices import pick_device, pick_precision
 from personae.errors import BaseError
@@ -16,7 +17,11 @@ from personae.techniques.base import Technique
 
 
 def load_base(
-    source: str | Path = "toon", *, device: str = "auto", precision: str = "auto"
+    source: str | Path = "toon",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    acceleration: str = "auto",
 ) -> Family:
     """Load a base model, frozen, ready for techniques.
 
@@ -25,17 +30,19 @@ def load_base(
             `.safetensors` checkpoint.
         device: auto, cuda, mps or cpu.
         precision: auto, bf16, fp16 or fp32: the format of the frozen weights.
+        acceleration: auto (measured on this machine), none, or names joined by commas.
 
     Raises:
         BaseError: the source is not there, damaged, or of no known family.
     """
+    quicker = setting(acceleration)
     where = sources.embedded_bases().get(str(source), source)
     chosen = pick_device(device)
     families = discover("families", Family)
     for family in families.values():
         if family.recognises(where):
             base = family.load(where, chosen, pick_precision(precision, chosen))
-            base.source = str(source)
+            base.source, base.acceleration = str(source), quicker
             base.recommendations = _recommendations(Path(where))
             return base
     kind = "a single file" if sources.is_single_file(where) else sources.pipeline_class(where)

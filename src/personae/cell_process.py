@@ -58,7 +58,10 @@ def run_cell(cell: Cell, beside: int = 1) -> None:
             "out, so likeness cannot be measured; bring at least 5, or set held_out in "
             "character.toml"
         )
-    base = load_base(spec.run.base, device=spec.run.device, precision=spec.run.precision)
+    run = spec.run
+    base = load_base(
+        run.base, device=run.device, precision=run.precision, acceleration=run.acceleration
+    )
     match spec.kind:
         case "trained":
             result = _trained(cell, base, character)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,21 @@ def resident_bytes() -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def describe(device: torch.device) -> str:
+    """Return the model of the device, as far as the system says it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    wanted = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
+    facts = {key.strip(): value for key, _, value in (line.partition(":") for line in lines)}
+    named = facts.get("model name", platform.machine()).strip()
+    digest = hashlib.sha256(repr([facts.get(fact) for fact in wanted]).encode()).hexdigest()
+    return f"{named} {digest[:8]}"
 
 
 def held_bytes(device: torch.device) -> int:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from personae.accelerating import accelerated, setting
 from personae.cast import Cast, Member
 from personae.devices import HOST
 from personae.errors import UsageError
@@ -67,17 +68,19 @@ def generate(
     upcoming = 0
     for rows in batches:
         batch = [shots[i] for i in rows]
-        painter = _sample(base, batch, sampling, cast)
-        try:
-            while True:
-                next(painter)
-                done += 1
-                yield Drawing(done, total)
-        except StopIteration as stop:
-            latents = stop.value
-        images = to_images(decode(base, latents, sampling.tile))
+        with accelerated(base, len(rows) * (2 if sampling.guidance_scale > 1 else 1)):
+            ways = base.forwards.names(training=False)
+            painter = _sample(base, batch, sampling, cast)
+            try:
+                while True:
+                    next(painter)
+                    done += 1
+                    yield Drawing(done, total)
+            except StopIteration as stop:
+                latents = stop.value
+            images = to_images(decode(base, latents, sampling.tile))
         for place, (i, image) in enumerate(zip(rows, images, strict=True)):
-            finished[i] = Picture(image, recipe(base, batch, place, sampling, cast))
+            finished[i] = Picture(image, recipe(base, batch, place, sampling, cast, ways=ways))
         while upcoming in finished:
             yield finished.pop(upcoming)
             upcoming += 1
@@ -128,14 +131,24 @@ def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:
                 f"{member.strength}; give it the same"
             )
     shots = [Shot(row.prompt, row.seed) for row in wanted.batch]
-    pictures = draw(base, shots, wanted.sampling, cast, batch_size=len(shots))
-    return pictures[wanted.row]
+    allowed = base.acceleration
+    base.acceleration = setting(",".join(wanted.acceleration) or "none")
+    try:
+        return draw(base, shots, wanted.sampling, cast, batch_size=len(shots))[wanted.row]
+    finally:
+        base.acceleration = allowed
 
 
 def recipe(
-    base: Family, batch: Sequence[Shot], place: int, sampling: Sampling, cast: Cast
+    base: Family,
+    batch: Sequence[Shot],
+    place: int,
+    sampling: Sampling,
+    cast: Cast,
+    *,
+    ways: Sequence[str] = (),
 ) -> Recipe:
-    """Return the recipe of row `place` of a batch."""
+    """Return the recipe of row `place` of a batch that was drawn with accelerations `ways`."""
     return Recipe(
         version=version("personae"),
         base=base.source,
@@ -152,6 +165,7 @@ def recipe(
         sampling=sampling,
         batch=[Row(prompt=shot.prompt, seed=shot.seed) for shot in batch],
         row=place,
+        acceleration=list(ways),
     )
 
 

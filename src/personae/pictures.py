@@ -67,6 +67,8 @@ class Recipe(Config):
     sampling: Sampling = Sampling()
     batch: list[Row] = Field(min_length=1)
     row: int = Field(0, ge=0)
+    acceleration: list[str] = []
+    """The quicker ways of computing that were used; their last bits are their own."""
 
     @model_validator(mode="after")
     def _row_is_in_the_batch(self) -> Self:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from personae.accelerating import accelerated
 from personae.bases import load_base
 from personae.character import Character
 from personae.errors import TrainingError, UsageError
@@ -70,19 +71,25 @@ def _run(
     config: RunConfig, folder: RunFolder, base: Family | None, should_stop: Callable[[], bool]
 ) -> Iterator[Event]:
     character = Character.open(config.character)
-    base = base or load_base(config.base, device=config.device, precision=config.precision)
+    base = base or load_base(
+        config.base,
+        device=config.device,
+        precision=config.precision,
+        acceleration=config.acceleration,
+    )
     bench = None
-    try:
-        for event in set_up(config, character, base):
-            if isinstance(event, Workbench):
-                bench = event
-            else:
-                yield event
-        yield forecast(bench)
-        yield from _loop(bench, folder, should_stop)
-    finally:
-        if bench is not None:
-            bench.eject()
+    with accelerated(base, config.schedule.batch_size, training=True):
+        try:
+            for event in set_up(config, character, base):
+                if isinstance(event, Workbench):
+                    bench = event
+                else:
+                    yield event
+            yield forecast(bench)
+            yield from _loop(bench, folder, should_stop)
+        finally:
+            if bench is not None:
+                bench.eject()
 
 
 def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.families.text import TextTower
+from personae.forwards import Forwards
 from personae.hooks import WeightOverlay
 from personae.noise_path import NoisePath
 from personae.recommended import Recommended
@@ -80,6 +81,8 @@ class Family(ABC):
         device, dtype: where the frozen weights are and in which format.
         source: what it was loaded from, as the user wrote it.
         fingerprint: 16 hex digits that identify the denoiser's weights.
+        acceleration: which quicker ways to compute it may use: auto, none, or names.
+        forwards: the quicker ways in use.
         recommendations: {technique: fields of `Recommended`} where this base wants others.
         overlays: the deltas laid over its networks, by identity; use `overlay`.
     """
@@ -95,6 +98,8 @@ class Family(ABC):
     fingerprint: str
     overlays: dict[int, WeightOverlay] = field(default_factory=dict)
     recommendations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    acceleration: str = "none"
+    forwards: Forwards = field(default_factory=Forwards)
 
     name: ClassVar[str]
     targets: ClassVar[TargetSets]

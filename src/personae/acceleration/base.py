@@ -1,0 +1,104 @@
+"""The contract every acceleration keeps, and nothing about any single one.
+
+An acceleration computes what some modules of a base compute in another, quicker way. It never
+renames, wraps or writes to a module or a weight, so techniques attach as before, and removing it
+leaves nothing behind. Where it cannot serve (weights that are trained or replaced, shapes it is
+not made for) it calls the module's own forward. Which accelerations are used is measured on the
+machine at hand (`accelerating`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from personae.families.base import Family
+from personae.forwards import Forward
+
+
+class Acceleration(ABC):
+    """Another way to compute what some modules compute.
+
+    A class sets `name`, `title` and `source` (where the gain comes from).
+
+    Attributes:
+        part: what it replaces; of the accelerations of one part only the quickest is used.
+        exact: gives the bits of the plain way; then it need not be measured to be trusted.
+        tolerance: largest difference from the plain way in outputs and input gradients, relative
+            to the largest value of the plain one, for weights in float32. A format with fewer
+            bits multiplies it by its own rounding over that of float32.
+        inference_only: is of no use while training.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    part: ClassVar[str]
+    exact: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 0.0
+    inference_only: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, base: Family) -> bool:
+        """Say whether it can serve on the device and in the number format of `base` at all."""
+
+    @classmethod
+    @abstractmethod
+    def modules(cls, base: Family) -> dict[str, nn.Module]:
+        """Return the modules of the denoiser it would compute for, by name."""
+
+    @abstractmethod
+    def forward_for(self, module: nn.Module, plain: Forward) -> Forward:
+        """Return a forward for `module` that calls `plain` where it has nothing better."""
+
+
+def frozen(module: nn.Module) -> bool:
+    """Say whether weight and bias are the base's own and not trained.
+
+    DreamBooth lets merged tensors stand in the place of parameters; those change with every step.
+    """
+    weight, bias = module._parameters["weight"], module._parameters["bias"]
+    return (
+        isinstance(weight, nn.Parameter)
+        and not weight.requires_grad
+        and (bias is None or (isinstance(bias, nn.Parameter) and not bias.requires_grad))
+    )
+
+
+class Packs:
+    """What was made from the weight of one module, made anew when the weight is another one.
+
+    Nothing here depends on what was computed before, so that the same picture has the same bytes.
+    """
+
+    __slots__ = ("_made", "_module", "_of")
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._made, self._of = module, {}, None
+
+    def get(self, kind: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return `make(weight)`, kept under `kind`."""
+        weight = self._module._parameters["weight"]
+        if self._of is None or self._of[0] is not weight or self._of[1] != weight._version:
+            self._made, self._of = {}, (weight, weight._version)
+        if kind not in self._made:
+            with torch.no_grad():
+                self._made[kind] = make(weight.detach())
+        return self._made[kind]
+
+
+def has_packing(*operators: str) -> bool:
+    """Say whether this torch has oneDNN and the operators that take weights in its own layout."""
+    return torch.backends.mkldnn.is_available() and all(
+        hasattr(torch.ops.mkldnn, operator) for operator in operators
+    )
+
+
+def needs_gradient(x: Tensor) -> bool:
+    """Say whether a result computed from `x` must lead back to it."""
+    return torch.is_grad_enabled() and x.requires_grad

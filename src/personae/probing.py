@@ -1,0 +1,143 @@
+"""Times the modules of a base as they are and as accelerations compute them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from personae.acceleration.base import Acceleration
+from personae.devices import synchronize
+from personae.families.base import Family
+from personae.forwards import Forward
+
+ROUNDS = 3
+# The share of the plain time an acceleration may take at most: below the noise of the probe it
+# would be chosen by chance, and a choice by chance is not worth its memory.
+WORTHWHILE = 0.95
+# Seconds for all shapes of one part; the heaviest come first.
+PATIENCE = 1.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a module: its inputs, and how many modules are called alike in one pass."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+    seconds: float
+    count: int
+
+
+def quickest(
+    base: Family, parts: Mapping[str, Sequence[type[Acceleration]]], rows: int, training: bool
+) -> list[str]:
+    """Return the accelerations that are worth it here and now, at most one of each part.
+
+    Args:
+        base: with nothing accelerated.
+        parts: candidates of each part.
+        rows: batch size.
+        training: also time the gradient of the inputs.
+    """
+    chosen = []
+    for candidates in parts.values():
+        modules = {module for each in candidates for module in each.modules(base).values()}
+        calls = sorted(_calls(base, modules, rows), key=lambda call: -call.seconds * call.count)
+        shares = {each.name: _share(each, calls, training) for each in candidates}
+        best = min(shares, key=shares.__getitem__)
+        if shares[best] <= WORTHWHILE:
+            chosen.append(best)
+        logger.info("share of the plain time, training=%s: %s", training, shares)
+    return chosen
+
+
+@torch.no_grad()
+def _calls(base: Family, modules: set[nn.Module], rows: int) -> list[Call]:
+    """Return the calls of one pass, calls of equal shapes as one."""
+    found: dict[Any, Call] = {}
+    shape = base.latent_shape(base.resolution, base.resolution)
+    with _watching(modules, found):
+        text = base.encode_text([""])[[0] * rows]
+        base.denoise(torch.zeros(rows, *shape, device=base.device), base.path.spread(rows), text)
+    return list(found.values())
+
+
+@contextmanager
+def _watching(modules: set[nn.Module], found: dict[Any, Call]) -> Iterator[None]:
+    started: list[float] = []
+
+    def before(module: nn.Module, args: Any, named: Any) -> None:
+        started.append(time.perf_counter())
+
+    def after(module: nn.Module, args: Any, named: Any, output: Any) -> None:
+        seconds = time.perf_counter() - started.pop()
+        given = [*args, *named.values()]
+        shapes = tuple(tuple(each.shape) for each in given if isinstance(each, Tensor))
+        weights = tuple(tuple(each.shape) for each in module.parameters())
+        key = (type(module), str(module), weights, shapes)
+        count = found[key].count + 1 if key in found else 1
+        found[key] = Call(module, args, named, seconds, count)
+
+    handles = [
+        handle
+        for module in modules
+        for handle in (
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True),
+        )
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _share(candidate: type[Acceleration], calls: Sequence[Call], training: bool) -> float:
+    """Return the time of `candidate` over that of the plain way, infinite where it fails."""
+    began = time.perf_counter()
+    plain_seconds = quick_seconds = 0.0
+    for call in calls:
+        try:
+            quick = candidate().forward_for(call.module, call.module.forward)
+            plain, fast = _pair(call, quick, training)
+        except RuntimeError as error:  # operators of other versions and processors may refuse
+            logger.info("%s cannot serve: %s", candidate.name, error)
+            return float("inf")
+        plain_seconds += call.count * plain
+        quick_seconds += call.count * fast
+        if time.perf_counter() - began > PATIENCE:
+            break
+    return quick_seconds / plain_seconds if plain_seconds else float("inf")
+
+
+def _pair(call: Call, quick: Forward, training: bool) -> tuple[float, float]:
+    """Return the least seconds of both ways, taken in turns after one call to warm up."""
+    ways = [partial(_once, forward, call, training) for forward in (call.module.forward, quick)]
+    times = [[way() for way in ways] for _ in range(ROUNDS + 1)]
+    plain, fast = (min(taken) for taken in zip(*times[1:], strict=True))
+    return plain, fast
+
+
+def _once(forward: Forward, call: Call, training: bool) -> float:
+    device = call.args[0].device
+    synchronize(device)
+    with torch.set_grad_enabled(training):
+        first = call.args[0].detach().requires_grad_(training)
+        started = time.perf_counter()
+        output = forward(first, *call.args[1:], **call.named)
+        if training:
+            torch.autograd.grad(output.sum(), first)
+        synchronize(device)
+        return time.perf_counter() - started

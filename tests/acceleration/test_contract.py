@@ -1,0 +1,197 @@
+"""The contract that every acceleration keeps on every family; a new plug-in is tested by being."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from personae.acceleration.base import Acceleration
+from personae.families.base import Family
+from personae.registry import discover
+from tiny_world import PROMPTS, bases, make, noisy, phrase, prediction, stir, weights
+
+KINDS = discover("acceleration", Acceleration)
+CASES = [(name, b) for name, kind in KINDS.items() for b, one in bases().items() if kind.fits(one)]
+each_case = pytest.mark.parametrize(("name", "base"), CASES, indirect=["base"])
+TECHNIQUES = ("lora", "hypernetwork", "textual_inversion", "dreambooth")
+
+
+@contextmanager
+def using(base: Family, *names: str) -> Iterator[None]:
+    """Let `names` compute, with and without gradients, and put everything back."""
+    for training in (False, True):
+        kinds = [KINDS[n] for n in names if not (training and KINDS[n].inference_only)]
+        chosen: dict[nn.Module, list[Acceleration]] = {}
+        for kind in sorted(kinds, key=lambda kind: kind.part):
+            for module in kind.modules(base).values():
+                chosen.setdefault(module, []).append(kind())
+        base.forwards.choose(training, chosen)
+    try:
+        yield
+    finally:
+        base.forwards.remove()
+
+
+def passes(base: Family, rows: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the prediction for fixed latents, and the gradients of latents and of the text."""
+    latents, times = noisy(base, rows)
+    latents.requires_grad_()
+    with torch.no_grad():
+        text = base.encode_text([PROMPTS[0]] * rows)
+    text.embeds.requires_grad_()
+    output = base.denoise(latents, times, text)
+    toward = torch.randn(output.shape, generator=torch.Generator().manual_seed(5))
+    gradients = torch.autograd.grad((output * toward).sum(), (latents, text.embeds))
+    return output.detach(), *gradients
+
+
+def close(quick: torch.Tensor, plain: torch.Tensor, tolerance: float) -> bool:
+    return float((quick - plain).abs().max()) <= tolerance * float(plain.abs().max())
+
+
+# A whole network piles up the roundings of its layers.
+DEPTH = 10
+
+
+@each_case
+def test_outputs_and_input_gradients_are_those_of_the_plain_way(name: str, base: Family) -> None:
+    plain = passes(base)
+    with using(base, name):
+        quick = passes(base)
+    for mine, theirs in zip(quick, plain, strict=True):
+        assert close(mine, theirs, KINDS[name].tolerance * DEPTH)
+
+
+@each_case
+def test_every_module_alone_keeps_the_stated_tolerance(name: str, base: Family) -> None:
+    """Module by module, on the very inputs it gets, and its input's gradient."""
+    kind, met = KINDS[name], {}
+    modules = kind.modules(base)
+    handles = [
+        module.register_forward_pre_hook(
+            lambda module, args, named: met.update({module: (args, named)}), with_kwargs=True
+        )
+        for module in modules.values()
+    ]
+    prediction(base)
+    for handle in handles:
+        handle.remove()
+    assert met, "no module was called"
+    for module, (args, named) in met.items():
+        found = []
+        for forward in (module.forward, kind().forward_for(module, module.forward)):
+            first = args[0].detach().requires_grad_(not kind.inference_only)
+            with torch.set_grad_enabled(not kind.inference_only):
+                output = forward(first, *args[1:], **named)
+            toward = torch.randn(output.shape, generator=torch.Generator().manual_seed(5))
+            loss = (output * toward).sum()
+            grad = [] if kind.inference_only else torch.autograd.grad(loss, first)
+            found.append([output.detach(), *grad])
+        for mine, theirs in zip(found[1], found[0], strict=True):
+            assert close(mine, theirs, kind.tolerance)
+
+
+@each_case
+def test_an_exact_one_gives_the_same_bits(name: str, base: Family) -> None:
+    if not KINDS[name].exact:
+        assert KINDS[name].tolerance > 0
+        return
+    plain = prediction(base)
+    with using(base, name):
+        assert torch.equal(prediction(base), plain)
+        assert torch.equal(prediction(base), plain)
+
+
+@each_case
+def test_removal_leaves_nothing_behind(name: str, base: Family) -> None:
+    plain, kept = prediction(base), weights(base)
+    identities = {id(parameter) for parameter in base.denoiser.parameters()}
+    with using(base, name):
+        passes(base)
+        prediction(base)
+    assert torch.equal(prediction(base), plain)
+    assert all(torch.equal(value, kept[name]) for name, value in weights(base).items())
+    assert identities == {id(parameter) for parameter in base.denoiser.parameters()}
+    assert not any("forward" in module.__dict__ for module in base.denoiser.modules())
+
+
+@each_case
+def test_what_is_computed_does_not_depend_on_what_was_computed_before(
+    name: str, base: Family
+) -> None:
+    with using(base, name):
+        fresh = prediction(base)
+    with using(base, name):
+        passes(base, rows=3)
+        prediction(base, PROMPTS[:1])
+        assert torch.equal(prediction(base), fresh)
+
+
+@each_case
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_techniques_act_and_leave_as_without_it(name: str, base: Family, technique: str) -> None:
+    made = stir(make(technique, base)).inject()
+    prompts = [f"a can of {phrase(made)}", "the man"]
+    try:
+        plain = prediction(base, prompts)
+    finally:
+        made.eject()
+    tolerance = KINDS[name].tolerance * DEPTH
+    with using(base, name):
+        bare = prediction(base)
+        made.inject()
+        try:
+            quick = prediction(base, prompts)
+            assert close(quick, plain, tolerance)
+            made.strength = 0.5
+            assert not torch.equal(prediction(base, prompts), quick)
+            made.strength = 1.0
+            assert torch.equal(prediction(base, prompts), quick)
+        finally:
+            made.eject()
+        assert torch.equal(prediction(base), bare)
+
+
+@each_case
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_techniques_get_the_same_gradients(name: str, base: Family, technique: str) -> None:
+    made = stir(make(technique, base), 0.02).train().inject()
+    prompts = [f"a can of {phrase(made)}", "the man"]
+
+    def gradients() -> list[torch.Tensor]:
+        latents, times = noisy(base)
+        loss = base.denoise(latents, times, base.encode_text(prompts)).square().mean()
+        return list(torch.autograd.grad(loss, list(made.parameters()), materialize_grads=True))
+
+    try:
+        plain = gradients()
+        with using(base, name):
+            quick = gradients()
+    finally:
+        made.eject()
+    largest = max(float(each.abs().max()) for each in plain)
+    tolerance = KINDS[name].tolerance * DEPTH
+    for mine, theirs in zip(quick, plain, strict=True):
+        assert float((mine - theirs).abs().max()) <= tolerance * largest
+
+
+@each_case
+def test_written_and_replaced_weights_are_noticed(name: str, base: Family) -> None:
+    kept = {key: value.detach().clone() for key, value in base.denoiser.named_parameters()}
+    modules = [m for m in KINDS[name].modules(base).values() if hasattr(m, "weight")]
+    try:
+        with using(base, name):
+            prediction(base)
+            with torch.no_grad():
+                for module in modules:
+                    module.weight.mul_(1.5)
+            quick = prediction(base)
+        assert close(quick, prediction(base), KINDS[name].tolerance * DEPTH)
+    finally:
+        with torch.no_grad():
+            for key, value in base.denoiser.named_parameters():
+                value.copy_(kept[key])

@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup toon clean
+.PHONY: demo test lint fuzz setup toon clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -24,6 +24,11 @@ test: setup lint  ## Run the tests
 lint: setup
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
+
+FUZZ_SECONDS ?= 3600
+fuzz: setup  ## Feed damaged files to every reader, as a nightly job does
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(BIN)/python bench/fuzz_readers.py -max_total_time=$(FUZZ_SECONDS)
 
 toon: setup  ## Render the data and train the embedded base anew (hours)
 	$(MAKE) -C recipes/toon toon PYTHON=$(abspath $(BIN)/python)

@@ -130,6 +130,19 @@ def test_a_folder_that_is_there_is_not_touched(packed, tmp_path):
         unpack(packed, tmp_path / "out")
 
 
+def test_offsets_that_point_before_the_file_are_refused(packed, tmp_path):
+    """The directory's offset is too large by more than the file holds, as fuzzing found."""
+    content = bytearray(packed.read_bytes())
+    end = content.rfind(b"PK\x05\x06")
+    content[end + 16 : end + 20] = (2**31).to_bytes(4, "little")
+    path = tmp_path / "before.persona"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"before\.persona") as caught:
+        unpack(path, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 @settings(
     max_examples=60,
     deadline=None,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from personae.artifact import SUFFIX, read_card
 from personae.atomic import replacing
@@ -23,49 +23,25 @@ from personae.cast import Strength
 from personae.character import Character
 from personae.character_file import FILE_NAME as CHARACTER_FILE
 from personae.character_file import CharacterFile
-from personae.config import Config, to_toml
+from personae.config import to_toml
 from personae.errors import ArtifactError, UsageError
+from personae.persona_manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Manifest,
+    PackedArtifact,
+    PackedFile,
+)
 from personae.references import SUFFIXES as PICTURE_SUFFIXES
 
-FORMAT_VERSION = 1
-MANIFEST = "persona.json"
 ENDING = ".persona"
 LARGEST_MANIFEST = 4 * 2**20
 MOST_MEMBERS = 20_000
+BLOCK = 2**20
+# All that zipfile raises on archives whose offsets, sizes, versions or texts are not what they say.
+DAMAGE = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, RuntimeError)
 LONGEST_NAME = 200
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # no time of day: equal content gives equal files
-
-
-class PackedFile(Config):
-    """A member of the file."""
-
-    size: int = Field(ge=0)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-
-class PackedArtifact(Config):
-    """What the character was taught as."""
-
-    file: str
-    technique: str
-    strength: str = "1"
-    base: str
-    fingerprint: str
-    metrics: dict[str, float] = {}
-
-
-class Manifest(Config):
-    """All that a `.persona` file says of itself."""
-
-    format_version: int = FORMAT_VERSION
-    name: str
-    class_noun: str
-    licence: str = ""
-    """Terms under which the pictures and what was learnt from them may be used."""
-    consent: str = ""
-    """Who agreed to the use of a living person's likeness, and to what."""
-    artifacts: list[PackedArtifact] = []
-    files: dict[str, PackedFile] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +208,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise ArtifactError(f"{path}: no such file; check the path")
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise ArtifactError(f"{path}: is no whole .persona file ({error})") from None
 
 
@@ -249,12 +225,13 @@ def _checked_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
         sizes[member.filename] = member.file_size
     if not 0 < sizes.pop(MANIFEST, 0) <= LARGEST_MANIFEST:
         raise ArtifactError(f"{path}: has no {MANIFEST}; is no .persona file")
+    content = b"".join(_blocks(archive, MANIFEST, path))
     try:
-        values = json.loads(archive.read(MANIFEST))
+        values = json.loads(content)
         if isinstance(values, dict) and values.get("format_version", 0) > FORMAT_VERSION:
             raise ArtifactError(f"{path}: is of a newer format; update personae")
         manifest = Manifest.model_validate(values)
-    except (ValidationError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+    except (ValidationError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: its {MANIFEST} is damaged ({reason})") from None
     listed = {member: file.size for member, file in manifest.files.items()}
@@ -289,12 +266,19 @@ def _extract(
     target = folder.joinpath(*PurePosixPath(member).parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    try:
-        with archive.open(member) as source, target.open("wb") as file:
-            while block := source.read(2**20):
-                digest.update(block)
-                file.write(block)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        raise ArtifactError(f"{path}: member '{member}' is damaged ({error})") from None
+    with target.open("wb") as file:
+        for block in _blocks(archive, member, path):
+            digest.update(block)
+            file.write(block)
     if digest.hexdigest() != listed.sha256:
         raise ArtifactError(f"{path}: member '{member}' was altered (sha256 differs)")
+
+
+def _blocks(archive: zipfile.ZipFile, member: str, path: Path) -> Iterator[bytes]:
+    """Yield the content of a member; whatever a damaged archive raises becomes one refusal."""
+    try:
+        with archive.open(member) as source:
+            while block := source.read(BLOCK):
+                yield block
+    except DAMAGE as error:
+        raise ArtifactError(f"{path}: member '{member}' is damaged ({error})") from None

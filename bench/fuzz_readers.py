@@ -1,0 +1,106 @@
+"""Feeds damaged files to every reader for as long as wanted; needs atheris, which is no dependency.
+
+    pip install atheris
+    python bench/fuzz_readers.py -max_total_time=3600
+
+Arguments are those of libFuzzer. A crash, a hang, or an error that is not a refusal ends the run
+and leaves the bytes in `crash-...`; the first byte chooses the ending, the rest is the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+import torch
+
+# Imported before anything is instrumented: only the readers are to be watched.
+import personae.artifact
+import personae.families.stable_diffusion
+from personae.devices import HOST, generator_for
+from personae.errors import PersonaeError
+from personae.families.base import Family
+from personae.families.stable_diffusion import StableDiffusion
+from personae.families.tiny import tiny_stable_diffusion
+from personae.registry import lookup
+from personae.techniques.base import Technique
+
+with atheris.instrument_imports(include=["personae"]):
+    from personae import persona_file, picture_metadata
+    from personae.formats.base import export_file, formats, import_file
+
+ENDINGS = (".safetensors", ".pt", ".bin", ".png", ".webp", ".jpg", ".persona", ".artifact")
+SLOWEST = 20  # seconds; the largest file libFuzzer makes of the seeds takes well below one
+
+
+def seeds(base: Family, folder: Path) -> None:
+    """Write a good file of each format to begin from."""
+    made = folder / "made"
+    for technique in ("lora", "textual_inversion", "hypernetwork"):
+        kind = lookup("techniques", Technique, technique)
+        small = {"rank": 1} if technique == "lora" else {}
+        config = kind.settings_for(kind.Config.parse(small), "mira", "cat")
+        character = {"name": "mira", "class_noun": "cat", "phrase": "mira cat"}
+        artifact = personae.artifact.Artifact.of(
+            [kind(config, base, generator_for(0))], base, character=character
+        )
+        for name, format_kind in formats().items():
+            if technique not in format_kind.techniques or "dreambooth" in format_kind.techniques:
+                continue  # whole checkpoints are too large to mutate
+            path = export_file(artifact, name, made / name, base)
+            if path.is_file():
+                choice = bytes([ENDINGS.index(path.suffix)])
+                (folder / name).write_bytes(choice + path.read_bytes())
+        own = artifact.save(made / f"{technique}.safetensors")
+        (folder / technique).write_bytes(bytes([ENDINGS.index(".artifact")]) + own.read_bytes())
+        packed = persona_file.pack(persona_file.Contents({own: "1"}), made / technique)
+        (folder / f"{technique}.persona").write_bytes(
+            bytes([ENDINGS.index(".persona")]) + packed.read_bytes()
+        )
+
+
+def read(path: Path, base: Family, out: Path) -> None:
+    """Read a file the way its ending asks for; refusals are what is expected."""
+    with contextlib.suppress(PersonaeError):
+        match path.suffix:
+            case ".persona":
+                persona_file.unpack(path, out)
+            case ".artifact":
+                personae.artifact.Artifact.load(path)
+            case ".jpg":
+                picture_metadata.read_settings(path)
+            case _:
+                import_file(path, base)
+
+
+def main() -> None:
+    """Fuzz until libFuzzer stops."""
+    pipe = tiny_stable_diffusion(1)
+    base = StableDiffusion.from_pipeline(pipe, "tiny", HOST, torch.float32)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        corpus = folder / "corpus"
+        corpus.mkdir()
+        seeds(base, corpus)
+
+        def one_file(data: bytes) -> None:
+            if not data:
+                return
+            path = folder / f"file{ENDINGS[data[0] % len(ENDINGS)]}"
+            path.write_bytes(data[1:])
+            out = folder / "out"
+            read(path, base, out)
+            if out.exists():
+                shutil.rmtree(out)
+
+        limits = [f"-timeout={SLOWEST}", "-rss_limit_mb=4096", "-max_len=200000"]
+        atheris.Setup([sys.argv[0], *limits, *sys.argv[1:], str(corpus)], one_file)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -81,9 +81,6 @@ class Schedule(Config):
     """Weight of the loss outside the mask, for pictures that have one."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    recompute: Literal["all", "cheap"] = "all"
-    """What gradient checkpointing recomputes: all, or only what costs little (all but matrix
-    products, convolutions and attention)."""
 
     @model_validator(mode="after")
     def _one_pass_updates(self) -> Self:
@@ -147,6 +144,9 @@ class RunConfig(Config):
     acceleration: str = "auto"
     """Quicker ways to compute the base: auto (measured on this machine), none, or names joined by
     commas."""
+    unload: bool = False
+    """Keep the autoencoder, and the text encoders where they are not trained, in memory only while
+    they are used; needs a base in a local folder."""
     checkpoint_every: int | None = Field(None, ge=1)
     """Steps between checkpoints. Default: four in a run."""
     preview_every: int | None = Field(None, ge=1)

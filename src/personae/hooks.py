@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from personae.devices import HOST
 from personae.errors import UnsupportedError
 
 Delta = Callable[[str], Tensor | None]
+PIECE = 2**18  # numbers added at once: a megabyte in float32
 
 
 def layers_matching(root: nn.Module, pattern: str) -> dict[str, nn.Module]:
@@ -98,11 +101,35 @@ class WeightOverlay:
             return
         for full_name, (module, name, parameter) in self._slots.items():
             parts = [part for delta, _ in active if (part := delta(full_name)) is not None]
-            module._parameters[name] = _sum(parameter, parts) if parts else parameter
+            module._parameters[name] = _Sum.apply(parameter, *parts) if parts else parameter
         self._merged_for = key
 
 
-def _sum(weight: Tensor, deltas: Iterable[Tensor]) -> Tensor:
+class _Sum(torch.autograd.Function):
+    """The weight plus its deltas in the weight's format; only deltas have gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, *deltas: Tensor) -> Tensor:
+        """Add in float32 and round once."""
+        ctx.formats = [delta.dtype for delta in deltas]
+        apart = all(each.is_contiguous() for each in (weight, *deltas))
+        if weight.device != HOST or not apart:
+            return _rounded_sum(weight, deltas)
+        # Piece by piece the float32 sums stay in the cache: 8 times as fast for 15 million numbers
+        # in bf16 on one core, since no memory of their size is touched.
+        merged = torch.empty_like(weight)
+        pieces = [each.view(-1).split(PIECE) for each in (merged, weight, *deltas)]
+        for out, part, *changes in zip(*pieces, strict=True):
+            out.copy_(_rounded_sum(part, changes))
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Hand the gradient on in each delta's format."""
+        return None, *(gradient.to(format_) for format_ in ctx.formats)
+
+
+def _rounded_sum(weight: Tensor, deltas: Iterable[Tensor]) -> Tensor:
     total = weight.float()
     for delta in deltas:
         total = total + delta

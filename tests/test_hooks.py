@@ -1,0 +1,60 @@
+"""Deltas laid over weights: the sum, its gradients, and that no piece of it is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from personae.hooks import PIECE, WeightOverlay
+
+
+def plain_sum(weight: Tensor, *deltas: Tensor) -> Tensor:
+    """Return the sum as autograd would make it, in one piece."""
+    return sum(deltas, start=weight.float()).to(weight.dtype)
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 4), (2, PIECE + 7)])
+@pytest.mark.parametrize("across", [False, True])
+def test_weights_in_pieces_equal_the_sum_and_its_gradient(
+    dtype: torch.dtype, shape: tuple[int, int], across: bool
+) -> None:
+    """`across`: with columns side by side in memory, which is summed whole."""
+    layer = nn.Linear(shape[1], shape[0], bias=False).to(dtype).requires_grad_(False)
+    layer.weight.data = drawn(*shape).to(dtype)
+    if across:
+        layer.weight.data = layer.weight.data.t().contiguous().t()
+    before = layer.weight.detach().clone()
+    delta = (drawn(*shape, seed=1) * 1e-3).requires_grad_(True)
+    overlay = WeightOverlay(layer)
+    overlay.add("one", lambda name: delta, lambda: (delta._version,))
+    overlay.add("two", lambda name: torch.ones(shape), lambda: ("always",))
+    x = drawn(5, shape[1], seed=2).to(dtype)
+    layer(x).float().square().sum().backward()
+    wanted = delta.detach().clone().requires_grad_(True)
+    merged = plain_sum(before, wanted, torch.ones(shape))
+    assert torch.equal(layer.weight, merged)
+    nn.functional.linear(x, merged).float().square().sum().backward()
+    assert torch.equal(delta.grad, wanted.grad)
+    overlay.remove("one")
+    overlay.remove("two")
+    assert torch.equal(layer.weight, before)
+
+
+def test_settling_merges_now_what_a_forward_pass_would_merge() -> None:
+    layer = nn.Linear(3, 2).requires_grad_(False)
+    overlay = WeightOverlay(layer)
+    overlay.settle()
+    before = layer.weight
+    overlay.add("one", lambda name: torch.ones_like(before) if name == "weight" else None,
+                lambda: (1,))  # fmt: skip
+    assert layer.weight is before
+    overlay.settle()
+    assert torch.equal(layer.weight, before + 1)
+    overlay.remove("one")
+    assert layer.weight is before

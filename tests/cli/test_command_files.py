@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from personae.artifact import Artifact
 from personae.bases import load_base
@@ -96,3 +100,94 @@ def test_a_character_is_packed_and_unpacked(artifact: Path, here: Path, told: To
     (member,) = unpacked["manifest"]["artifacts"]
     assert member["strength"] == "0.7"
     assert Artifact.load(here / "out" / member["file"]).technique == "lora"
+
+
+def test_words_and_a_picture_lie_beside_an_exported_lora(
+    artifact: Path, here: Path, told: Told, refused: Callable[..., str]
+) -> None:
+    Image.new("RGB", (900, 300), (9, 9, 9)).save(here / "shown.jpg")
+    out = here / "mira.safetensors"
+    told("export", artifact, "--to", "kohya", "--out", out, "--preview", here / "shown.jpg")
+    words = json.loads((here / "mira.json").read_text())
+    assert words["activation text"] == Artifact.load(artifact).card.character.phrase
+    assert (words["sd version"], words["preferred weight"]) == ("SD1", 1.0)
+    with Image.open(here / "mira.preview.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (512, 171))
+    again = here / "mira"
+    out.unlink()
+    assert "mira.json: is there already" in refused(
+        "export", artifact, "--to", "kohya", "--out", again
+    )
+    wanted = (
+        "export",
+        artifact,
+        "--to",
+        "peft",
+        "--out",
+        here / "p",
+        "--preview",
+        here / "shown.jpg",
+    )
+    assert "no place for a preview" in refused(*wanted)
+    wanted = (
+        "export",
+        artifact,
+        "--to",
+        "kohya",
+        "--out",
+        here / "q",
+        "--preview",
+        here / "no.png",
+    )
+    assert "no such file" in refused(*wanted)
+    assert not (here / "q.safetensors").exists()
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("ran",))
+
+
+def bad_files(folder: Path, good: Path) -> dict[str, str]:
+    """Write what nobody should be able to import; {file name: reason}."""
+    torch.save({"string_to_param": {"*": Code()}}, folder / "code.pt")
+    with zipfile.ZipFile(folder / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    with zipfile.ZipFile(folder / "out.pt", "w") as archive:
+        archive.writestr("../evil.pkl", b"x")
+    layer = "lora_unet_mid_block_attentions_0_proj_in"
+    parts = {"lora_down.weight": torch.ones(1, 5), "lora_up.weight": torch.ones(48, 1)}
+    odd = {
+        "shape": {f"{layer}.{name}": value for name, value in parts.items()},
+        "nan": {f"{layer}.diff": torch.full((48, 48), float("nan"))},
+        "half": {f"{layer}.lora_up.weight": torch.ones(48, 1)},
+        "family": {"lora_unet_input_blocks_4_1_proj_in.alpha": torch.ones(())},
+    }
+    for name, tensors in odd.items():
+        save_file(tensors, folder / f"{name}.safetensors")
+    (folder / "cut.safetensors").write_bytes(good.read_bytes()[:-40])
+    (folder / "suffix.xyz").write_bytes(good.read_bytes())
+    return {
+        "code.pt": "could run code",
+        "bomb.pt": "compressed",
+        "out.pt": "outside the archive",
+        "shape.safetensors": "do not fit",
+        "nan.safetensors": "not finite",
+        "half.safetensors": "do not fit",
+        "family.safetensors": "no layer of base",
+        "cut.safetensors": "none of the formats",
+        "suffix.xyz": "none of the formats",
+    }
+
+
+def test_bad_files_are_refused_in_one_line_and_nothing_is_written(
+    artifact: Path, base_folder: Path, here: Path, told: Told, refused: Callable[..., str]
+) -> None:
+    (exported,) = told("export", artifact, "--to", "kohya", "--out", here / "good.safetensors")
+    reasons = bad_files(here, Path(exported["path"]))
+    before = sorted(here.rglob("*"))
+    for name, reason in reasons.items():
+        line = refused("import", here / name, "--base", base_folder, code=1)
+        assert name in line
+        assert reason in line
+    assert sorted(here.rglob("*")) == before

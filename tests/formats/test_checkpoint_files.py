@@ -70,6 +70,7 @@ def test_what_was_learnt_comes_back_from_a_checkpoint(kind, name, bases, tmp_pat
     back = import_file(path, base)
     assert back.card.techniques[0].name == "dreambooth"
     assert set(back.tensors) == set(artifact.tensors)
+    assert back.card.character == artifact.card.character
     for key, value in artifact.tensors.items():
         torch.testing.assert_close(back.tensors[key], value, rtol=0, atol=1e-6, msg=key)
 

@@ -44,7 +44,7 @@ def export(
     terminal = Terminal(as_json)
     from personae.artifact import Artifact
     from personae.bases import load_base
-    from personae.formats.base import Format, export_file
+    from personae.formats.base import Format, export_file, with_ending
     from personae.formats.sidecar import sidecar_paths
     from personae.registry import lookup
 
@@ -57,7 +57,8 @@ def export(
         raise UsageError("no artifact; name the file to export")
     kind = lookup("formats", Format, to)
     target = out or artifact.with_name(f"{stem_of(artifact)}.{to}{kind.suffix}")
-    for each in (target, *(sidecar_paths(target) if kind.has_sidecar else ())):
+    beside = sidecar_paths(with_ending(target, kind)) if kind.has_sidecar else ()
+    for each in (target, with_ending(target, kind), *beside):
         refuse_overwriting(each)
     quiet_libraries()
     with terminal.waiting("writing"):
@@ -67,6 +68,9 @@ def export(
         "exported", path=path, format=to, readers=kind.readers, not_readers=kind.not_readers
     )
     terminal.say(f"{kind.title}: [bold]{escape(tilde(path))}[/]")
+    shown = [each.name for each in beside if each.exists()]
+    if shown:
+        terminal.say(f"  shown by A1111 and InvokeAI: {escape(', '.join(shown))}")
     show_readers(terminal, kind.readers, kind.not_readers)
 
 

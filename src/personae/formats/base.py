@@ -117,13 +117,18 @@ def export_file(
             f"({artifact.card.base.fingerprint}); the base given is '{base.source}' "
             f"({base.fingerprint}); give the one it was made for"
         )
-    path = Path(path)
-    if kind.suffix and path.suffix != kind.suffix:
-        path = path.with_name(path.name + kind.suffix)
+    path = with_ending(Path(path), kind)
     written = kind().write(artifact, path, base)
     if kind.has_sidecar:
         write_sidecar(artifact, written, base, shown)
     return written
+
+
+def with_ending(path: Path, kind: type[Format]) -> Path:
+    """Return `path` with the ending of files of `kind`."""
+    if kind.suffix and path.suffix != kind.suffix:
+        return path.with_name(path.name + kind.suffix)
+    return path
 
 
 def format_of(path: str | Path) -> Format:

@@ -27,7 +27,7 @@ from personae.formats.ldm_places import (
     places,
     text_prefixes,
 )
-from personae.formats.metadata import model_spec
+from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
 
 # The number of layers of OpenCLIP ViT-H; diffusers' copy of Stable Diffusion 2 leaves out the last,
@@ -61,6 +61,7 @@ class Checkpoint(Format):
         }
         metadata = model_spec(artifact, layout, part="", title=path.stem)
         metadata["modelspec.resolution"] = f"{base.resolution}x{base.resolution}"
+        metadata[CHARACTER] = artifact.card.character.model_dump_json()
         write_tensors(path, tensors, metadata)
         if layout.kind == "sd2" and layout.v_prediction:
             write_text(path.with_suffix(".yaml"), a1111_settings(base))
@@ -83,11 +84,11 @@ class Checkpoint(Format):
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Return the difference of the checkpoint from `base`."""
-        shapes, where = read_header(path).shapes, places(base, layout_of(base))
+        header, where = read_header(path), places(base, layout_of(base))
 
         def fetch(name: str, shape: tuple[int, ...]) -> Tensor | None:
             place = where[name]
-            if place.name not in shapes:
+            if place.name not in header.shapes:
                 return None
             tensor = read_tensors(path, [place.name])[place.name]
             try:
@@ -98,7 +99,7 @@ class Checkpoint(Format):
                     f"{shape} of base '{base.source}'; the checkpoint is of another kind"
                 ) from None
 
-        return difference(fetch, base, path=path, title=self.title)
+        return difference(fetch, base, path=path, title=self.title, metadata=header.metadata)
 
 
 class FullCheckpoint(Checkpoint):

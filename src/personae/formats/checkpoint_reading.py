@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from personae.artifact import Artifact, CharacterRecord, TechniqueRecord
+from personae.artifact import Artifact, TechniqueRecord
 from personae.assembling import assemble, checked_on, record_of
 from personae.devices import HOST
 from personae.errors import ArtifactError
 from personae.families.base import Family
+from personae.formats.metadata import character_in
 from personae.registry import lookup
 from personae.techniques.base import Technique
 
@@ -22,7 +23,9 @@ Fetch = Callable[[str, tuple[int, ...]], Tensor | None]
 
 
 @torch.no_grad()
-def difference(fetch: Fetch, base: Family, *, path: Path, title: str) -> Artifact:
+def difference(
+    fetch: Fetch, base: Family, *, path: Path, title: str, metadata: Mapping[str, str]
+) -> Artifact:
     """Return the difference of a checkpoint from `base` as a DreamBooth artifact.
 
     A weight counts as unchanged where it equals the base's rounded to the file's number format.
@@ -32,6 +35,7 @@ def difference(fetch: Fetch, base: Family, *, path: Path, title: str) -> Artifac
         base: what it was fine-tuned from.
         path: for messages and the character's name.
         title: of the format, for the notes.
+        metadata: what the checkpoint says of the character.
 
     Raises:
         ArtifactError: a weight of the denoiser is missing, or nothing differs from the base.
@@ -71,7 +75,7 @@ def difference(fetch: Fetch, base: Family, *, path: Path, title: str) -> Artifac
         [TechniqueRecord(name=TECHNIQUE, config={"text_encoder": text})],
         tensors,
         record_of(base),
-        character=CharacterRecord(name=path.stem, class_noun="", phrase=path.stem),
+        character=character_in(metadata, path),
         notes=notes,
     )
     return checked_on(artifact, base, path)

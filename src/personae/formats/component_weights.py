@@ -24,11 +24,13 @@ class ComponentWeights:
         folder: of the component.
         files: {name of a weight: file}.
         shapes: {name of a weight: shape}.
+        metadata: free text of the files.
     """
 
     folder: Path
     files: dict[str, Path]
     shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
 
     def read(self, name: str) -> Tensor:
         """Return one weight."""
@@ -55,12 +57,15 @@ def component_weights(folder: Path, stem: str) -> ComponentWeights:
 def _gathered(folder: Path, paths: list[Path]) -> ComponentWeights:
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    metadata: dict[str, str] = {}
     for path in paths:
-        for name, shape in read_header(path).shapes.items():
+        header = read_header(path)
+        metadata |= header.metadata
+        for name, shape in header.shapes.items():
             if name in files:
                 raise ArtifactError(f"{path}: holds '{name}', as {files[name].name} does already")
             files[name], shapes[name] = path, shape
-    return ComponentWeights(folder, files, shapes)
+    return ComponentWeights(folder, files, shapes, metadata)
 
 
 def _sharded(folder: Path, index: Path) -> ComponentWeights:

@@ -20,6 +20,7 @@ from personae.formats.checkpoint_reading import difference
 from personae.formats.component_weights import component_weights
 from personae.formats.layout import Layout, layout_of, text_network
 from personae.formats.ldm_names import with_text_model
+from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import write_tensors
 
 INDEX = "model_index.json"
@@ -50,8 +51,9 @@ class DiffusersFolder(Format):
         part = path.with_name(f".{path.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         try:
-            _write_network(part / "unet", base.denoiser, dict(baked.weights("denoiser")))
-            _write_network(part / "vae", base.autoencoder, base.autoencoder.state_dict())
+            about = {CHARACTER: artifact.card.character.model_dump_json()}
+            _write_network(part / "unet", base.denoiser, dict(baked.weights("denoiser")), about)
+            _write_network(part / "vae", base.autoencoder, base.autoencoder.state_dict(), {})
             for i, tower in enumerate(base.towers):
                 ending = f"_{i + 1}" if i else ""
                 weights = dict(baked.weights(text_network(i)))
@@ -90,13 +92,17 @@ class DiffusersFolder(Format):
                 )
             return mine.read(here)
 
-        return difference(fetch, base, path=path, title=self.title)
+        metadata = weights["denoiser"].metadata
+        return difference(fetch, base, path=path, title=self.title, metadata=metadata)
 
 
-def _write_network(folder: Path, network: Any, weights: Mapping[str, Tensor]) -> None:
+def _write_network(
+    folder: Path, network: Any, weights: Mapping[str, Tensor], about: Mapping[str, str]
+) -> None:
     folder.mkdir(parents=True)
     network.save_config(folder)
-    write_tensors(folder / f"{DIFFUSERS_WEIGHTS}.safetensors", weights, {"format": "pt"})
+    metadata = {"format": "pt", **about}  # diffusers asks for the first
+    write_tensors(folder / f"{DIFFUSERS_WEIGHTS}.safetensors", weights, metadata)
 
 
 def _write_text_encoder(folder: Path, encoder: Any, weights: Mapping[str, Tensor]) -> None:

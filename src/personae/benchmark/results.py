@@ -58,7 +58,7 @@ class Results:
             self._share(row[side], precision)
         ours, theirs = sides[OURS], sides.get(THEIRS, {})
         row["times_better"] = {
-            name: median(b / max(a, 1e-9) for a, b in zip(ours[name], theirs[name], strict=True))
+            name: median(b / max(a, 1e-9) for a, b in zip(ours[name], theirs[name], strict=False))
             for name in COMPARED
             if name in ours and name in theirs
         }

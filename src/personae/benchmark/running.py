@@ -27,15 +27,19 @@ LAST_WORDS = 400  # letters shown of what a broken process wrote
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """Progress: `done` of `total` measurements; `title` is the one that begins."""
+    """Progress: `done` of `total` measurements; `title` is the one that begins.
+
+    `results` holds what was measured so far, and at the end everything.
+    """
 
     done: int
     total: int
     title: str
+    results: Results
 
 
-def bench(plan: Plan) -> Iterator[Measuring | Results]:
-    """Measure what `plan` asks for, yielding progress and at last the results.
+def bench(plan: Plan) -> Iterator[Measuring]:
+    """Measure what `plan` asks for, yielding progress with the results so far.
 
     Raises:
         PersonaeError: the plan cannot be measured, or a process broke.
@@ -44,10 +48,9 @@ def bench(plan: Plan) -> Iterator[Measuring | Results]:
     results = Results(plan)
     with tempfile.TemporaryDirectory() as cache:
         for done, job in enumerate(jobs):
-            yield Measuring(done, len(jobs), job.title)
+            yield Measuring(done, len(jobs), job.title, results)
             results.add(job, run(job, Path(cache)))
-    yield Measuring(len(jobs), len(jobs), "")
-    yield results
+    yield Measuring(len(jobs), len(jobs), "", results)
 
 
 def where(plan: Plan) -> str:

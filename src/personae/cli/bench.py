@@ -49,8 +49,8 @@ def bench(
     Each figure comes from a process of its own, one after the other; medians are told.
     """
     terminal = Terminal(as_json)
-    results = _measured(terminal, settings_given(ctx))
-    _write(terminal, results, out)
+    results = _measured(terminal, settings_given(ctx), out)
+    _tell(terminal, results, out)
     for precision, machine in results.machine.items():
         terminal.say(
             f"peak of this machine in {precision}: {machine['peak_rate'] / 1e9:.0f} GFLOP/s "
@@ -59,28 +59,26 @@ def bench(
     terminal.say(table_of(results.rows()))
 
 
-def _measured(terminal: Terminal, given: dict[str, Any]) -> Results:
-    from personae.benchmark.jobs import Plan
-    from personae.benchmark.running import Measuring, bench
-
-    results = None
-    with terminal.bars() as bars:
-        for event in bench(Plan.parse(given, where="bench")):
-            if isinstance(event, Measuring):
-                bars.show("measuring", event.done, event.total, event.title)
-                terminal.tell("measuring", done=event.done, total=event.total, title=event.title)
-            else:
-                results = event
-    return results
-
-
-def _write(terminal: Terminal, results: Results, out: Path) -> None:
+def _measured(terminal: Terminal, given: dict[str, Any], out: Path) -> Results:
+    """Measure, keeping in the file at any time what there is."""
     from personae.atomic import write_text
+    from personae.benchmark.jobs import Plan
+    from personae.benchmark.running import bench
+
+    plan = Plan.parse(given, where="bench")
+    out.mkdir(parents=True, exist_ok=True)
+    with terminal.bars() as bars:
+        for event in bench(plan):
+            bars.show("measuring", event.done, event.total, event.title)
+            terminal.tell("measuring", done=event.done, total=event.total, title=event.title)
+            write_text(out / "bench.json", json.dumps(event.results.as_json(), indent=2) + "\n")
+    return event.results
+
+
+def _tell(terminal: Terminal, results: Results, out: Path) -> None:
     from personae.benchmark.plot import draw_plot
 
     told = results.as_json()
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "bench.json", json.dumps(told, indent=2) + "\n")
     plot = draw_plot(told["rows"], out / "bench.svg")
     terminal.tell("benchmark", **told)
     terminal.say(f"Written: [bold]{escape(tilde(out / 'bench.json'))}[/], {escape(tilde(plot))}")

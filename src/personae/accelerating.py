@@ -22,7 +22,7 @@ from personae.probing import quickest
 from personae.registry import discover, nearest
 
 VARIABLE = "PERSONAE_ACCELERATION"
-MOST_PROBED_ROWS = 8
+MOST_PROBED_ROWS = 4
 
 
 def setting(wanted: str = "auto") -> str:

@@ -18,7 +18,7 @@ from personae.devices import synchronize
 from personae.families.base import Family
 from personae.forwards import Forward
 
-ROUNDS = 3
+ROUNDS = 2
 # The share of the plain time an acceleration may take at most: below the noise of the probe it
 # would be chosen by chance, and a choice by chance is not worth its memory.
 WORTHWHILE = 0.95

@@ -13,10 +13,10 @@ from personae.benchmark.operations import operations
 from personae.benchmark.plain_loop import TECHNIQUES, PlainLoop, inputs
 from personae.benchmark.plot import draw_plot
 from personae.benchmark.results import Results
-from personae.benchmark.running import jobs_of, where
+from personae.benchmark.running import jobs_of, run, where
 from personae.benchmark.worker import main, measure
 from personae.devices import HOST
-from personae.errors import UsageError
+from personae.errors import PersonaeError, UsageError
 from personae.families.tiny import tiny_stable_diffusion
 
 TINY = {"batch": 1, "steps": 2, "picture_steps": 1, "rank": 2, "resolution": 64}
@@ -148,3 +148,12 @@ def test_plans_that_cannot_be_measured_are_refused() -> None:
         Plan(precision="fp16", against="diffusers").precisions()
     with pytest.raises(UsageError, match="needs a diffusers folder"):
         where(Plan(base="some/hub-id", against="diffusers"))
+
+
+def test_a_process_measures_and_one_that_breaks_is_told(folder: Path, tmp_path: Path) -> None:
+    plan = Plan(base=str(folder), device="cpu", **TINY)
+    peak = run(Job.of(plan, str(folder), "peak", precision="fp32"), tmp_path)
+    assert peak["peak_rate"] == max(peak["rates"].values()) > 0
+    lost = Job.of(plan, str(tmp_path / "lost"), "training", technique="lora", precision="fp32")
+    with pytest.raises(PersonaeError, match=r"training lora fp32 personae: .*lost"):
+        run(lost, tmp_path)

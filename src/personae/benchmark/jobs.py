@@ -11,11 +11,11 @@ from pydantic import Field
 from personae.config import Config
 from personae.errors import UsageError
 
-Clock = Literal["wall", "cpu"]
+Clock = Literal["wall", "processor"]
 Side = Literal["personae", "diffusers"]
 Kind = Literal["peak", "operations", "training", "drawing"]
 
-CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 PAIRED = ("bf16", "fp32")  # the plain loop scales no losses, which fp16 would need
 
 
@@ -48,7 +48,7 @@ class Plan(Config):
     measure: str = "training,drawing"
     """Parts to measure, separated by commas: training, drawing."""
     clock: Clock = "wall"
-    """cpu counts the time of the processor instead of the day's: for machines that others use at
+    """processor counts the time it computes, not the time of day: for machines that others use at
     the same time, with OMP_NUM_THREADS=1."""
 
     def parts(self) -> list[str]:

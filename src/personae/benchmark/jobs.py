@@ -15,8 +15,10 @@ Clock = Literal["wall", "processor"]
 Side = Literal["personae", "diffusers"]
 Kind = Literal["peak", "operations", "training", "drawing"]
 
-CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
-PAIRED = ("bf16", "fp32")  # the plain loop scales no losses, which fp16 would need
+CLOCKS: dict[Clock, Callable[[], float]] = {
+    "wall": time.perf_counter,
+    "processor": time.process_time,
+}
 
 
 class Plan(Config):

@@ -67,7 +67,7 @@ def test_wrong_names_and_files_are_refused(
     assert "Did you mean 'kohya'" in refused("export", artifact, "--to", "kohyo")
     assert "cannot carry lora" in refused("export", artifact, "--to", "embedding")
     (here / "odd.safetensors").write_text("odd")
-    assert "none of the formats" in refused("import", here / "odd.safetensors", code=1)
+    assert "no whole safetensors" in refused("import", here / "odd.safetensors", code=1)
     assert "--weights" in refused("merge", artifact, artifact, "--weights", "1,x")
     assert "--rank" in refused("resize", artifact)
     assert "no such file" in refused("unpack", here / "absent.persona", code=1)
@@ -175,7 +175,7 @@ def bad_files(folder: Path, good: Path) -> dict[str, str]:
         "nan.safetensors": "not finite",
         "half.safetensors": "do not fit",
         "family.safetensors": "no layer of base",
-        "cut.safetensors": "none of the formats",
+        "cut.safetensors": "no whole safetensors",
         "suffix.xyz": "none of the formats",
     }
 

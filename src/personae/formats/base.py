@@ -17,8 +17,10 @@ from personae.errors import ArtifactError, UnsupportedError, UsageError
 from personae.families.base import Family
 from personae.formats.safe_pickle import load_pickle
 from personae.formats.sidecar import open_preview, write_sidecar
+from personae.formats.tensor_file import read_header
 from personae.registry import discover, lookup
 
+TENSORS = ".safetensors"
 PICKLES = (".pt", ".bin", ".ckpt", ".pth")
 
 
@@ -146,6 +148,8 @@ def format_of(path: str | Path) -> Format:
             return each
     if path.suffix in PICKLES and path.is_file():
         load_pickle(path)  # says what is wrong with it, if anything is
+    if path.suffix == TENSORS and path.is_file():
+        read_header(path)
     raise ArtifactError(
         f"{path}: is none of the formats that can be read ({', '.join(known)}), or is damaged"
     )

@@ -28,6 +28,8 @@ class _Counter(TorchDispatchMode):
             if isinstance(each, torch.Tensor)
         }
         result = func(*args, **(kwargs or {}))
+        if func.is_view:  # a fake view of a real tensor has a storage of its own
+            return result
         for each in tree_iter(result):
             if isinstance(each, torch.Tensor):
                 storage = each.untyped_storage()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,21 @@ class Forecast(Event):
     free_bytes: int | None
     parameters: int
     pictures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Event):
+    """The modes chosen to keep the run below a memory limit; amounts in bytes.
+
+    `first_bytes` is the forecast without them, `mode` holds the settings that were changed.
+    """
+
+    kind: ClassVar[str] = "planned"
+    limit_bytes: int
+    peak_bytes: int
+    first_bytes: int
+    mode: dict[str, Any]
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from personae.errors import UsageError
 from personae.registry import nearest
-from personae.wording import duration, size
-
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
-
-
-def parse_bytes(text: str) -> float:
-    """Return the bytes of "8GiB" (powers of 1024) or "10MB" (powers of 1000).
-
-    Raises:
-        UsageError: the text is no positive number with such a unit.
-    """
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
-    unit = match[2].upper() if match else None
-    if unit not in UNITS or match[1].count(".") > 1 or not float(match[1].strip(".") or 0):
-        raise UsageError(f"'{text}' is no amount of memory; expected one such as 8GiB or 10MB")
-    return float(match[1]) * UNITS[unit]
+from personae.wording import duration, parse_bytes, size
 
 
 def _number(text: str) -> float:

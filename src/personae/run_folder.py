@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
@@ -53,6 +52,10 @@ class RunFolder:
                 f"{self.path}: already holds a run; continue it with --resume {self.path}, or give "
                 "another folder with --out"
             )
+        self.settle(config)
+
+    def settle(self, config: RunConfig) -> None:
+        """Write the settings that the run, and any resuming of it, goes by."""
         write_text(self.config_file, to_toml(config))
 
     def config(self) -> RunConfig:
@@ -84,10 +87,8 @@ class RunFolder:
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> Path:
         """Write the full state after `step` and drop all but the newest ones."""
         path = self.path / "checkpoints" / f"step-{step:06d}.pt"
-        buffer = io.BytesIO()
-        torch.save({"step": step, **state}, buffer)
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save({"step": step, **state}, file)  # not by way of memory: it may be gigabytes
         for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink()
         return path

@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from personae.config import Config
 from personae.errors import UsageError
@@ -24,6 +24,7 @@ from personae.judging import Judging
 from personae.recommended import Recommended
 from personae.registry import discover, lookup
 from personae.techniques.base import Technique, TechniqueConfig
+from personae.wording import parse_bytes
 
 
 class Schedule(Config):
@@ -144,6 +145,9 @@ class RunConfig(Config):
     acceleration: str = "auto"
     """Quicker ways to compute the base: auto (measured on this machine), none, or names joined by
     commas."""
+    memory: str | None = None
+    """Most memory the training may take, such as 6GiB; modes that fit are chosen and named. Drawing
+    previews may take more."""
     unload: bool = False
     """Keep the autoencoder, and the text encoders where they are not trained, in memory only while
     they are used; needs a base in a local folder."""
@@ -193,6 +197,18 @@ class RunConfig(Config):
             lookup("techniques", Technique, name)
         config.technique_configs()
         return config
+
+    @field_validator("memory")
+    @classmethod
+    def _amount(cls, memory: str | None) -> str | None:
+        if memory is not None:
+            parse_bytes(memory)
+        return memory
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the most bytes the training may take; without a limit, a number past any."""
+        return 2**63 if self.memory is None else round(parse_bytes(self.memory))
 
     @property
     def technique_names(self) -> list[str]:

@@ -21,6 +21,7 @@ from personae.families.base import Family
 from personae.finishing import finish, preview
 from personae.forecast import forecast
 from personae.keeping import Keeper
+from personae.memory_plan import fitting
 from personae.monitor import FrozenProbe, Monitor
 from personae.objective import settled, untouched
 from personae.run_folder import RunFolder
@@ -60,7 +61,7 @@ def train(
         config = config.model_copy(update={"character": config.character.resolve()})
         folder.begin(config)
     board = TensorBoardLog(folder.path) if config.tensorboard else None
-    for event in _run(config, folder, base, should_stop):
+    for event in _run(config, folder, base, should_stop, planned=resume):
         folder.log(event)
         if board is not None:
             board.log(event)
@@ -68,7 +69,12 @@ def train(
 
 
 def _run(
-    config: RunConfig, folder: RunFolder, base: Family | None, should_stop: Callable[[], bool]
+    config: RunConfig,
+    folder: RunFolder,
+    base: Family | None,
+    should_stop: Callable[[], bool],
+    *,
+    planned: bool,
 ) -> Iterator[Event]:
     character = Character.open(config.character)
     base = base or load_base(
@@ -77,6 +83,11 @@ def _run(
         precision=config.precision,
         acceleration=config.acceleration,
     )
+    if config.memory is not None and not planned:
+        config, plan = fitting(config, character, base)
+        base.acceleration = config.acceleration
+        folder.settle(config)
+        yield plan
     bench = None
     with accelerated(base, config.schedule.batch_size, training=True):
         try:

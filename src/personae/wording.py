@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
+from personae.errors import UsageError
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
 
 def duration(seconds: float) -> str:
     """Return "0.4 s", "58 s", "3 min 05 s" or "2 h 10 min"."""
@@ -29,3 +40,16 @@ def size(byte_count: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return "1 picture", "12,000 pictures"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def parse_bytes(text: str) -> float:
+    """Return the bytes of "8GiB" (powers of 1024) or "10MB" (powers of 1000).
+
+    Raises:
+        UsageError: the text is no positive number with such a unit.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
+    unit = match[2].upper() if match else None
+    if unit not in UNITS or match[1].count(".") > 1 or not float(match[1].strip(".") or 0):
+        raise UsageError(f"'{text}' is no amount of memory; expected one such as 8GiB or 10MB")
+    return float(match[1]) * UNITS[unit]

@@ -176,6 +176,8 @@ class RunView:
         match event:
             case events.Preparing():
                 bars.show(event.what, event.done, event.total)
+            case events.Planned():
+                say(f"Memory limit {self.run.memory}: {escape(event.message)}")
             case events.Forecast():
                 say(_forecast_in_words(event))
             case events.Step():

@@ -185,7 +185,9 @@ class Hypernetwork(Technique):
             for part in ("k", "v"):
                 network = build_network(width, config)
                 initialise(network, config.initialisation, generator)
-                self.networks[f"{width}/{part}"] = network.to(base.device)
+                for parameter in network.parameters():
+                    parameter.data = parameter.data.to(base.device)
+                self.networks[f"{width}/{part}"] = network
         self._ratios: dict[str, Tensor] = {}
 
     def _find_layers(self, base: Family) -> list[tuple[str, nn.Linear]]:

@@ -1,0 +1,220 @@
+"""The memory a run will take, before anything of it is allocated, and the modes that make it fit.
+
+The passes of a step are run on tensors without values (torch's fake tensors), so a forecast needs
+neither their memory nor their arithmetic. It counts tensors; what kernels need inside themselves
+and what the allocator cannot give back is covered by `SLACK`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from personae.allocation import peak_allocated
+from personae.character import Character
+from personae.devices import resident_bytes
+from personae.errors import DoesNotFitError
+from personae.events import Planned
+from personae.families.base import Family, Text
+from personae.families.reading import weight_bytes
+from personae.optimizers import state_bytes
+from personae.preparing import resting
+from personae.registry import lookup
+from personae.settings import RunConfig, Schedule
+from personae.techniques.base import Technique
+from personae.workbench import build_techniques
+
+SLACK = 0.03  # of the process at the end of a step; measured on bases of 1 and 1000 million weights
+
+Mode = dict[str, Any]
+# Modes that change no number come first. Each later one is leaner and slower.
+SAME_NUMBERS: tuple[Mode, ...] = (
+    {},
+    {"acceleration": "none"},
+    {"acceleration": "none", "unload": True},
+    {"acceleration": "none", "unload": True, "gradient_checkpointing": True},
+    {"acceleration": "none", "unload": True, "gradient_checkpointing": True, "micro_batch": 1},
+)
+OTHER_NUMBERS: tuple[Mode, ...] = (
+    {},
+    {"optimizer": "adamw8bit"},
+    {"optimizer": "adamw8bit", "update": "in_backward"},
+    {"optimizer": "adafactor", "update": "in_backward", "weight_precision": "bf16_stochastic"},
+)
+REASONS = {
+    "acceleration": "no second copies of weights are packed",
+    "unload": "autoencoder and text encoders leave memory while they are not used",
+    "gradient_checkpointing": "activations are computed again in the backward pass",
+    "micro_batch": "a batch is computed one picture at a time",
+    "optimizer": "the optimiser keeps smaller states",
+    "update": "each gradient is used and freed inside the backward pass",
+    "weight_precision": "what is trained is bf16 with stochastic rounding",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """What a run holds at the peak of a step, in bytes.
+
+    Attributes:
+        process: what is there besides networks: the interpreter and its libraries.
+        networks: frozen weights that stay in memory.
+        trained: what is learnt, with its moving average.
+        states: of the optimiser.
+        passes: activations and gradients, and merged weights where a technique has them.
+        copies: the most that packed copies of weights can take; 0 without acceleration.
+    """
+
+    process: int
+    networks: int
+    trained: int
+    states: int
+    passes: int
+    copies: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return the peak."""
+        whole = self.process + self.networks + self.trained + self.states + self.passes
+        whole += self.copies
+        return round(whole * (1 + SLACK))
+
+
+def needed(config: RunConfig, character: Character, base: Family, process: int) -> Bytes:
+    """Return what a run of `config` on `base` will hold; the base is left as it is.
+
+    Args:
+        config: the run.
+        character: gives the number of pictures.
+        base: loaded and bare.
+        process: bytes of the process besides the networks.
+    """
+    schedule = _resolved(config, character, base)
+    frozen = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
+    with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as stack:
+        techniques = build_techniques(config, character, base)
+        if config.unload:
+            frozen -= _unloaded(config, base, techniques)
+        groups = [group for each in techniques for group in each.train().parameter_groups(1, 0)]
+        parameters = [p for group in groups for p in group["params"]]
+        for each in techniques:
+            stack.callback(each.inject().eject)
+        if schedule.gradient_checkpointing:
+            base.denoiser.enable_gradient_checkpointing()
+            stack.callback(base.denoiser.disable_gradient_checkpointing)
+        if schedule.update == "in_backward":
+            for parameter in parameters:
+                parameter.register_post_accumulate_grad_hook(_drop_gradient)
+        passes = peak_allocated(lambda: _one_pass(base, techniques, schedule))
+    trained = sum(p.numel() * p.element_size() for p in parameters)
+    average = 4 * sum(p.numel() for p in parameters) if schedule.ema else 0
+    states = state_bytes(schedule.optimizer, groups)
+    copies = 0 if config.acceleration == "none" else 2 * weight_bytes(base.denoiser)
+    return Bytes(process, frozen, trained + average, states, passes, copies)
+
+
+def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunConfig, Planned]:
+    """Return the settings with the first modes that keep the run below `config.memory`.
+
+    What was set by hand stays as it is.
+
+    Raises:
+        DoesNotFitError: even the leanest modes need more.
+    """
+    limit = config.memory_bytes
+    networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
+    process = max(0, resident_bytes() - networks) if base.device.type == "cpu" else 0
+    first = least = None
+    bare = process + weight_bytes(base.denoiser)
+    for mode in _modes(config):
+        if bare > limit:  # known without trying a pass
+            least = bare
+            break
+        chosen = with_mode(config, mode)
+        total = needed(chosen, character, base, process).total
+        first, least = first or total, min(total, least or total)
+        if total <= limit:
+            return chosen, Planned(limit, total, first, mode, _in_words(mode, total, first))
+    raise DoesNotFitError(
+        f"memory is {config.memory}; the leanest run of {config.technique} on this base needs "
+        f"at least {least / 2**30:.2f} GiB (forecast); allow that much, or use a smaller "
+        "resolution or a technique that trains fewer numbers"
+    )
+
+
+def with_mode(config: RunConfig, mode: Mode) -> RunConfig:
+    """Return the settings with those of a mode in their places."""
+    run = {key: value for key, value in mode.items() if key in RunConfig.model_fields}
+    plan = {key: value for key, value in mode.items() if key in Schedule.model_fields}
+    settings = dict(config.settings)
+    for name, own in config.technique_configs().items():
+        fitting = {key: value for key, value in mode.items() if key in type(own).model_fields}
+        if fitting:
+            settings[name] = {**settings.get(name, {}), **fitting}
+    schedule = config.schedule.model_copy(update=plan)
+    return config.model_copy(update={**run, "schedule": schedule, "settings": settings})
+
+
+def _modes(config: RunConfig) -> Iterator[Mode]:
+    """Yield the modes in order, without what was set by hand or means nothing here."""
+    by_hand = config.model_fields_set | config.schedule.model_fields_set
+    by_hand |= {key for own in config.settings.values() for key in own}
+    known = set(RunConfig.model_fields) | set(Schedule.model_fields)
+    known |= {key for own in config.technique_configs().values() for key in type(own).model_fields}
+    seen: list[Mode] = []
+    for other, same in product(OTHER_NUMBERS, SAME_NUMBERS):
+        mode = {**other, **same}
+        mode = {key: value for key, value in mode.items() if key in known - by_hand}
+        parts = {**config.schedule.model_dump(), **mode}
+        split = (
+            parts["gradient_accumulation"] > 1
+            or (parts["micro_batch"] or 9**9) < parts["batch_size"]
+        )
+        if mode not in seen and not (split and parts["update"] == "in_backward"):
+            seen.append(mode)
+            yield mode
+
+
+def _in_words(mode: Mode, total: int, first: int) -> str:
+    gib = f"{total / 2**30:.2f} GiB"
+    if not mode:
+        return f"forecast {gib}; it fits as it is"
+    changes = ", ".join(f"{key} = {value} ({REASONS[key]})" for key, value in mode.items())
+    return f"forecast {gib} instead of {first / 2**30:.2f} GiB with {changes}"
+
+
+def _resolved(config: RunConfig, character: Character, base: Family) -> Schedule:
+    first = next(iter(config.technique_configs()))
+    kind = lookup("techniques", Technique, first)
+    recommended = base.recommended(first, kind.recommended)
+    return config.schedule.resolved(len(character.references), recommended)
+
+
+def _unloaded(config: RunConfig, base: Family, techniques: list[Technique]) -> int:
+    parts: dict[str, nn.Module] = {"vae": base.autoencoder}
+    if not any(each.trains_text for each in techniques):
+        parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
+    return resting(config, base, parts).bytes
+
+
+def _one_pass(base: Family, techniques: list[Technique], schedule: Schedule) -> None:
+    """Do the largest forward and backward pass of a step, on whatever mode is in force."""
+    rows = max(part.stop - part.start for part in schedule.micro_batches)
+    rows *= 1 if schedule.prior == "none" else 2
+    side = schedule.resolution or base.resolution
+    noisy = torch.zeros(rows, *base.latent_shape(side, side))
+    times = torch.ones(rows, dtype=torch.long)
+    with torch.set_grad_enabled(any(each.trains_text for each in techniques)):
+        one = base.encode_text(["a"])
+    base.denoise(noisy, times, Text.concatenate([one] * rows)).float().square().mean().backward()
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None

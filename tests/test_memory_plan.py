@@ -1,0 +1,128 @@
+"""The forecast of memory is true, and a limit chooses modes that keep to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personae.allocation import peak_allocated
+from personae.bases import load_base
+from personae.character import Character
+from personae.errors import DoesNotFitError, UsageError
+from personae.events import Planned, Step
+from personae.families.base import Family
+from personae.families.tiny import tiny_stable_diffusion
+from personae.memory_plan import _modes, fitting, needed, with_mode
+from personae.run_folder import RunFolder
+from personae.settings import RunConfig
+from personae.workbench import set_up
+from tiny_world import bare, only, run, run_config, techniques
+
+PARTS = {"gradient_checkpointing": True, "micro_batch": 1}
+LEAN = {"update": "in_backward", "optimizer": "adafactor", "weight_precision": "bf16_stochastic"}
+CASES = [*((name, {}) for name in techniques()), ("lora", PARTS), ("dreambooth", LEAN)]
+
+
+def plain(character: Path, technique: str, **values: Any) -> RunConfig:
+    return run_config(character, technique=technique, acceleration="none", **values)
+
+
+@pytest.mark.parametrize(("technique", "mode"), CASES)
+def test_the_forecast_is_what_a_step_allocates(
+    technique: str, mode: dict[str, Any], character: Path, sd1: Family
+) -> None:
+    """States are allocated in the first step, and bytes of the passes are counted in it."""
+    config = with_mode(plain(character, technique), mode)
+    forecast = needed(config, Character.open(character), sd1, 0)
+    assert bare(sd1)
+    *_, bench = set_up(config, Character.open(character), sd1)
+    try:
+        bench.rehearse(0)  # fills the caches
+        passes = peak_allocated(lambda: bench.backward(0))
+        bench.update.forget()
+        bench.step(0)
+        states = sum(
+            value.numel() * value.element_size()
+            for state in bench.optimizer.state.values()
+            for name, value in state.items()
+            if hasattr(value, "numel") and name != "step"
+        )
+        trained = sum(p.numel() * p.element_size() for p in bench.parameters)
+    finally:
+        bench.eject()
+    weights = forecast.networks
+    measured = weights + trained + states + passes
+    assert forecast.trained == trained
+    assert forecast.states == pytest.approx(states, rel=0.01)
+    assert forecast.total == pytest.approx(measured, rel=0.15)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Family:
+    tiny_stable_diffusion(1).save_pretrained(tmp_path / "base")
+    return load_base(tmp_path / "base", device="cpu", precision="fp32")
+
+
+def forecasts(config: RunConfig, character: Path, base: Family, *modes: dict[str, Any]) -> list:
+    """Return the forecasts of modes in a process that takes nothing itself."""
+    opened = Character.open(character)
+    return [needed(with_mode(config, mode), opened, base, 0).total for mode in modes]
+
+
+@pytest.mark.parametrize("technique", ["lora", "dreambooth"])
+def test_a_limit_chooses_the_first_modes_that_fit_and_says_which(
+    technique: str, character: Path, base: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("personae.memory_plan.resident_bytes", lambda: 0)
+    config = plain(character, technique, base=base.source)
+    same, lean = {"unload": True}, {"unload": True, "gradient_checkpointing": True}
+    whole, unloaded, checkpointed = forecasts(config, character, base, {}, same, lean)
+    assert whole > unloaded > checkpointed
+    opened = Character.open(character)
+    for limit, mode in ((whole, {}), (whole - 1, same), (unloaded - 1, lean)):
+        asked = config.model_copy(update={"memory": f"{limit}B"})
+        chosen, plan = fitting(asked, opened, base)
+        assert plan.mode == mode
+        assert plan.peak_bytes <= limit
+        assert all(key in plan.message for key in mode)
+        assert chosen.unload == ("unload" in mode)
+
+
+def test_what_was_set_by_hand_stays(character: Path) -> None:
+    config = plain(
+        character,
+        "dreambooth",
+        schedule={"optimizer": "adamw8bit"},
+        settings={"dreambooth": {"weight_precision": "bf16_kahan"}},
+    )
+    chosen = with_mode(config, list(_modes(config))[-1])
+    assert chosen.schedule.optimizer == "adamw8bit"
+    assert chosen.settings["dreambooth"]["weight_precision"] == "bf16_kahan"
+
+
+def test_a_limit_that_nothing_keeps_is_refused_with_the_least(character: Path, sd1: Family) -> None:
+    config = plain(character, "lora", memory="1MB")
+    with pytest.raises(DoesNotFitError, match=r"memory is 1MB; the leanest run of lora .* needs"):
+        fitting(config, Character.open(character), sd1)
+
+
+def test_an_amount_of_memory_that_is_none_is_refused(character: Path) -> None:
+    with pytest.raises(UsageError, match="'lots' is no amount of memory"):
+        plain(character, "lora", memory="lots")
+
+
+def test_a_run_keeps_its_plan_when_it_is_resumed(
+    character: Path, sd1: Family, tmp_path: Path
+) -> None:
+    config = run_config(character, memory="900GiB")
+    asked = iter(range(1))
+    first = run(config, tmp_path / "run", sd1, should_stop=lambda: next(asked, None) is None)
+    (plan,) = only(first, Planned)
+    assert "fits as it is" in plan.message
+    planned = RunFolder(tmp_path / "run").config()
+    rest = run(config, tmp_path / "run", sd1, resume=True)
+    assert not only(rest, Planned)
+    assert only(rest, Step)[0].step == 2
+    assert RunFolder(tmp_path / "run").config() == planned

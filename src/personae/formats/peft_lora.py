@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from personae.low_rank import Update, updates_of
 SETTINGS = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 LARGEST_SETTINGS = 2**20
+PATTERNS = ("rank_pattern", "alpha_pattern")
+# Keys of patterns are regular expressions to PEFT; one from a file is never run.
+_LAYER = re.compile(r"\^?[\w.]+")
 
 
 class PeftLora(Format):
@@ -128,15 +132,38 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: cannot be read ({error})") from None
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise ArtifactError(f"{path}: is no LoRA of PEFT; other adapters cannot be read")
+    for name in PATTERNS:
+        patterns = settings.get(name) or {}
+        if not isinstance(patterns, dict):
+            raise ArtifactError(f"{path}: {name} is no table of layers; the file is damaged")
+        for pattern in patterns:
+            if not _LAYER.fullmatch(pattern):
+                raise ArtifactError(
+                    f"{path}: {name} has the expression '{pattern}'; only names of layers and ends "
+                    "of names are read; write the names out"
+                )
     return settings
+
+
+def _of_layer(settings: dict[str, Any], name: str, layer: str) -> Any:
+    """Return the value of the first pattern that fits `layer`, as PEFT does, or None.
+
+    A pattern is the end of a layer's name from a dot on, or the whole name after `^`
+    (peft 0.21, `get_pattern_key`).
+    """
+    for pattern, value in (settings.get(name) or {}).items():
+        whole = pattern.removeprefix("^")
+        if layer == whole or (whole == pattern and layer.endswith(f".{pattern}")):
+            return value
+    return None
 
 
 def _alpha(settings: dict[str, Any], layer: str, value: Tensor) -> float:
     """Return the alpha that gives PEFT's scale: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     try:
-        rank = int((settings.get("rank_pattern") or {}).get(layer, settings["r"]))
-        patterns = settings.get("alpha_pattern") or {}
-        alpha = float(patterns.get(layer, settings.get("lora_alpha", rank)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        own_rank, own_alpha = (_of_layer(settings, name, layer) for name in PATTERNS)
+        rank = int(settings["r"] if own_rank is None else own_rank)
+        alpha = float(settings.get("lora_alpha", rank) if own_alpha is None else own_alpha)
+    except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"settings of PEFT are damaged ({error})") from None
     return alpha * rank**0.5 if settings.get("use_rslora") and rank > 0 else alpha

@@ -48,6 +48,14 @@ def name_as_transformers_4(folder: Path) -> None:
     save_file(prefixed, file, metadata={"format": "pt"})
 
 
+def forget_where_from(folder: Path) -> None:
+    """Leave out of every configuration the folder of this machine that a part was loaded from."""
+    for file in folder.glob("*/config.json"):
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def load_as_float32(folder: Path) -> None:
     """Let a transformers model load in float32 where no format is asked for, as diffusers loads its parts.
 
@@ -85,6 +93,7 @@ def write_pipeline(target: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(part)
+    forget_where_from(part)
     name_as_transformers_4(part / "text_encoder")
     load_as_float32(part / "text_encoder")
     shutil.copy(ADVICE, part)

@@ -43,6 +43,25 @@ def test_an_artifact_is_described_to_a_person(
     assert next(iter(Artifact.load(artifact).tensors)) in shown
 
 
+def test_the_layers_of_an_imported_lora_are_told_as_counts(
+    artifact: Path,
+    here: Path,
+    base_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    told: Callable[..., Any],
+) -> None:
+    told("export", artifact, "--to", "kohya", "--out", here / "mira.safetensors")
+    (imported,) = told("import", "mira.safetensors", "--base", base_folder)
+    (line,) = told("inspect", imported["path"])
+    layers = line["card"]["techniques"][0]["config"]["layers"]
+    kinds = {kind: sum(f".{kind}" in name for name in layers) for kind in ("to_k", "to_out")}
+    assert run(["inspect", imported["path"]]) == 0
+    shown = capsys.readouterr().out
+    assert f"layers {len(layers)} ({len(layers)} of denoiser: " in shown
+    assert all(f"{count} {kind}" in shown for kind, count in kinds.items())
+    assert layers[0] not in shown
+
+
 def test_a_picture_shows_its_recipe_and_the_command_that_draws_it(
     base_folder: Path, capsys: pytest.CaptureFixture[str], told: Callable[..., Any]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from personae.artifact import Card
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+# Longer lists of names in the settings of a technique are told as counts.
+MOST_NAMES = 4
 
 
 def register(app: typer.Typer) -> None:
@@ -87,10 +90,34 @@ def _settings(card: Card) -> dict[str, str]:
     """Return each technique with the settings that have a value."""
     return {
         record.name: ", ".join(
-            f"{key} {value}" for key, value in record.config.items() if value is not None
+            f"{key} {_shortened(value)}"
+            for key, value in record.config.items()
+            if value is not None
         )
         for record in card.techniques
     }
+
+
+def _shortened(value: object) -> object:
+    """Return `value`, or how many names of each network and kind a long list of layers has.
+
+    A kind is the last part of a dotted name that is no number: `to_out` of `attn1.to_out.0`.
+    """
+    if not isinstance(value, list) or len(value) <= MOST_NAMES:
+        return value
+    if not all(isinstance(each, str) and "." in each for each in value):
+        return value
+    kinds: dict[str, Counter[str]] = {}
+    for name in value:
+        network, *parts = name.split(".")
+        kind = next((part for part in reversed(parts) if not part.isdigit()), network)
+        kinds.setdefault(network, Counter())[kind] += 1
+    told = (
+        f"{counts.total()} of {network}: "
+        + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        for network, counts in kinds.items()
+    )
+    return f"{len(value)} ({'; '.join(told)})"
 
 
 def _training(card: Card) -> str:

@@ -105,7 +105,9 @@ def diffusers_lora() -> None:
     shapes = {}
     for name, shape in layers.items():
         shapes[f"{name}.lora_A.weight"], shapes[f"{name}.lora_B.weight"] = pair(shape, 2)
-    settings = {f"{part}.{k}": v for part in ("unet", "text_encoder") for k, v in PEFT.items()}
+    of_text = PEFT | {"target_modules": ["k_proj", "out_proj", "q_proj", "v_proj"]}
+    settings = {f"unet.{key}": value for key, value in PEFT.items()}
+    settings |= {f"text_encoder.{key}": value for key, value in of_text.items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(settings)}
     save_file(named(shapes), HERE / "pytorch_lora_weights.safetensors", metadata)
 

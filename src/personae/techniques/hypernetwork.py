@@ -185,8 +185,9 @@ class Hypernetwork(Technique):
             for part in ("k", "v"):
                 network = build_network(width, config)
                 initialise(network, config.initialisation, generator)
-                for parameter in network.parameters():
-                    parameter.data = parameter.data.to(base.device)
+                for module in network.modules():  # replaced, as fake and empty tensors need it
+                    for name, parameter in list(module.named_parameters(recurse=False)):
+                        setattr(module, name, nn.Parameter(parameter.data.to(base.device)))
                 self.networks[f"{width}/{part}"] = network
         self._ratios: dict[str, Tensor] = {}
 

@@ -43,18 +43,21 @@ def setting(wanted: str = "auto") -> str:
 
 
 @contextmanager
-def accelerated(base: Family, rows: int, *, training: bool = False) -> Iterator[None]:
+def accelerated(
+    base: Family, rows: int, size: tuple[int, int] | None = None, *, training: bool = False
+) -> Iterator[None]:
     """Let a base compute in the quickest ways its `acceleration` allows, inside a `with` block.
 
     Args:
         base: one with nothing accelerated computes as diffusers wrote it.
         rows: size of the batches to come.
+        size: width and height of the pictures to come in pixels; None = the base's own.
         training: gradients will be asked for; passes without them count as much then.
     """
     modes = (False, True) if training else (False,)
     before = {mode: dict(base.forwards.chosen(mode)) for mode in modes}
     # All is decided before anything is changed: the probe times the plain base.
-    wanted = {mode: choose(base, rows, training=mode) for mode in modes}
+    wanted = {mode: choose(base, rows, size, training=mode) for mode in modes}
     try:
         for mode in modes:
             base.forwards.choose(mode, _by_module(base, wanted[mode]))
@@ -64,7 +67,9 @@ def accelerated(base: Family, rows: int, *, training: bool = False) -> Iterator[
             base.forwards.choose(mode, before[mode])
 
 
-def choose(base: Family, rows: int, *, training: bool) -> list[str]:
+def choose(
+    base: Family, rows: int, size: tuple[int, int] | None = None, *, training: bool
+) -> list[str]:
     """Return the names of the accelerations to use.
 
     Raises:
@@ -95,11 +100,17 @@ def choose(base: Family, rows: int, *, training: bool) -> list[str]:
     doubtful = {
         part: kinds for part, kinds in parts.items() if not any(k.name in sure for k in kinds)
     }
-    return sorted([*sure, *_measured(base, doubtful, rows, training)])
+    size = size or (base.resolution, base.resolution)
+    return sorted([*sure, *_measured(base, doubtful, rows, size, training=training)])
 
 
 def _measured(
-    base: Family, parts: Mapping[str, Sequence[type[Acceleration]]], rows: int, training: bool
+    base: Family,
+    parts: Mapping[str, Sequence[type[Acceleration]]],
+    rows: int,
+    size: tuple[int, int],
+    *,
+    training: bool,
 ) -> list[str]:
     """Return the choice of the probe, from the cache where this machine has made it before.
 
@@ -112,7 +123,7 @@ def _measured(
         "threads": torch.get_num_threads(),
         "dtype": str(base.dtype),
         "network": _shapes(base.denoiser),
-        "resolution": base.resolution,
+        "size": size,
         "rows": rows,
         "training": training,
         "candidates": sorted(kind.name for kinds in parts.values() for kind in kinds),
@@ -121,7 +132,7 @@ def _measured(
     path = default_folder() / "acceleration" / f"{digest}.json"
     found = _read(path)
     if found is None:
-        names = quickest_of_plain(base, parts, rows, training)
+        names = quickest_of_plain(base, parts, rows, size, training=training)
         found = _read(path)  # another process may have been quicker: agree with it
         if found is None:
             write_text(path, json.dumps({**about, "chosen": names}, indent=1))
@@ -130,14 +141,19 @@ def _measured(
 
 
 def quickest_of_plain(
-    base: Family, parts: Mapping[str, Sequence[type[Acceleration]]], rows: int, training: bool
+    base: Family,
+    parts: Mapping[str, Sequence[type[Acceleration]]],
+    rows: int,
+    size: tuple[int, int],
+    *,
+    training: bool,
 ) -> list[str]:
     """Return `probing.quickest` with everything that is in use set aside."""
     before = {mode: dict(base.forwards.chosen(mode)) for mode in (False, True)}
     for mode in before:
         base.forwards.choose(mode, {})
     try:
-        return quickest(base, parts, rows, training)
+        return quickest(base, parts, rows, size, training=training)
     finally:
         for mode, chosen in before.items():
             base.forwards.choose(mode, chosen)

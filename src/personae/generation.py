@@ -66,9 +66,10 @@ def generate(
     done, total = 0, sampling.steps * len(batches)
     finished: dict[int, Picture] = {}
     upcoming = 0
+    size = picture_size(base, sampling)
     for rows in batches:
         batch = [shots[i] for i in rows]
-        with accelerated(base, len(rows) * (2 if sampling.guidance_scale > 1 else 1)):
+        with accelerated(base, len(rows) * (2 if sampling.guidance_scale > 1 else 1), size):
             ways = base.forwards.names(training=False)
             painter = _sample(base, batch, sampling, cast)
             try:
@@ -220,11 +221,14 @@ def _sample(base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast)
     return latents
 
 
+def picture_size(base: Family, sampling: Sampling) -> tuple[int, int]:
+    """Return width and height in pixels."""
+    return sampling.width or base.resolution, sampling.height or base.resolution
+
+
 def starting_noise(base: Family, batch: Sequence[Shot], sampling: Sampling) -> Tensor:
     """Return each row's own noise (b, c, h, w), drawn on the host so that devices agree."""
-    width = sampling.width or base.resolution
-    height = sampling.height or base.resolution
-    shape = base.latent_shape(width, height)
+    shape = base.latent_shape(*picture_size(base, sampling))
     rows = [
         torch.randn(shape, generator=torch.Generator().manual_seed(shot.seed)) for shot in batch
     ]

@@ -22,8 +22,9 @@ ROUNDS = 2
 # The share of the plain time an acceleration may take at most: below the noise of the probe it
 # would be chosen by chance, and a choice by chance is not worth its memory.
 WORTHWHILE = 0.95
+WORTH_COPIES = 0.8  # the same, where weights are held twice: gigabytes on a large base
 # Seconds for all shapes of one part; the heaviest come first.
-PATIENCE = 1.5
+PATIENCE = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,12 @@ class Call:
 
 
 def quickest(
-    base: Family, parts: Mapping[str, Sequence[type[Acceleration]]], rows: int, training: bool
+    base: Family,
+    parts: Mapping[str, Sequence[type[Acceleration]]],
+    rows: int,
+    size: tuple[int, int],
+    *,
+    training: bool,
 ) -> list[str]:
     """Return the accelerations that are worth it here and now, at most one of each part.
 
@@ -48,25 +54,31 @@ def quickest(
         base: with nothing accelerated.
         parts: candidates of each part.
         rows: batch size.
+        size: width and height in pixels.
         training: also time the gradient of the inputs.
     """
     chosen = []
-    for candidates in parts.values():
-        modules = {module for each in candidates for module in each.modules(base).values()}
-        calls = sorted(_calls(base, modules, rows), key=lambda call: -call.seconds * call.count)
-        shares = {each.name: _share(each, calls, training) for each in candidates}
-        best = min(shares, key=shares.__getitem__)
-        if shares[best] <= WORTHWHILE:
-            chosen.append(best)
+    concerned = {
+        part: {module for each in candidates for module in each.modules(base).values()}
+        for part, candidates in parts.items()
+    }
+    calls = _calls(base, set().union(*concerned.values()), rows, size)
+    calls.sort(key=lambda call: -call.seconds * call.count)  # the heaviest first
+    for part, candidates in parts.items():
+        mine = [call for call in calls if call.module in concerned[part]]
+        shares = {each.name: _share(each, mine, training) for each in candidates}
+        best = min(candidates, key=lambda each: shares[each.name])
+        if shares[best.name] <= (WORTH_COPIES if best.copies else WORTHWHILE):
+            chosen.append(best.name)
         logger.info("share of the plain time, training=%s: %s", training, shares)
     return chosen
 
 
 @torch.no_grad()
-def _calls(base: Family, modules: set[nn.Module], rows: int) -> list[Call]:
+def _calls(base: Family, modules: set[nn.Module], rows: int, size: tuple[int, int]) -> list[Call]:
     """Return the calls of one pass, calls of equal shapes as one."""
     found: dict[Any, Call] = {}
-    shape = base.latent_shape(base.resolution, base.resolution)
+    shape = base.latent_shape(*size)
     with _watching(modules, found):
         text = base.encode_text([""])[[0] * rows]
         base.denoise(torch.zeros(rows, *shape, device=base.device), base.path.spread(rows), text)

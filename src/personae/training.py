@@ -89,7 +89,8 @@ def _run(
         folder.settle(config)
         yield plan
     bench = None
-    with accelerated(base, config.schedule.batch_size, training=True):
+    side = config.schedule.resolution or base.resolution
+    with accelerated(base, config.schedule.batch_size, (side, side), training=True):
         try:
             for event in set_up(config, character, base):
                 if isinstance(event, Workbench):

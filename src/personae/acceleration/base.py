@@ -32,6 +32,7 @@ class Acceleration(ABC):
             to the largest value of the plain one, for weights in float32. A format with fewer
             bits multiplies it by its own rounding over that of float32.
         inference_only: is of no use while training.
+        copies: keeps second copies of weights, so that it must gain more to be chosen.
     """
 
     name: ClassVar[str]
@@ -41,6 +42,7 @@ class Acceleration(ABC):
     exact: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.0
     inference_only: ClassVar[bool] = False
+    copies: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -35,6 +35,7 @@ class PackedConvolutions(Acceleration):
     source = "https://uxlfoundation.github.io/oneDNN/dev_guide_understanding_memory_formats.html"
     part = "convolutions"
     tolerance = 1e-5
+    copies = True
 
     @classmethod
     def fits(cls, base: Family) -> bool:

@@ -25,6 +25,7 @@ class PackedLinears(Acceleration):
     source = "https://uxlfoundation.github.io/oneDNN/dev_guide_matmul.html"
     part = "linears"
     tolerance = 1e-5
+    copies = True
 
     @classmethod
     def fits(cls, base: Family) -> bool:

@@ -2,12 +2,16 @@
 
 python autoencoder.py train      encoder and decoder together
 python autoencoder.py freeze     normalise the latents, then write those of all training pictures
+python autoencoder.py further    go on with encoder and decoder, the latents held near those a denoiser knows
+python autoencoder.py adopt      take what went on in the frozen one's place, and write the latents anew
 python autoencoder.py decoder    go on with the decoder alone; the latents stay what they are
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +123,11 @@ def held_out_psnr(model: AutoencoderKL, count: int = 64) -> float:
 
 def train(options: argparse.Namespace) -> None:
     """Train encoder and decoder on 64 px crops and, every fourth step, on whole pictures."""
-    run = Run(options.name, options.minutes, options.decay)
-    model = build() if options.fresh else start()
-    anchor = start().eval().requires_grad_(False) if options.anchor else None
+    further = options.action == "further"
+    run = Run("autoencoder-further" if further else options.name, options.minutes, options.decay)
+    frozen = work_folder() / "autoencoder" / "frozen"
+    model = AutoencoderKL.from_pretrained(frozen) if further else build() if options.fresh else start()
+    anchor = copy.deepcopy(model).eval().requires_grad_(False) if further else None
     average = Average(model, halflife=400)
     optimiser = Optimiser(model)
     run.keep(model=model, average=average.model, optimiser=optimiser)
@@ -175,18 +181,35 @@ def freeze(options: argparse.Namespace) -> None:
         if trained:
             normalise(model, Pictures("train"))
         model.save_pretrained(folder / "frozen")
+    written = (folder / "frozen" / "config.json").stat().st_mtime
     model = AutoencoderKL.from_pretrained(folder / "frozen").eval()
     shards = Pictures("train")
     shares = list(zip(picture_files("train"), shards.shards, strict=False))[options.share[0] :: options.share[1]]
     for file, shard in shares:
         target = latent_file(file, options.resolution)
-        if target.exists():
+        if target.exists() and target.stat().st_mtime >= written:
             continue
         pictures, latents = Shards([shard]), []
         for first in range(0, len(shard), 50):
             batch = to_signed(pictures.stack(range(first, min(first + 50, len(shard)))))
             latents.append(encode(model, batch if options.resolution == SIZE else halved(batch)).half())
         write_array(torch.cat(latents).numpy(), target)
+
+
+def adopt(options: argparse.Namespace) -> None:
+    """Put the autoencoder that went on in the place of the frozen one, and write the latents anew.
+
+    A denoiser may train meanwhile: each file of latents is replaced as a whole, and new ones are near the old ones.
+    Begun again after a kill, it writes those that are still older than the autoencoder.
+    """
+    frozen, later = work_folder() / "autoencoder" / "frozen", work_folder() / "autoencoder-further"
+    if (later / "trained").exists():
+        shutil.rmtree(frozen)
+        (later / "trained").rename(frozen)
+        (frozen / "config.json").touch()  # all latents there are are older
+        for state in (*later.glob("*.pt"), *(work_folder() / "decoder").glob("*.pt")):
+            state.unlink()  # the next sitting starts from what is frozen now
+    freeze(options)
 
 
 def decoder_batch(
@@ -232,7 +255,7 @@ def train_decoder(options: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["train", "freeze", "decoder"])
+    parser.add_argument("action", choices=["train", "freeze", "further", "adopt", "decoder"])
     parser.add_argument("--name", default="autoencoder", help="folder of this run under $TOON_WORK")
     parser.add_argument("--minutes", type=float, default=240)
     parser.add_argument("--decay", type=float, default=0, help="minutes of falling rate at the end of this sitting")
@@ -240,7 +263,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="64 px crops per step")
     parser.add_argument("--kl", type=float, default=5e-4)
     parser.add_argument("--small", type=float, default=0.2, help="share of steps that decode averaged latents")
-    parser.add_argument("--anchor", type=float, default=0, help="weight of staying near the shipped encoder's latents")
+    parser.add_argument("--anchor", type=float, default=0.3, help="weight of staying near the frozen latents")
     parser.add_argument("--resolution", type=int, choices=[64, SIZE], default=SIZE, help="of the latents to write")
     parser.add_argument(
         "--share",
@@ -253,7 +276,8 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()
-    {"train": train, "freeze": freeze, "decoder": train_decoder}[options.action](options)
+    actions = {"train": train, "further": train, "freeze": freeze, "adopt": adopt, "decoder": train_decoder}
+    actions[options.action](options)
 
 
 if __name__ == "__main__":

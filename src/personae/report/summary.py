@@ -89,8 +89,9 @@ def _bars(figure: Figure, place: SubplotSpec, rows: list[Row], comparison: Compa
             textcoords="offset points",
             va="center",
             fontsize=8.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )
-    axes.axvline(1, color=INK, linestyle="--", linewidth=1)
+    axes.axvline(1, color=INK, linestyle="--", linewidth=1, zorder=1)
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.45)

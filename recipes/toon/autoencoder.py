@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from data import (
+    DEVICE,
     SIZE,
     Pictures,
     Shards,
+    half_precision,
     halved,
     latent_file,
     picture_files,
@@ -81,7 +83,7 @@ def joint_loss(
     That makes latents smooth, as pictures are, which a denoiser learns faster (EQ-VAE, arXiv 2502.09509).
     `anchor` is an earlier autoencoder whose latents a denoiser already knows: the new ones are held near them.
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         posterior = model.encode(real).latent_dist
         latents, target = posterior.sample(), real
         if small:
@@ -99,14 +101,14 @@ def joint_loss(
 @torch.no_grad()
 def encode(model: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
     """The latents' means, B x C x side / 8 x side / 8."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         return model.encode(pictures).latent_dist.mean.float()
 
 
 @torch.no_grad()
 def decode(model: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     """Pictures in [-1, 1]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         return model.decode(latents).sample.float().clamp(-1, 1)
 
 
@@ -127,6 +129,7 @@ def train(options: argparse.Namespace) -> None:
     run = Run("autoencoder-further" if further else options.name, options.minutes, options.decay)
     frozen = work_folder() / "autoencoder" / "frozen"
     model = AutoencoderKL.from_pretrained(frozen) if further else build() if options.fresh else start()
+    model.to(DEVICE)
     anchor = copy.deepcopy(model).eval().requires_grad_(False) if further else None
     average = Average(model, halflife=400)
     optimiser = Optimiser(model)
@@ -179,10 +182,10 @@ def freeze(options: argparse.Namespace) -> None:
         trained = (folder / "trained").exists()
         model = AutoencoderKL.from_pretrained(folder / "trained" if trained else SHIPPED, dtype=torch.float32)
         if trained:
-            normalise(model, Pictures("train"))
+            normalise(model.to(DEVICE), Pictures("train"))
         model.save_pretrained(folder / "frozen")
     written = (folder / "frozen" / "config.json").stat().st_mtime
-    model = AutoencoderKL.from_pretrained(folder / "frozen").eval()
+    model = AutoencoderKL.from_pretrained(folder / "frozen").eval().to(DEVICE)
     shards = Pictures("train")
     shares = list(zip(picture_files("train"), shards.shards, strict=False))[options.share[0] :: options.share[1]]
     for file, shard in shares:
@@ -191,8 +194,8 @@ def freeze(options: argparse.Namespace) -> None:
             continue
         pictures, latents = Shards([shard]), []
         for first in range(0, len(shard), 50):
-            batch = to_signed(pictures.stack(range(first, min(first + 50, len(shard)))))
-            latents.append(encode(model, batch if options.resolution == SIZE else halved(batch)).half())
+            batch = to_signed(pictures.stack(range(first, min(first + 50, len(shard)))).to(DEVICE))
+            latents.append(encode(model, batch if options.resolution == SIZE else halved(batch)).half().cpu())
         write_array(torch.cat(latents).numpy(), target)
 
 
@@ -217,7 +220,7 @@ def decoder_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and the pictures they stand for: whole, or crops of 8 x 8 cells."""
     chosen = np.sort(generator.integers(0, len(latents), batch // 4 if whole else batch))
-    cells, real = latents.stack(chosen).float(), pictures.batch(chosen)
+    cells, real = latents.stack(chosen).to(DEVICE).float(), pictures.batch(chosen)
     if whole:
         return cells, real
     side = cells.shape[-1] // 2
@@ -230,7 +233,7 @@ def decoder_batch(
 def train_decoder(options: argparse.Namespace) -> None:
     """Go on with the decoder, on the latents written by `freeze`."""
     run = Run("decoder", options.minutes, options.decay)
-    model = AutoencoderKL.from_pretrained(work_folder() / "autoencoder" / "frozen")
+    model = AutoencoderKL.from_pretrained(work_folder() / "autoencoder" / "frozen").to(DEVICE)
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
     average = Average(model, halflife=1000)
@@ -240,7 +243,7 @@ def train_decoder(options: argparse.Namespace) -> None:
     generator = np.random.default_rng(run.step)
     while run.going():
         cells, real = decoder_batch(pictures, latents, generator, options.batch, whole=run.step % 2 == 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             drawn = model.decode(cells + options.noise * torch.randn_like(cells)).sample
         loss = picture_loss(drawn.float(), real)
         optimiser.step(loss, options.rate * run.factor(200))

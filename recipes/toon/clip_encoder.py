@@ -20,7 +20,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from data import SIZE, Pictures, read_captions, work_folder
+from data import DEVICE, SIZE, Pictures, half_precision, read_captions, work_folder
 from denoiser import Captions
 from loop import Average, Run, one_thread
 from muon import Optimiser
@@ -55,7 +55,7 @@ def start(tokenizer: CLIPTokenizer, fresh: bool) -> CLIPModel:
 
 def similarity(model: CLIPModel, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Scaled cosines, pictures x captions."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         seen = model.visual_projection(model.vision_model(pictures).pooler_output)
         read = model.text_projection(model.text_model(tokens).pooler_output)
     scale = model.logit_scale.exp().clamp(max=100)
@@ -69,7 +69,7 @@ def trimmed(tokens: torch.Tensor, padding: int) -> torch.Tensor:
 
 def clip_loss(logits: torch.Tensor) -> torch.Tensor:
     """Cross entropy of both directions; row i belongs to column i."""
-    target = torch.arange(len(logits))
+    target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
@@ -82,8 +82,8 @@ def retrieval(model: CLIPModel, tokenizer: CLIPTokenizer, split: str, count: int
     model.eval()
     for first in range(0, len(texts) - of + 1, of):
         tokens = tokenizer(texts[first : first + of], padding="max_length", truncation=True, return_tensors="pt")
-        logits = similarity(model, pictures.batch(range(first, first + of)), tokens.input_ids)
-        right += int((logits.argmax(1) == torch.arange(of)).sum())
+        logits = similarity(model, pictures.batch(range(first, first + of)), tokens.input_ids.to(DEVICE))
+        right += int((logits.argmax(1).cpu() == torch.arange(of)).sum())
         total += of
     return right / total
 
@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> None:
     """The training loop; every 300 steps a check on held-out pictures."""
     tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
     run = Run("clip", options.minutes, options.decay)
-    model = start(tokenizer, options.fresh)
+    model = start(tokenizer, options.fresh).to(DEVICE)
     average = Average(model, halflife=200, every=1)
     optimiser = Optimiser(model)
     run.keep(model=model, average=average.model, optimiser=optimiser)
@@ -101,7 +101,7 @@ def train(options: argparse.Namespace) -> None:
     generator = np.random.default_rng(run.step)
     while run.going():
         model.train()
-        chosen = np.sort(generator.integers(0, len(captions.ways), options.batch))
+        chosen = np.sort(generator.integers(0, len(captions), options.batch))
         tokens = trimmed(captions.batch(chosen, generator, 0.0), tokenizer.pad_token_id)
         logits = similarity(model, pictures.batch(chosen), tokens)
         loss = clip_loss(logits)

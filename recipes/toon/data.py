@@ -17,6 +17,8 @@ import torch.nn.functional as F
 
 SIZE = 128
 """Side of a rendered picture in pixels."""
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where trainings run: a GPU where there is one."""
 
 
 def work_folder() -> Path:
@@ -55,7 +57,12 @@ class Pictures(Shards):
 
     def batch(self, indices: np.ndarray | list[int] | range) -> torch.Tensor:
         """The pictures as B x 3 x 128 x 128 float32 in [-1, 1]."""
-        return to_signed(self.stack(indices))
+        return to_signed(self.stack(indices).to(DEVICE))
+
+
+def half_precision() -> torch.autocast:
+    """bfloat16 where it is safe, on the device that trains."""
+    return torch.autocast(DEVICE.type, torch.bfloat16)
 
 
 def to_signed(pictures: torch.Tensor) -> torch.Tensor:

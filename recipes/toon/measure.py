@@ -18,7 +18,7 @@ from transformers import CLIPModel, CLIPTokenizer, ResNetModel
 
 from autoencoder import decode, encode, psnr
 from clip_encoder import retrieval
-from data import Pictures, read_captions, to_signed, work_folder
+from data import DEVICE, Pictures, read_captions, to_signed, work_folder
 from identity_encoder import embed_split, pair_auc
 from judge import Judge, fit_probe, frechet, reducer
 from sheet import draw, load, save_sheet
@@ -30,7 +30,7 @@ ATTRIBUTES = ("scene", "medium", "hair_color", "clothes_color", "expression")
 def ssim(drawn: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Structural similarity of each picture (Wang et al. 2004; Gaussian window of 11, values in [-1, 1])."""
     line = torch.exp(-((torch.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
-    window = torch.outer(line / line.sum(), line / line.sum()).expand(3, 1, 11, 11)
+    window = torch.outer(line / line.sum(), line / line.sum()).expand(3, 1, 11, 11).to(real.device)
     mean = lambda x: F.conv2d(x, window, groups=3)  # noqa: E731
     a, b = mean(drawn), mean(real)
     spread = mean(drawn * drawn) - a * a, mean(real * real) - b * b, mean(drawn * real) - a * b
@@ -156,8 +156,8 @@ def drawn_quality(pipeline, options: argparse.Namespace) -> dict:
 
 def encoder_quality(folder: Path, count: int) -> dict:
     """The two metric encoders on held-out characters, held-out styles and held-out captions."""
-    identity = ResNetModel.from_pretrained(folder / "toon_identity", dtype=torch.float32)
-    clip = CLIPModel.from_pretrained(folder / "toon_clip", dtype=torch.float32)
+    identity = ResNetModel.from_pretrained(folder / "toon_identity", dtype=torch.float32).to(DEVICE)
+    clip = CLIPModel.from_pretrained(folder / "toon_clip", dtype=torch.float32).to(DEVICE)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "toon_clip")
     known, new = (
         pair_auc(*embed_split(identity, split, count)) for split in ("identity_held_out", "identity_held_out_styles")

@@ -29,14 +29,16 @@ def trained_decoder() -> AutoencoderKL:
     model = AutoencoderKL.from_pretrained(work_folder() / "autoencoder" / "frozen")
     later = work_folder() / "decoder" / "checkpoint.pt"
     if later.exists():
-        model.load_state_dict(torch.load(later, weights_only=True)["average"])
+        model.load_state_dict(torch.load(later, map_location="cpu", weights_only=True)["average"])
     return model
 
 
 def trained_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
     """The moving average of the denoiser and text encoder."""
     model = Denoiser(build_unet(), build_text_encoder(tokenizer))
-    model.load_state_dict(torch.load(work_folder() / "denoiser" / "checkpoint.pt", weights_only=True)["average"])
+    model.load_state_dict(
+        torch.load(work_folder() / "denoiser" / "checkpoint.pt", map_location="cpu", weights_only=True)["average"]
+    )
     return model
 
 

@@ -15,7 +15,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from data import Pictures, read_captions
+from data import DEVICE, Pictures, half_precision, read_captions
 
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon"
 PROMPTS = [
@@ -32,7 +32,7 @@ PROMPTS = [
 
 def load(folder: Path = SHIPPED) -> StableDiffusionPipeline:
     """The pipeline in full precision, which two CPU cores run faster than half."""
-    return StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True).to(DEVICE)
 
 
 def draw(
@@ -49,7 +49,7 @@ def draw(
     for first in range(0, len(prompts), batch):
         part = prompts[first : first + batch]
         generators = [torch.Generator().manual_seed(seed + first + i) for i in range(len(part))]
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             images = pipeline(
                 part,
                 num_inference_steps=steps,
@@ -63,7 +63,7 @@ def draw(
 
 def to_bytes(pictures: torch.Tensor) -> np.ndarray:
     """B x 3 x H x W in [-1, 1] as B x H x W x 3 uint8."""
-    return ((pictures.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+    return ((pictures.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
 
 
 def save_sheet(pictures: np.ndarray, file: Path, columns: int = 8) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from personae.atomic import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
@@ -104,3 +109,45 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_the_old_file(
     assert "\n" not in str(error.value)
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let the system refuse to write more than `size` bytes into any file, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_checkpoint_that_finds_no_room_is_told_in_one_line_and_keeps_the_older(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint(1, {"weights": torch.zeros(10)})
+    with (
+        files_of_at_most(20_000),
+        pytest.raises(PersonaeError, match=r"step-000002\.pt: cannot be written \(File too large"),
+    ):
+        folder.save_checkpoint(2, {"weights": torch.zeros(10_000)})
+    assert folder.load_checkpoint()["step"] == 1
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+def test_tensors_that_find_no_room_are_told_in_one_line_and_keep_the_older_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_text("old")
+    with (
+        files_of_at_most(20_000),
+        pytest.raises(PersonaeError, match=r"cannot be written \(File too large\); free space"),
+        replacing(path) as temporary,
+    ):
+        save_file({"weights": torch.zeros(10_000)}, temporary)
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

@@ -205,7 +205,9 @@ def read_card(path: str | Path) -> Card:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path}: is no whole safetensors file ({error})") from None
+        raise ArtifactError(
+            f"{path}: is no whole safetensors file ({error}); copy or download it again"
+        ) from None
     if "personae" not in metadata:
         raise ArtifactError(f"{path}: was not made by personae; bring it in with `personae import`")
     try:

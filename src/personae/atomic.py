@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,14 +27,30 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except Exception as error:
+        reason = _refusal_of_the_disk(error)
+        if reason is None:
+            raise
         raise PersonaeError(
-            f"{path}: cannot be written ({error.strerror or error}); free space or choose another "
+            f"{path}: cannot be written ({reason}); free space or choose another "
             "folder; the earlier file, if any, is untouched"
         ) from None
     finally:
         with suppress(OSError):  # the folder itself may be what could not be written
             temporary.unlink(missing_ok=True)
+
+
+def _refusal_of_the_disk(error: BaseException) -> str | None:
+    """Return in words why the system did not let a file be written; None if it did.
+
+    torch hides the system's error behind a RuntimeError, and safetensors tells it only as text.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if number := re.search(r"\(os error (\d+)\)", str(error)):
+        return os.strerror(int(number[1]))
+    hidden = error.__context__ if isinstance(error, RuntimeError) else None
+    return _refusal_of_the_disk(hidden) if hidden else None
 
 
 def write_text(path: Path, text: str) -> None:

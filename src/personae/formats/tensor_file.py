@@ -54,7 +54,9 @@ def read_header(path: Path) -> Header:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             return Header(shapes, dict(file.metadata() or {}))
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: is no whole safetensors file ({error})") from None
+        raise ArtifactError(
+            f"{path}: is no whole safetensors file ({error}); copy or download it again"
+        ) from None
 
 
 def header_or_none(path: Path) -> Header | None:
@@ -82,7 +84,9 @@ def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor
             wanted = list(file.keys()) if names is None else names
             tensors = {name: file.get_tensor(name) for name in wanted}
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: is no whole safetensors file ({error})") from None
+        raise ArtifactError(
+            f"{path}: is no whole safetensors file ({error}); copy or download it again"
+        ) from None
     return {name: checked(path, name, tensor) for name, tensor in tensors.items()}
 
 

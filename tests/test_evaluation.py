@@ -12,6 +12,7 @@ from colour_world import CharacterColour, SceneColour, evidence, picture, sample
 from personae.character import Character
 from personae.errors import UsageError
 from personae.evaluation import Drawn, Encoders, Scores, evaluate, measure
+from personae.keeping import SEED
 from personae.metrics.base import Metric, Sample
 from personae.registry import discover
 from personae.statistics import mean_interval
@@ -123,13 +124,23 @@ def test_requests_name_the_character_to_the_base_and_its_class_to_the_metric():
     assert len(requests) == 32
     first = requests[0]
     assert (first.prompt, first.text) == ("a {mira} at the beach", "an alien at the beach")
-    assert [r.seed for r in requests[:4]] == [1001, 1002, 1001, 1002]
+    assert [r.seed for r in requests[:4]] == [1001, 1002, 2001, 2002]
     media = {r.medium for r in requests} - {None}
     assert media == {"pencil drawing", "watercolor", "pixel art", "woodcut"}
     answer = first.answered(picture("red"))
     assert (answer.prompt, answer.key) == ("an alien at the beach", ("beach", 1001))
     classes = suite.class_requests("girl", [7])
     assert classes[0].prompt == classes[0].text == "a girl in a garden"
+
+
+def test_no_two_shots_share_their_noise():
+    suite = load_suite("toon")
+    seeds = [r.seed for r in suite.requests("{mira}", "girl", default_seeds(3))]
+    assert len(set(seeds)) == 3 * len(suite.shots)
+    of_class = [r.seed for r in suite.class_requests("girl", default_seeds(2))]
+    assert len(set(of_class)) == 2 * len(suite.class_shots)
+    checkpoints = suite.requests("{mira}", "girl", [SEED])
+    assert not {r.seed for r in checkpoints} & set(seeds)
 
 
 def test_a_small_suite_keeps_the_first_of_each_kind():

@@ -15,7 +15,8 @@ from personae.atomic import write_text
 from personae.config import Config, read_toml, to_toml
 from personae.settings import RunConfig
 
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
+"""2: every shot has seeds of its own; results of before pair with none."""
 Kind = Literal["trained", "untouched", "real"]
 
 

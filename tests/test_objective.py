@@ -115,6 +115,29 @@ def test_the_prior_of_class_pictures_adds_their_loss(sd1: Family, tmp_path: Path
     torch.testing.assert_close(both, mine + 0.5 * kept)
 
 
+def test_fewer_prior_rows_count_as_much_as_one_for_each_picture(
+    sd1: Family, tmp_path: Path
+) -> None:
+    technique = stir(make("lora", sd1)).inject()
+    texts, batch = texts_of(sd1, tmp_path), batch_of(sd1, rows=4)
+    noised = draw_noise(sd1, batch, 0, "test", offset=0.0)
+
+    def prior_part(every: int | None, rows: Noised = noised) -> torch.Tensor:
+        schedule = Schedule(prior="prediction", prior_every=every)
+        own = {"captions": rows.batch.captions, "prior": None}
+        alone = training_loss(sd1, [technique], rows, texts, Schedule(prior="none"), **own)
+        return training_loss(sd1, [technique], rows, texts, schedule, **own) - alone
+
+    try:
+        with torch.no_grad():
+            torch.testing.assert_close(prior_part(1), prior_part(None))
+            first_and_third = Noised(batch[::2], noised.noise[::2], noised.t[::2])
+            torch.testing.assert_close(prior_part(2), prior_part(1, first_and_third))
+            torch.testing.assert_close(prior_part(4), prior_part(1, noised[:1]))
+    finally:
+        technique.eject()
+
+
 def test_accumulation_equals_a_bigger_batch(character: Path, sd1: Family) -> None:
     schedule = {"gradient_accumulation": 2, "batch_size": 2, "caption_dropout": 0.0}
     bench = bench_of(character, sd1, schedule=schedule)

@@ -43,7 +43,8 @@ def test_steps_come_from_the_number_of_pictures(
 def test_what_is_said_stays_and_the_rest_comes_from_the_technique() -> None:
     filled = Schedule().resolved(8, USUAL)
     assert (filled.learning_rate, filled.weight_decay, filled.prior) == (1e-4, 0.01, "prediction")
-    said = Schedule(steps=3, learning_rate=0.5, weight_decay=0.0, prior="none")
+    assert filled.prior_every == 1
+    said = Schedule(steps=3, learning_rate=0.5, weight_decay=0.0, prior="none", prior_every=2)
     assert said.resolved(8, USUAL) == said
 
 

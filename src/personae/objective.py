@@ -91,15 +91,16 @@ def training_loss(
     prior = images: rows of class pictures with class captions (arXiv:2208.12242, equation 2).
     prior = prediction: the same noisy latents with class captions, whose target is what the
     untouched base predicts, so that no class pictures are needed. Pictures and prior rows of one
-    size go through the network in one call.
+    size go through the network in one call. With `prior_every` only each so manieth row has a
+    prior row: their mean, and so the gradient expected, is the same.
     """
     if schedule.prior == "none" or schedule.prior_weight == 0:
         return denoising_loss(base, noised, texts(captions), schedule.gamma).mean()
-    kept, gamma = prior or noised, schedule.gamma
+    kept, gamma = (prior or noised)[:: schedule.prior_every], schedule.gamma
     class_captions, target = kept.batch.class_captions, None
     if schedule.prior == "prediction":
         with torch.no_grad(), untouched(techniques):
-            target = predict(base, noised, texts(class_captions))
+            target = predict(base, kept, texts(class_captions))
     if kept.noise.shape[1:] != noised.noise.shape[1:]:  # of another bucket
         loss = denoising_loss(base, noised, texts(captions), gamma).mean()
         class_loss = denoising_loss(base, kept, texts(class_captions), gamma, target).mean()

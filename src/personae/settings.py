@@ -70,6 +70,9 @@ class Schedule(Config):
     target for class captions. Default: the technique's own."""
     prior_weight: float = Field(1.0, ge=0)
     """Weight of the prior rows in the loss (lambda of arXiv:2208.12242, equation 2)."""
+    prior_every: int | None = Field(None, ge=1)
+    """Pictures of a batch (or micro-batch) for one prior row: with 4, a batch of 4 has a single one
+    that counts as much as four. Quicker, but noisier. Default: the technique's own."""
     prior_images: int = Field(40, ge=1)
     """Class pictures to draw for prior = images."""
     resolution: int | None = Field(None, ge=32)
@@ -117,6 +120,7 @@ class Schedule(Config):
             "learning_rate": recommended.learning_rate,
             "weight_decay": recommended.weight_decay,
             "prior": recommended.prior,
+            "prior_every": recommended.prior_every,
         }
         missing = {key: value for key, value in defaults.items() if getattr(self, key) is None}
         return self.model_copy(update=missing)

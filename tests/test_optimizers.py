@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from personae.errors import UsageError
-from personae.optimizers import OPTIMIZERS, make_optimizer, rate_factor, set_rate
+from personae.optimizers import OPTIMIZERS, OWN_RATES, make_optimizer, rate_factor, set_rate
 
 LIBRARIES = {"prodigy": "prodigyopt"}
 
 
-def groups() -> list[dict]:
+def groups(rates: Sequence[float] = (0.1, 0.2)) -> list[dict]:
     return [
         {"params": [torch.nn.Parameter(torch.ones(3))], "lr": lr, "weight_decay": 0.0}
-        for lr in (0.1, 0.2)
+        for lr in rates
     ]
 
 
@@ -28,13 +29,19 @@ def test_each_optimizer_descends_or_says_what_to_install(name: str) -> None:
         with pytest.raises(UsageError, match=f"needs {library}.*pip install {library}, or"):
             make_optimizer(name, groups())
         return
-    made = groups()
+    made = groups([OWN_RATES[name]] * 2) if name in OWN_RATES else groups()
     optimizer = make_optimizer(name, made)
     for _ in range(3):
         optimizer.zero_grad()
         sum(group["params"][0].square().sum() for group in made).backward()
         optimizer.step()
     assert all((group["params"][0] < 1).all() for group in made)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("prodigyopt") is None, reason="needs prodigyopt")
+def test_prodigy_refuses_parts_that_learn_at_different_rates() -> None:
+    with pytest.raises(UsageError, match=r"one rate for everything.*0\.1 and 0\.2 times"):
+        make_optimizer("prodigy", groups())
 
 
 def test_an_unknown_optimizer_is_refused_with_the_nearest() -> None:

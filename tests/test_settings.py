@@ -48,6 +48,11 @@ def test_what_is_said_stays_and_the_rest_comes_from_the_technique() -> None:
     assert said.resolved(8, USUAL) == said
 
 
+def test_an_optimiser_that_finds_its_rate_starts_from_one() -> None:
+    assert Schedule(optimizer="prodigy").resolved(8, USUAL).learning_rate == 1.0
+    assert Schedule(optimizer="prodigy", learning_rate=0.5).resolved(8, USUAL).learning_rate == 0.5
+
+
 def test_min_snr_is_switched_off_by_its_own_switch() -> None:
     assert Schedule().gamma == 5.0
     assert Schedule(min_snr=False).gamma is None

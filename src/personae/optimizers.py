@@ -18,10 +18,23 @@ def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 
 
 def prodigy(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return Prodigy (arXiv:2306.06101) of prodigyopt; its learning rate is a factor near 1."""
+    """Return Prodigy (arXiv:2306.06101) of prodigyopt; its learning rate is a factor near 1.
+
+    Raises:
+        UsageError: groups ask for different rates, which it cannot tell apart.
+    """
+    rates = {group["lr"] for group in groups}
+    if len(rates) > 1:
+        raise UsageError(
+            "schedule.optimizer is 'prodigy', which finds one rate for everything, but parts are "
+            f"to learn at {' and '.join(f'{rate:g}' for rate in sorted(rates))} times that; leave "
+            "their ratio at 1, or use --optimizer adamw"
+        )
     return _imported("prodigyopt").Prodigy(groups, safeguard_warmup=True)
 
 
+OWN_RATES = {"prodigy": 1.0}
+"""Usual rate of the optimisers that find their own step size, whatever the technique."""
 WHOLE = {maker.__name__: maker for maker in (adamw, prodigy)}
 LEAN: dict[str, type[LeanOptimizer]] = {
     "adamw": LeanAdamW,

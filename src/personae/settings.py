@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from personae.config import Config
 from personae.errors import UsageError
 from personae.judging import Judging
+from personae.optimizers import OWN_RATES
 from personae.recommended import Recommended
 from personae.registry import discover, lookup
 from personae.techniques.base import Technique, TechniqueConfig
@@ -40,7 +41,7 @@ class Schedule(Config):
     """Pictures of a batch in one forward and backward pass: same gradient, less memory. Default:
     the whole batch."""
     learning_rate: float | None = Field(None, gt=0)
-    """Peak learning rate. Default: the technique's own."""
+    """Peak learning rate. Default: the technique's own; 1 for prodigy, which finds it."""
     weight_decay: float | None = Field(None, ge=0)
     """Decoupled weight decay. Default: the technique's own."""
     optimizer: str = "adamw"
@@ -117,7 +118,7 @@ class Schedule(Config):
         )
         defaults = {
             "steps": math.ceil(presentations / self.pictures_per_step),
-            "learning_rate": recommended.learning_rate,
+            "learning_rate": OWN_RATES.get(self.optimizer, recommended.learning_rate),
             "weight_decay": recommended.weight_decay,
             "prior": recommended.prior,
             "prior_every": recommended.prior_every,

@@ -21,7 +21,7 @@ from personae.families.base import Family
 from personae.families.reading import Aside
 from personae.monitor import FrozenProbe
 from personae.objective import Noised, captions_with_dropout, draw_noise, training_loss
-from personae.optimizers import make_optimizer, rate_factor, set_rate
+from personae.optimizers import OWN_RATES, make_optimizer, rate_factor, set_rate
 from personae.preparing import draw_prior, resting, training_set, unload
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
@@ -255,7 +255,7 @@ def _rates(
 ) -> tuple[float, float]:
     """Return learning rate and decay; further techniques keep their own, scaled alike."""
     own = base.recommended(technique.name, technique.recommended)
-    if technique is first:
+    if technique is first or schedule.optimizer in OWN_RATES:
         return schedule.learning_rate, schedule.weight_decay
     leader = base.recommended(first.name, first.recommended)
     return own.learning_rate * schedule.learning_rate / leader.learning_rate, own.weight_decay

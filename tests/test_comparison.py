@@ -131,7 +131,7 @@ def test_swept_settings_are_rows_of_their_own(character, tmp_path):
     grid = {"technique": "lora", "lora": {"rank": [4, 16]}}
     findings = {"lora lora.rank=4": {"likeness": 0.6}, "lora lora.rank=16": {"likeness": 0.7}}
     comparison = compared(character, tmp_path, findings, **grid)
-    assert [row.title for row in comparison.trained] == ["LoRA lora.rank=4", "LoRA lora.rank=16"]
+    assert [row.title for row in comparison.trained] == ["LoRA (rank 4)", "LoRA (rank 16)"]
     better = comparison.difference("likeness", comparison.rows[1], comparison.rows[0])
     assert better.interval.mean == pytest.approx(0.1)
     assert not better.tie

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from personae.cells import Cell, Kind, failed
+from personae.cells import Cell, CellSpec, Kind, failed
 from personae.errors import StudyError
 from personae.evaluation import Scores
 from personae.measures import derived_values
@@ -124,9 +124,10 @@ def make_rows(found: Sequence[Found]) -> list[Row]:
     rows: dict[str, Row] = {}
     for each in sorted(found, key=lambda each: _KIND_ORDER[each.cell.spec.kind]):
         spec = each.cell.spec
-        name = f"{spec.row} on {spec.run.base}" if several else spec.row
+        base = spec.run.base if several else None
+        name = f"{spec.row} on {base}" if base else spec.row
         if name not in rows:
-            rows[name] = Row(name, _title(spec.run.technique, spec.kind, name), spec.kind, [])
+            rows[name] = Row(name, _title(spec, base), spec.kind, [])
         rows[name].found.append(each)
     for row in rows.values():
         _fill(row)
@@ -136,12 +137,16 @@ def make_rows(found: Sequence[Found]) -> list[Row]:
 _KIND_ORDER = {"trained": 0, "untouched": 1, "real": 2}
 
 
-def _title(technique: str, kind: Kind, name: str) -> str:
-    plain = technique if kind == "trained" else kind
-    title = TITLES.get(kind) or " + ".join(
-        lookup("techniques", Technique, each.strip()).title for each in technique.split("+")
+def _title(spec: CellSpec, base: str | None) -> str:
+    """Return a row's name for people: "LoRA (rank 16, learning rate 0.003) on toon"."""
+    technique = TITLES.get(spec.kind) or " + ".join(
+        lookup("techniques", Technique, each.strip()).title
+        for each in spec.run.technique.split("+")
     )
-    return name.replace(plain, title, 1)
+    swept = [
+        f"{field.split('.')[-1].replace('_', ' ')} {value}" for field, value in spec.swept.items()
+    ]
+    return technique + (f" ({', '.join(swept)})" if swept else "") + (f" on {base}" if base else "")
 
 
 def _fill(row: Row) -> None:

@@ -16,7 +16,7 @@ from personae.metrics.diversity import Diversity
 from personae.metrics.drift import Drift
 from personae.metrics.likeness import Likeness
 from personae.metrics.medium_adherence import MediumAdherence
-from personae.metrics.memorisation import Memorisation
+from personae.metrics.memorisation import NEARER, Memorisation
 from personae.metrics.prior_collapse import PriorCollapse
 from personae.registry import discover
 
@@ -167,7 +167,7 @@ def test_memorisation_calls_copies_and_mirrored_copies_but_not_new_pictures():
     assert found["nearest"][:2] == [1, 0]
     assert found["copied"] == [1, 1, 0]
     # The first and the last training picture share the character and half of the scene: 0.75.
-    assert found["threshold"] == pytest.approx(1 - 0.6 * 0.25)
+    assert found["threshold"] == pytest.approx(1 - NEARER * 0.25)
 
 
 def test_a_picture_no_nearer_than_real_pictures_are_to_each_other_is_no_copy():

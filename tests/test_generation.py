@@ -27,8 +27,11 @@ def pixels(picture: Picture) -> np.ndarray:
 
 
 def alike(one: Picture, two: Picture) -> bool:
-    """Say whether pictures differ by a rounding at most: batches may sum in another order."""
-    return int(np.abs(pixels(one) - pixels(two)).max()) <= 1
+    """Say whether pictures differ by roundings at most: batches may sum in another order.
+
+    Two levels of 255: processors with matrix units take other kernels for other batch sizes.
+    """
+    return int(np.abs(pixels(one) - pixels(two)).max()) <= 2
 
 
 @pytest.fixture

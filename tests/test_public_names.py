@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 import personae
+from personae.release import __version__
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -29,3 +32,10 @@ def test_importing_personae_imports_nothing_heavy() -> None:
     code = "import sys, personae; print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_known_without_an_installation() -> None:
+    sources = Path(personae.__file__).parent.rglob("*.py")
+    asking = [path.name for path in sources if 'version("personae")' in path.read_text()]
+    assert not asking
+    assert metadata.version("personae") == __version__

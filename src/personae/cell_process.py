@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -30,6 +29,7 @@ from personae.families.base import Family
 from personae.measuring import Judge, save_pictures
 from personae.pictures import Picture
 from personae.presentations import Budget
+from personae.release import __version__
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.switching import handling_costs
@@ -93,7 +93,7 @@ def _about(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
             "device": base.device.type,
             "precision": str(base.dtype).removeprefix("torch."),
         },
-        "version": version("personae"),
+        "version": __version__,
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from personae.errors import UsageError
 from personae.families.base import Family, Text
 from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
 from personae.registry import nearest
+from personae.release import __version__
 from personae.tiling import decode_tiled
 
 
@@ -151,7 +151,7 @@ def recipe(
 ) -> Recipe:
     """Return the recipe of row `place` of a batch that was drawn with accelerations `ways`."""
     return Recipe(
-        version=version("personae"),
+        version=__version__,
         base=base.source,
         fingerprint=base.fingerprint,
         precision=_precision(base),

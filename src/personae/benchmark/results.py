@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from importlib.metadata import version
 from statistics import median
 from typing import Any
 
 from personae.benchmark.jobs import Job, Plan
+from personae.release import __version__
 
 Key = tuple[str, str]  # technique, precision
 OURS, THEIRS = "personae", "diffusers"
@@ -72,7 +72,7 @@ class Results:
     def as_json(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return {
-            "version": version("personae"),
+            "version": __version__,
             "plan": self.plan.model_dump(mode="json"),
             "machine": self.machine,
             "rows": self.rows(),

@@ -94,9 +94,9 @@ def _explain(error: Any) -> int:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from personae.release import __version__
 
-        print(f"personae {version('personae')}")
+        print(f"personae {__version__}")
         raise typer.Exit
 
 

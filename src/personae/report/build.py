@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from personae.atomic import write_text
 from personae.claims import Judgement, judge_claims
 from personae.comparison import Comparison
 from personae.limits import Limits
+from personae.release import __version__
 from personae.report import curves, pictures, plots, summary
 from personae.report.table import table
 from personae.rows import Row
@@ -99,7 +99,7 @@ def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> s
         facts=facts(comparison),
         cells=[_cell(each) for row in comparison.rows for each in row.found],
         grid=(comparison.study.folder / "study.toml").read_text(encoding="utf-8"),
-        version=version("personae"),
+        version=__version__,
     )
 
 

@@ -191,3 +191,21 @@ def test_the_guard_forgets_what_was_only_looked_at(sd1: Family) -> None:
         technique.eject()
         kept.append({name: value.clone() for name, value in technique.state_dict().items()})
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+
+
+@pytest.mark.parametrize(
+    ("activation", "words"), [("relu", "never learn"), ("sigmoid", r"start 0\.5 off the base")]
+)
+def test_last_layers_of_zeros_that_could_not_learn_are_not_trained(
+    sd1: Family, activation: str, words: str
+) -> None:
+    technique = make("hypernetwork", sd1, activation=activation, activate_output=True)
+    with pytest.raises(UnsupportedError, match=f"'{activation}' makes last layers .*{words}"):
+        technique.parameter_groups(1e-4, 0.0)
+    assert make("hypernetwork", sd1, activation=activation).parameter_groups(1e-4, 0.0)
+    assert stir(technique).parameter_groups(1e-4, 0.0)  # imported or trained: no zeros any more
+
+
+def test_an_activation_with_a_slope_at_zero_may_end_a_network(sd1: Family) -> None:
+    technique = make("hypernetwork", sd1, activation="tanh", activate_output=True)
+    assert technique.parameter_groups(1e-4, 0.0)

@@ -143,3 +143,22 @@ def test_words_without_a_token_are_refused(sd1: Family) -> None:
 def test_more_vectors_than_the_encoder_reads_are_refused(sd1: Family) -> None:
     with pytest.raises(UsageError, match=r"'num_vectors' is 76; .*less than or equal to 75"):
         make("textual_inversion", sd1, num_vectors=76)
+
+
+def test_a_placeholder_that_is_a_word_of_the_base_is_refused(sd1: Family) -> None:
+    technique = make("textual_inversion", sd1, placeholder="cat")
+    with pytest.raises(UnsupportedError, match=r"'cat', a word that the base knows.*<cat>"):
+        technique.inject()
+    assert not technique.injected
+
+
+def test_a_placeholder_is_not_found_inside_of_a_longer_word(sd1: Family) -> None:
+    tower = sd1.towers[0]
+    plain = tower.ids("admiraal miras")
+    technique = stir(make("textual_inversion", sd1, placeholder="mira", num_vectors=2)).inject()
+    try:
+        assert tower.ids("admiraal miras") == plain
+        new = tower.vocabulary_size
+        assert [i for i in tower.ids("a mira, on the can") if i >= new] == [new, new + 1]
+    finally:
+        technique.eject()

@@ -79,7 +79,7 @@ class TextTower:
         if not self._placeholders:
             return self.words(prompt)
         longest_first = sorted(self._placeholders, key=len, reverse=True)
-        pattern = "(" + "|".join(map(re.escape, longest_first)) + ")"
+        pattern = "(" + "|".join(map(whole_word, longest_first)) + ")"
         found: list[int] = []
         for part in re.split(pattern, prompt):
             placeholder = self._placeholders.get(part)
@@ -106,3 +106,10 @@ class TextTower:
             own = vectors()[(ids - new.start).clamp(0, len(new) - 1)]  # (b, l, d)
             embeds = torch.where(mine, own.to(embeds), embeds)
         return embeds
+
+
+def whole_word(placeholder: str) -> str:
+    """Return a pattern that finds `placeholder`, but not inside of a longer word."""
+    before = r"(?<!\w)" if re.match(r"\w", placeholder) else ""
+    after = r"(?!\w)" if re.search(r"\w$", placeholder) else ""
+    return before + re.escape(placeholder) + after

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
@@ -96,6 +96,17 @@ class HypernetworkConfig(TechniqueConfig):
         if not value or value[0] or value[-1] or not all(0 <= p < 1 for p in value):
             raise ValueError("must hold numbers in [0, 1) with 0 first and last")
         return value
+
+
+def at_zero(activation: str) -> tuple[float, float]:
+    """Return the value and the slope of an activation at 0."""
+    kind = ACTIVATIONS[activation]
+    if kind is None:
+        return 0.0, 1.0
+    zero = torch.zeros(1, requires_grad=True)
+    value = kind()(zero)
+    (slope,) = torch.autograd.grad(value, zero)
+    return value.item(), slope.item()
 
 
 def build_network(width: int, config: HypernetworkConfig) -> nn.Sequential:
@@ -206,6 +217,24 @@ class Hypernetwork(Technique):
             for part, pattern in patterns
             for layer in layers_matching(base.denoiser, pattern).values()
         ]
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Say what is trained.
+
+        Raises:
+            UnsupportedError: last layers of zeros, behind an activation that keeps them from ever
+                learning or from starting at the base.
+        """
+        last = [[m for m in net if isinstance(m, nn.Linear)][-1] for net in self.networks.values()]
+        if self.config.activate_output and not any(layer.weight.any() for layer in last):
+            value, slope = at_zero(self.config.activation)
+            if value or not slope:
+                outcome = "never learn" if not value else f"start {value:.2g} off the base"
+                raise UnsupportedError(
+                    f"hypernetwork.activate_output with '{self.config.activation}' makes last "
+                    f"layers of zeros {outcome}; leave it out, or set another initialisation"
+                )
+        return super().parameter_groups(learning_rate, weight_decay)
 
     def inject(self) -> Self:
         """Hook the inputs of each key and value layer."""

@@ -94,9 +94,15 @@ class TextualInversion(Technique):
         """Let every tower know the placeholder.
 
         Raises:
-            UnsupportedError: the placeholder is taken by another textual inversion.
+            UnsupportedError: the placeholder is taken by another textual inversion, or is a word
+                that the base knows.
         """
         placeholder = self.config.placeholder
+        if any(len(tower.words(placeholder)) < 2 for tower in self.base.towers):
+            raise UnsupportedError(
+                f"textual_inversion.placeholder is '{placeholder}', a word that the base knows and "
+                f"would lose; use one it does not know, such as <{placeholder}>"
+            )
         if any(tower.has_placeholder(placeholder) for tower in self.base.towers):
             raise UnsupportedError(
                 f"the placeholder {placeholder} is taken; give one of the two another"

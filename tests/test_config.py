@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import Field
@@ -25,6 +26,8 @@ class Outer(Config):
     """Name."""
     share: float | None = None
     """Share."""
+    kind: Literal["quick", "slow"] = "slow"
+    """Kind."""
     inner: Inner = Inner()
     """Table."""
 
@@ -34,7 +37,10 @@ class Outer(Config):
     [
         ({"name": "x", "shar": 1}, "run.toml: unknown key 'shar'. Did you mean 'share'?"),
         ({"name": "x", "inner": {"rnk": 1}}, "unknown key 'inner.rnk'. Did you mean 'rank'?"),
+        ({"name": "x", "rank": 1}, "unknown key 'rank'. Did you mean 'inner.rank'?"),
+        ({"name": "x", "iner": {}}, "unknown key 'iner'. Did you mean 'inner'?"),
         ({"name": "x", "zzzzzz": 1}, "unknown key 'zzzzzz'."),
+        ({"name": "x", "kind": "quik"}, "should be 'quick' or 'slow'. Did you mean 'quick'?"),
         ({}, "'name' is missing; add it"),
         ({"name": "x", "inner": {"rank": 0}}, "'inner.rank' is 0; input should be greater than"),
         ({"name": "x", "share": "much"}, "'share' is 'much'; input should be a valid number"),

@@ -102,7 +102,12 @@ def test_a_table_named_as_a_technique_holds_its_settings() -> None:
         ({"schedule": {"step": 3}}, "unknown key 'schedule.step'. Did you mean 'steps'?"),
         ({"schedule": {"learning_rate": -1}}, "'schedule.learning_rate' is -1; "),
         ({"schedule": {"warmup": 1.0}}, "'schedule.warmup' is 1.0; "),
-        ({"learning_rate": 1}, "unknown key 'learning_rate'"),
+        ({"learning_rate": 1}, "'learning_rate'. Did you mean 'schedule.learning_rate'?"),
+        ({"lroa": {"rank": 3}}, "unknown key 'lroa'. Did you mean 'lora'?"),
+        ({"rank": 3}, "unknown key 'rank'. Did you mean 'lora.rank'?"),
+        ({"schedule": {"prior": "image"}}, "or 'prediction'. Did you mean 'images'?"),
+        ({"schedule": {"optimizer": "adamv"}}, "'adamv'; it must be one of"),
+        ({"preview_prompts": ["{mira}"]}, "preview_prompts names {mira}; the character"),
         ({"seed": -1}, "'seed' is -1; "),
     ],
 )

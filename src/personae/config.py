@@ -6,7 +6,9 @@ both are drawn from the class. It knows nothing about what the settings mean.
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from personae.errors import UsageError
-from personae.registry import nearest
+from personae.registry import closest, nearest
 
 
 class Config(BaseModel):
@@ -32,25 +34,44 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UsageError(f"{where}: {_first_problem(cls, error)}") from None
+            raise UsageError(f"{where}: {first_problem(cls, error)}") from None
+
+    @classmethod
+    def tables(cls) -> dict[str, type[Config]]:
+        """Return the groups of settings inside this one by the name of their table."""
+        return {
+            name: field.annotation
+            for name, field in cls.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
+        }
 
 
-def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
+def first_problem(cls: type[Config], error: ValidationError) -> str:
+    """Return in one line the first wrong key or value, what was found and what is expected."""
     problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'.{nearest(key.split('.')[-1], _field_names(cls))}"
+        return f"unknown key '{key}'.{_offer(path, cls)}"
     if problem["type"] == "missing":
         return f"'{key}' is missing; add it"
-    return f"'{key}' is {problem['input']!r}; {problem['msg'].lower()}"
+    offer = ""
+    if problem["type"] == "literal_error":
+        offer = nearest(str(problem["input"]), re.findall("'([^']+)'", problem["ctx"]["expected"]))
+    return f"'{key}' is {problem['input']!r}; {problem['msg'].lower()}{offer and '.' + offer}"
 
 
-def _field_names(cls: type[BaseModel]) -> list[str]:
-    names = list(cls.model_fields)
-    for field in cls.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _field_names(field.annotation)
-    return names
+def _offer(path: Sequence[str], cls: type[Config]) -> str:
+    """Return the key that one at `path` was probably meant to be; with its table, if in another."""
+    *above, key = path
+    for name in above:
+        cls = cls.tables().get(name, cls)
+    places = {name: name for name in [*cls.model_fields, *cls.tables()]}
+    for table, schema in cls.tables().items():
+        for name in schema.model_fields:
+            places.setdefault(name, f"{table}.{name}")
+    meant = closest(key, places)
+    return "" if meant is None else f" Did you mean '{places[meant]}'?"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

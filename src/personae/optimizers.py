@@ -44,6 +44,19 @@ LEAN: dict[str, type[LeanOptimizer]] = {
 OPTIMIZERS = (*WHOLE, *(name for name in LEAN if name not in WHOLE))
 
 
+def check_optimizer(name: str) -> None:
+    """Refuse the name of no optimiser.
+
+    Raises:
+        UsageError: it is none of OPTIMIZERS.
+    """
+    if name not in OPTIMIZERS:
+        raise UsageError(
+            f"schedule.optimizer is '{name}'; it must be one of {', '.join(OPTIMIZERS)}."
+            f"{nearest(name, OPTIMIZERS)}"
+        )
+
+
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], *, seed: int = 0, lean: bool = False
 ) -> torch.optim.Optimizer:
@@ -58,11 +71,7 @@ def make_optimizer(
     Raises:
         UsageError: unknown, or its library is not installed, or it cannot do what is asked.
     """
-    if name not in OPTIMIZERS:
-        raise UsageError(
-            f"schedule.optimizer is '{name}'; it must be one of {', '.join(OPTIMIZERS)}."
-            f"{nearest(name, OPTIMIZERS)}"
-        )
+    check_optimizer(name)
     narrow = any(group.get("rounding", "nearest") != "nearest" for group in groups)
     if (lean or narrow) and name not in LEAN:
         wish = "update = in_backward" if lean else "bf16 weights"

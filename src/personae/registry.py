@@ -61,7 +61,12 @@ def lookup(folder: str, kind: type[T], name: str) -> type[T]:
     )
 
 
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """Return the one of `words` that `word` was probably meant to be, or None if none is close."""
+    return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)), None)
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest of `words`, or "" if none is close."""
-    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+    meant = closest(word, words)
+    return "" if meant is None else f" Did you mean '{meant}'?"

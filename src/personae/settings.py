@@ -13,6 +13,7 @@ A run file has the fields below at its top, a `[schedule]` table, and one table 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from personae.config import Config
 from personae.errors import UsageError
 from personae.judging import Judging
-from personae.optimizers import OWN_RATES
+from personae.optimizers import OWN_RATES, check_optimizer
 from personae.recommended import Recommended
 from personae.registry import discover, lookup
 from personae.techniques.base import Technique, TechniqueConfig
@@ -86,6 +87,12 @@ class Schedule(Config):
     """Weight of the loss outside the mask, for pictures that have one."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, optimizer: str) -> str:
+        check_optimizer(optimizer)
+        return optimizer
 
     @model_validator(mode="after")
     def _one_pass_updates(self) -> Self:
@@ -202,6 +209,23 @@ class RunConfig(Config):
             lookup("techniques", Technique, name)
         config.technique_configs()
         return config
+
+    @classmethod
+    def tables(cls) -> dict[str, type[Config]]:
+        """Return the tables of a run file, those of the techniques among them."""
+        techniques = discover("techniques", Technique)
+        return {**super().tables(), **{name: kind.Config for name, kind in techniques.items()}}
+
+    @field_validator("preview_prompts")
+    @classmethod
+    def _one_character(cls, prompts: list[str]) -> list[str]:
+        for name in re.findall(r"\{([^{}]*)\}", " ".join(prompts)):
+            if name != "character":
+                raise UsageError(
+                    f"preview_prompts names {{{name}}}; the character that is trained is called "
+                    "{character} there, and there is no other"
+                )
+        return prompts
 
     @field_validator("memory")
     @classmethod

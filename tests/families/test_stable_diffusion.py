@@ -198,7 +198,7 @@ def test_a_folder_that_is_no_base_is_refused(tmp_path: Path) -> None:
         load_base(tmp_path, device="cpu")
     with pytest.raises(BaseError, match="is no folder, file or hub id"):
         load_base(tmp_path / "nowhere" / "at" / "all", device="cpu")
-    with pytest.raises(BaseError, match=r"'tooon' is no folder.*personae bases"):
+    with pytest.raises(BaseError, match=r"'tooon' is no folder.*Did you mean 'toon'"):
         load_base("tooon", device="cpu")
 
 

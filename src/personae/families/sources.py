@@ -15,6 +15,7 @@ from torch import nn
 from personae.devices import HOST
 from personae.errors import BaseError
 from personae.families.reading import networks
+from personae.registry import nearest
 
 
 def is_single_file(source: str | Path) -> bool:
@@ -59,7 +60,7 @@ def pipeline_class(source: str | Path) -> str | None:
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise BaseError(
             f"'{source}' is no folder, file or hub id (owner/name); `personae bases` lists the "
-            "embedded ones"
+            f"embedded ones.{nearest(str(source), embedded_bases())}"
         )
     from diffusers import DiffusionPipeline
 

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from personae.artifact import Artifact, CharacterRecord, content_hash, read_card
-from personae.errors import ArtifactError, PersonaeError, UsageError
+from personae.cast import Cast
+from personae.errors import ArtifactError, PersonaeError
 from personae.families.base import Family
 from tiny_world import artifact_of, bases, make, phrase, prediction, stir
 
@@ -135,6 +136,24 @@ def test_a_damaged_card_is_refused(tmp_path: Path, card: str) -> None:
     assert "its card is damaged" in refusal(path)
 
 
+def test_a_card_with_an_unknown_key_is_refused_by_the_key(written: Path) -> None:
+    rewrite(written, training={"stepz": 3})
+    assert "its card is damaged (unknown key 'training.stepz'. Did you mean" in refusal(written)
+
+
+def test_a_file_of_another_kind_is_pointed_to_import(tmp_path: Path) -> None:
+    path = tmp_path / "mira.pt"
+    torch.save({"x": torch.zeros(1)}, path)
+    assert "is no .safetensors file" in refusal(path)
+
+
+def test_a_misfit_in_a_cast_is_told_with_its_file(written: Path) -> None:
+    cast = Cast.load({"mira": written})
+    with pytest.raises(ArtifactError) as error, cast.on(bases()["tiny-sd2"]):
+        pytest.fail("the cast was let in")
+    assert str(error.value).startswith(f"{written}: this lora of 'mira' was made for")
+
+
 def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:
@@ -188,10 +207,10 @@ def test_tensors_of_no_technique_on_the_card_are_refused(written: Path, sd1: Fam
 def test_an_unknown_technique_or_setting_on_the_card_is_refused(written: Path, sd1: Family) -> None:
     tensors = load_file(written)
     techniques = [{"name": "lorra", "config": {}}]
-    with pytest.raises(UsageError, match=r"'lorra' is not one of .*Did you mean 'lora'"):
+    with pytest.raises(ArtifactError, match=r"'lorra' is not one of .*Did you mean 'lora'"):
         edited(written, tensors, techniques=techniques).build(sd1)
     techniques = [{"name": "lora", "config": {"rang": 2}}]
-    with pytest.raises(UsageError, match=r"card of lora: unknown key 'rang'\. Did you mean 'rank'"):
+    with pytest.raises(ArtifactError, match=r"card of lora: unknown key 'rang'.*update personae"):
         edited(written, tensors, techniques=techniques).build(sd1)
 
 

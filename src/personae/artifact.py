@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from personae.atomic import replacing
-from personae.config import Config
+from personae.config import Config, first_problem
 from personae.devices import HOST, generator_for
-from personae.errors import ArtifactError
+from personae.errors import ArtifactError, UsageError
 from personae.families.base import Family
 from personae.registry import lookup
 from personae.techniques.base import Technique
@@ -119,7 +120,8 @@ class Artifact:
         """Return its techniques, loaded and ready to be injected into `base`.
 
         Raises:
-            ArtifactError: it was made for another base, or its tensors do not fit the settings.
+            ArtifactError: it was made for another base, its card names what is not known here, or
+                its tensors do not fit the settings.
         """
         made = self.card.base
         if made.family != base.name or made.fingerprint != base.fingerprint:
@@ -139,8 +141,13 @@ class Artifact:
         return built
 
     def _build_one(self, record: TechniqueRecord, base: Family) -> Technique:
-        kind = lookup("techniques", Technique, record.name)
-        config = kind.Config.parse(record.config, where=f"card of {record.name}")
+        try:
+            kind = lookup("techniques", Technique, record.name)
+            config = kind.Config.parse(record.config, where=f"card of {record.name}")
+        except UsageError as error:
+            raise ArtifactError(
+                f"{error} The file was edited, or is of a newer personae; update personae"
+            ) from None
         technique = kind(config, base, generator_for(0)).requires_grad_(False).eval()
         state = technique.state_dict()
         mine = {name for name in self.tensors if name.startswith(f"{record.name}.")}
@@ -201,10 +208,17 @@ def read_card(path: str | Path) -> Card:
     """
     if not Path(path).is_file():
         raise ArtifactError(f"{path}: no such file; check the path")
+    if not os.access(path, os.R_OK):
+        raise ArtifactError(f"{path}: may not be read; change its permissions")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
+        if Path(path).suffix != SUFFIX:
+            raise ArtifactError(
+                f"{path}: is no {SUFFIX} file, as artifacts are; bring a file of another tool in "
+                "with `personae import`"
+            ) from None
         raise ArtifactError(
             f"{path}: is no whole safetensors file ({error}); copy or download it again"
         ) from None
@@ -218,7 +232,11 @@ def read_card(path: str | Path) -> Card:
                 f"{FORMAT_VERSION}; update personae"
             )
         return Card.model_validate(values)
-    except (json.JSONDecodeError, ValidationError, AttributeError, TypeError) as error:
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path}: its card is damaged ({first_problem(Card, error)}); copy or train it again"
+        ) from None
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{path}: its card is damaged ({str(error).splitlines()[0]})") from None
 
 

@@ -18,7 +18,7 @@ from typing import Self
 import torch
 
 from personae.artifact import Artifact
-from personae.errors import UsageError
+from personae.errors import ArtifactError, UsageError
 from personae.families.base import Family, Text
 from personae.registry import nearest
 from personae.techniques.base import Technique
@@ -158,7 +158,10 @@ class Cast:
             self._texts.clear()
 
     def _enter(self, member: Member) -> None:
-        member.techniques = member.artifact.build(self._base)
+        try:
+            member.techniques = member.artifact.build(self._base)
+        except ArtifactError as error:
+            raise ArtifactError(f"{member.path}: {error}" if member.path else str(error)) from None
         for technique in member.techniques:
             technique.strength = member.strength.at(0.0)
             technique.inject()

@@ -116,6 +116,7 @@ def recipe_in(file: Path) -> Recipe | None:
     """
     from pydantic import ValidationError
 
+    from personae.config import first_problem
     from personae.picture_metadata import read_texts
     from personae.pictures import CHUNK, Recipe
 
@@ -123,7 +124,7 @@ def recipe_in(file: Path) -> Recipe | None:
     try:
         return None if text is None else Recipe.model_validate_json(text)
     except ValidationError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_problem(Recipe, error)
         raise UsageError(f"{file}: its recipe is damaged ({reason}); draw another") from None
 
 

@@ -451,9 +451,10 @@ def test_no_pictures_no_folder_and_a_picture_instead_of_a_folder(tmp_path: Path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a second user")
-def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o000, 0o444])  # 0o444 lets its names be listed, and no more
+def test_a_folder_without_permission_is_refused(tmp_path: Path, mode: int) -> None:
     folder = folder_of(tmp_path / "mira", 1)
-    folder.chmod(0o000)
+    folder.chmod(mode)
     child = os.fork()
     if child == 0:
         # root may read everything, so the attempt is made as the user "nobody"

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from personae.atomic import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
+from personae.events import Step
 from personae.run_folder import RunFolder
 
 
@@ -136,6 +137,21 @@ def test_a_checkpoint_that_finds_no_room_is_told_in_one_line_and_keeps_the_older
         folder.save_checkpoint(2, {"weights": torch.zeros(10_000)})
     assert folder.load_checkpoint()["step"] == 1
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+def test_an_event_that_finds_no_room_leaves_the_log_whole(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    happened = [Step(step, 2, 0.5, 1e-3, 1.0, 0.1) for step in (1, 2)]
+    folder.log(happened[0])
+    room = (tmp_path / "events.jsonl").stat().st_size + 10
+    with (
+        files_of_at_most(room),
+        pytest.raises(PersonaeError, match=r"events\.jsonl: cannot be written \(.*--resume"),
+    ):
+        folder.log(happened[1])
+    folder.log(happened[1])
+    assert [event["step"] for event in folder.events()] == [1, 2]
+    assert not os.access(tmp_path / "events.jsonl", os.X_OK)
 
 
 def test_tensors_that_find_no_room_are_told_in_one_line_and_keep_the_older_file(

@@ -154,8 +154,15 @@ def read_dataset(path: Path) -> Reading:
     try:
         if not path.exists():
             raise CharacterError(f"{path}: does not exist; check the path")
-    except PermissionError:
-        raise CharacterError(f"{path}: may not be read; change its permissions") from None
+        return _read(path)
+    except PermissionError as error:  # a folder that may be listed and not entered, for one
+        raise CharacterError(
+            f"{error.filename or path}: may not be read; change the permissions of it and of the "
+            "folder it is in (chmod u+rX)"
+        ) from None
+
+
+def _read(path: Path) -> Reading:
     conventions = [kind() for kind in discover("datasets", Convention).values()]
     matching = [one for one in conventions if not one.fallback and one.matches(path)]
     if len(matching) > 1:

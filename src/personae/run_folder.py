@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ import torch
 from personae.atomic import replacing, write_text
 from personae.config import read_toml, to_toml
 from personae.devices import HOST
-from personae.errors import TrainingError, UsageError
+from personae.errors import PersonaeError, TrainingError, UsageError
 from personae.events import Event
 from personae.settings import RunConfig
 
@@ -69,11 +70,23 @@ class RunFolder:
         return RunConfig.read(read_toml(self.config_file), where=str(self.config_file))
 
     def log(self, event: Event) -> None:
-        """Append an event; a line is whole or not there."""
-        line = (event.to_json() + "\n").encode()
-        descriptor = os.open(self.path / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        """Append an event; a line is whole or not there.
+
+        Raises:
+            PersonaeError: the disk is full.
+        """
+        line, file = (event.to_json() + "\n").encode(), self.path / "events.jsonl"
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, line)
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise PersonaeError(
+                f"{file}: cannot be written ({error.strerror}); free space, then continue with "
+                f"--resume {self.path}"
+            ) from None
         finally:
             os.close(descriptor)
 

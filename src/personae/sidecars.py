@@ -151,6 +151,8 @@ def read_caption(path: Path) -> str:
         raise CharacterError(
             f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
+    except PermissionError:
+        raise CharacterError(f"{path}: may not be read; change its permissions") from None
     except OSError as error:
         raise CharacterError(f"{path}: cannot be read ({error.strerror})") from None
     return check_caption(text, path)

@@ -65,6 +65,27 @@ def test_a_value_of_the_wrong_kind_is_one_line(refused: Callable[..., str]) -> N
     assert "'--steps'" in refused("generate", "x", "--steps", "many")
 
 
+def test_a_file_that_the_system_refuses_is_told_in_one_line(here: Path) -> None:
+    closed = here / "closed"
+    closed.mkdir()
+    child = os.fork()
+    if child == 0:
+        code = 3
+        try:
+            with (here / "told.txt").open("w") as sys.stderr:
+                closed.chmod(0)
+                if os.geteuid() == 0:
+                    os.setuid(65534)  # root may read everything; "nobody" may not
+                code = run(["inspect", "closed/mira.png"])
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert (here / "told.txt").read_text() == (
+        "personae: closed/mira.png: permission denied; check the path and its permissions\n"
+    )
+
+
 def test_nothing_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 2
     told = capsys.readouterr()

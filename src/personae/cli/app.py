@@ -71,6 +71,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # the system refused a file where no command expected it
+        if debug or error.filename is None:
+            raise
+        reason = error.strerror or type(error).__name__
+        return _refuse(f"{error.filename}: {reason.lower()}; check the path and its permissions", 1)
     except SystemExit as end:
         code = end.code
     return code if isinstance(code, int) else 0

@@ -50,6 +50,8 @@ def pipeline_class(source: str | Path) -> str | None:
             id.
     """
     index = Path(source) / "model_index.json"
+    if Path(source).is_dir() and not os.access(source, os.R_OK | os.X_OK):
+        raise BaseError(f"{source}: may not be read; change its permissions (chmod u+rx)")
     if index.is_file():
         try:
             return json.loads(index.read_text(encoding="utf-8")).get("_class_name")

@@ -11,8 +11,9 @@ from personae.batches import Batch, TextSource
 from personae.caches import TensorCache
 from personae.events import Verdict
 from personae.families.base import Family
-from personae.monitor import LOOKS, FrozenProbe, Monitor
+from personae.monitor import LOOKS, FrozenProbe, Monitor, other_rate
 from personae.settings import Schedule
+from personae.techniques.dreambooth import DreamBooth
 from tiny_world import make, noisy, stir
 
 SCHEDULE = Schedule(learning_rate=0.5)
@@ -40,7 +41,8 @@ def test_a_breaking_run_is_told_to_lower_its_rate(sd1: Family, tmp_path: Path) -
     verdict = verdict_after(sd1, "dreambooth", 1.0, tmp_path, 10)
     assert verdict.level == "warning"
     assert verdict.message.startswith("breaking: the loss on frozen noise is ")
-    assert "use a lower learning rate, such as 1.0e-01 (now 5.0e-01)" in verdict.message
+    usual = DreamBooth.recommended.learning_rate
+    assert f"use a lower learning rate, such as {usual:.1e} (now 5.0e-01)" in verdict.message
     assert verdict.loss_gap < -0.25
 
 
@@ -53,8 +55,29 @@ def test_a_still_run_is_told_to_raise_its_rate(sd1: Family, tmp_path: Path, step
     assert (verdict.loss_gap, verdict.output_change) == (0.0, 0.0)
 
 
-def test_a_run_in_its_warm_up_is_not_blamed_for_being_still(sd1: Family, tmp_path: Path) -> None:
-    assert verdict_after(sd1, "lora", 0.0, tmp_path, 10).level == "note"
+def test_a_run_in_its_warm_up_is_neither_blamed_nor_praised(sd1: Family, tmp_path: Path) -> None:
+    verdict = verdict_after(sd1, "lora", 0.0, tmp_path, 10)
+    assert verdict.level == "note"
+    assert verdict.message == "warming up: the output changed by only 0.00% so far"
+
+
+@pytest.mark.parametrize(
+    ("now", "factor", "rate"),
+    [(1e-9, 5, 1e-4), (1e-4, 5, 5e-4), (10.0, 1 / 5, 1e-4), (1e-4, 1 / 5, 2e-5)],
+)
+def test_the_rate_to_try_is_the_usual_one_where_that_is_far(
+    now: float, factor: float, rate: float
+) -> None:
+    assert other_rate(now, usual=1e-4, factor=factor) == pytest.approx(rate)
+
+
+def test_a_run_that_moves_away_is_not_said_to_learn(sd1: Family, tmp_path: Path) -> None:
+    verdicts = [
+        verdict_after(sd1, "dreambooth", size, tmp_path, 10) for size in (0.01, 0.02, 0.04, 0.08)
+    ]
+    worse = [each for each in verdicts if -0.25 < each.loss_gap < 0]
+    assert worse, [each.loss_gap for each in verdicts]
+    assert all(each.message.startswith("moving, not yet for the better: ") for each in worse)
 
 
 def test_a_run_that_moves_is_told_how_far(sd1: Family, tmp_path: Path) -> None:

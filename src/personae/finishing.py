@@ -111,11 +111,12 @@ def _report_dead(artifact: Artifact, bench: Workbench) -> Iterator[Verdict]:
     if len(dead) == len(artifact.tensors):
         raise TrainingError(
             f"all {len(dead)} tensors are zero after {bench.schedule.steps} steps; nothing was "
-            f"learnt; use a higher learning rate than {bench.schedule.learning_rate:.1e}"
+            f"learnt, or less than the file's number format can hold; use a higher learning rate "
+            f"than {bench.schedule.learning_rate:.1e}"
         )
     if dead:
         message = (
-            f"{len(dead)} of {len(artifact.tensors)} tensors are zero ('{dead[0]}' first); they "
-            "were never given a gradient and have no effect"
+            f"{len(dead)} of {len(artifact.tensors)} tensors are zero ('{dead[0]}' first) and have "
+            "no effect; they learnt nothing, or less than the file's number format can hold"
         )
         yield Verdict(bench.schedule.steps, "warning", message, 0.0, 0.0)

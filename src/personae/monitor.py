@@ -15,6 +15,7 @@ from personae.batches import Batch, TextSource
 from personae.events import Verdict
 from personae.families.base import Family
 from personae.objective import Noised, denoising_loss, predict, settled, untouched
+from personae.optimizers import OWN_RATES
 from personae.settings import Schedule
 from personae.techniques.base import Technique
 
@@ -81,18 +82,38 @@ class Monitor:
 
     def _words(self, gap: float, change: float, schedule: Schedule, step: int) -> tuple[str, str]:
         rate = schedule.learning_rate
+        usual = usual_rate(self.probe.base, self.techniques[0], schedule.optimizer)
         if gap < -HARM:
+            lower = other_rate(rate, usual, 1 / 5)
             return "warning", (
                 f"breaking: the loss on frozen noise is {-gap:.0%} above the base's; stop and "
-                f"use a lower learning rate, such as {rate / 5:.1e} (now {rate:.1e})"
+                f"use a lower learning rate, such as {lower:.1e} (now {rate:.1e})"
             )
         if change < STILL and step > LOOKS[0]:
+            higher = other_rate(rate, usual, 5)
             return "warning", (
                 f"not learning: the output changed by only {change:.2%}; use a higher learning "
-                f"rate, such as {rate * 5:.1e} (now {rate:.1e})"
+                f"rate, such as {higher:.1e} (now {rate:.1e})"
             )
+        if change < STILL:
+            return "note", f"warming up: the output changed by only {change:.2%} so far"
+        start = "learning" if gap >= 0 else "moving, not yet for the better"
         direction = "below" if gap >= 0 else "above"
         return "note", (
-            f"learning: the output changed by {change:.1%}, the loss on frozen noise is "
+            f"{start}: the output changed by {change:.1%}, the loss on frozen noise is "
             f"{abs(gap):.1%} {direction} the base's"
         )
+
+
+def usual_rate(base: Family, technique: Technique, optimizer: str) -> float:
+    """Return the learning rate that is advised for `technique` on `base`."""
+    advised = base.recommended(technique.name, technique.recommended).learning_rate
+    return OWN_RATES.get(optimizer, advised)
+
+
+def other_rate(now: float, usual: float, factor: float) -> float:
+    """Return the rate to try in the place of `now`, which is far too high or far too low.
+
+    It is `factor` times as high, or the usual one where that is further off in this direction.
+    """
+    return (max if factor > 1 else min)(now * factor, usual)

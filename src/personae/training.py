@@ -22,7 +22,7 @@ from personae.finishing import finish, preview
 from personae.forecast import forecast
 from personae.keeping import Keeper
 from personae.memory_plan import fitting
-from personae.monitor import FrozenProbe, Monitor
+from personae.monitor import FrozenProbe, Monitor, other_rate, usual_rate
 from personae.objective import settled, untouched
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
@@ -195,10 +195,12 @@ def _roll_back(bench: Workbench, folder: RunFolder, step: int) -> RolledBack:
     """
     rate = bench.schedule.learning_rate
     if bench.lowered < 1.0:
+        usual = usual_rate(bench.base, bench.techniques[0], bench.schedule.optimizer)
+        lower = other_rate(rate, usual, 1 / 10)
         raise TrainingError(
             f"the loss stopped being a number at step {step}, again after going back and lowering "
             f"the learning rate; the last good state is in {folder.path}; start anew with "
-            f"--learning-rate {rate / 10:.1e} (was {rate:.1e}), or --precision fp32"
+            f"--learning-rate {lower:.1e} (was {rate:.1e}), or --precision fp32"
         )
     state = folder.load_checkpoint()
     bench.restore(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,21 @@ def test_like_draws_the_same_bytes(artifact: Path, here: Path, told: Callable[..
     paths = [Path(line["path"]) for line in first if line["event"] == "picture"]
     again = told("generate", "--like", paths[1], *cast, "--out", "again")
     assert Path(again[-1]["path"]).read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("place", [".", "pictures", "runs/mira-lora"])
+def test_like_finds_the_artifact_at_hand_by_its_hash(
+    place: str, artifact: Path, here: Path, told: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    cast = ("--cast", f"mira={artifact}", "--strength", "mira=0.5")
+    drawn = Path(told("generate", "{mira}", *cast, *QUICK)[-1]["path"])
+    (here / place).mkdir(parents=True, exist_ok=True)
+    copied = here / place / artifact.name
+    copied.write_bytes(b"of the same name, and nothing else")
+    assert "give that file with --cast mira=FILE" in refused("generate", "--like", drawn)
+    shutil.copy(artifact, copied)
+    again = told("generate", "--like", drawn, "--out", "again")
+    assert Path(again[-1]["path"]).read_bytes() == drawn.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["jpg", "webp"])

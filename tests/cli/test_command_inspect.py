@@ -62,6 +62,17 @@ def test_the_layers_of_an_imported_lora_are_told_as_counts(
     assert layers[0] not in shown
 
 
+def test_a_trained_artifact_tells_its_learning_rate(
+    character: Path, base_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--base", base_folder, "--steps", 1, "--batch-size", 1, "--learning-rate", "0.003")
+    words = ("train", character, *options, "--preview-prompts", "{character}", "--out", "r")
+    assert run([*map(str, words)]) == 0
+    capsys.readouterr()
+    assert run(["inspect", "r/mira.lora.safetensors"]) == 0
+    assert "at a learning rate of 0.003" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_picture_shows_its_recipe_and_the_command_that_draws_it(
     base_folder: Path, capsys: pytest.CaptureFixture[str], told: Callable[..., Any]
 ) -> None:

@@ -23,6 +23,7 @@ from personae.cli.loading import (
     DeviceOption,
     PrecisionOption,
     StrengthOption,
+    artifacts_at_hand,
     load_cast,
     open_base,
 )
@@ -84,7 +85,7 @@ def generate(
         _refuse_changes([*(prompts or []), *given, *(strength or [])])
         recipe = recipe_in(like)
         if recipe is not None:
-            draw_again(terminal, recipe, members, out, source=base, device=device)
+            draw_again(terminal, recipe, members, like, out, source=base, device=device)
             return
         shots, given = shot_like(like)
     elif prompts:
@@ -142,16 +143,30 @@ def shot_like(file: Path) -> tuple[list, dict]:
 
 
 def draw_again(
-    terminal: Terminal, wanted: Recipe, cast: Cast, out: Path, *, source: str | None, device: str
+    terminal: Terminal,
+    wanted: Recipe,
+    cast: Cast,
+    like: Path,
+    out: Path,
+    *,
+    source: str | None,
+    device: str,
 ) -> None:
-    """Draw the picture of a recipe again.
+    """Draw the picture of a recipe again; `like` is the file it was read from.
+
+    Members that `cast` lacks are taken from artifacts at hand.
 
     Raises:
         UsageError: base or cast are not those of the recipe.
     """
-    from personae.cast import Strength
+    from personae.artifact import Artifact
+    from personae.cast import Member, Strength
     from personae.generation import redraw
 
+    for name, file in artifacts_at_hand(wanted, like).items():
+        if name not in cast.members:
+            cast.members[name] = Member(Artifact.load(file), path=file)
+            terminal.say(f"With {escape(name)} from {escape(tilde(file))}")
     for name, member in cast.members.items():
         if name in wanted.cast:
             member.strength = Strength.parse(wanted.cast[name].strength)

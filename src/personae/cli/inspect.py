@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from personae.cli.loading import artifacts_at_hand
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.errors import UsageError
-from personae.wording import duration, size
+from personae.wording import count, duration, size
 
 if TYPE_CHECKING:
     from personae.artifact import Card
@@ -124,9 +125,11 @@ def _training(card: Card) -> str:
     done = card.training
     if not done.steps:
         return "unknown"
+    rate = done.schedule.get("learning_rate")
+    at = "" if rate is None else f" at a learning rate of {rate:g}"
     return (
-        f"{done.steps} steps of {done.batch_size} on {done.pictures} pictures, seed {done.seed}; "
-        f"{duration(done.seconds)} on {done.device}, {size(done.peak_bytes)} at most"
+        f"{done.steps} steps of {done.batch_size} on {count(done.pictures, 'picture')}{at}, seed "
+        f"{done.seed}; {duration(done.seconds)} on {done.device}, {size(done.peak_bytes)} at most"
     )
 
 
@@ -160,7 +163,10 @@ def _show_picture(terminal: Terminal, file: Path) -> None:
         )
     )
     terminal.say("Draw it again with")
-    members = "".join(f" --cast {name}={member.file}" for name, member in recipe.cast.items())
+    found = artifacts_at_hand(recipe, file)
+    members = "".join(
+        f" --cast {name}={found.get(name, member.file)}" for name, member in recipe.cast.items()
+    )
     terminal.command(f"personae generate --like {tilde(file)}{members}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from personae.cast import Cast
     from personae.cli.terminal import Terminal
     from personae.families.base import Family
+    from personae.pictures import Recipe
 
 CastOption = Annotated[
     list[str] | None,
@@ -74,6 +76,27 @@ def load_cast(members: Sequence[str] | None, strengths: Sequence[str] | None) ->
     from personae.cast import Cast
 
     return Cast.load(pairs(members, "--cast"), pairs(strengths, "--strength"))
+
+
+def artifacts_at_hand(recipe: Recipe, picture: Path) -> dict[str, Path]:
+    """Return where the artifacts of a recipe are, by the names of its cast, as far as found.
+
+    Looked for beside the picture, in the working folder and in the run folders of `runs/`. What a
+    file is called is not enough: its tensors must have the recorded hash.
+    """
+    from personae.artifact import read_card
+    from personae.errors import ArtifactError
+
+    places = [picture.parent, Path(), *sorted(Path("runs").glob("*/"))]
+    found: dict[str, Path] = {}
+    for name, record in recipe.cast.items():
+        for file in (place / Path(record.file).name for place in places):
+            try:
+                if file.is_file() and read_card(file).content_hash == record.content_hash:
+                    found.setdefault(name, file)
+            except ArtifactError:  # of another kind, or damaged: not the one looked for
+                continue
+    return found
 
 
 def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: str) -> Family:

@@ -421,6 +421,28 @@ def test_the_monitor_says_when_a_run_does_not_learn(
     assert f"such as {usual:.1e} (now 1.0e-06)" in verdicts[1].message
 
 
+def test_a_resumed_run_keeps_the_advice_it_started_from(
+    character: Path, sd1: Family, tmp_path: Path
+) -> None:
+    """A later version may advise another rate; the run must end as if it had not."""
+    config = run_config(character, schedule={"learning_rate": None})
+    whole = only(run(config, tmp_path / "whole", sd1), Step)
+    kept = RunFolder(tmp_path / "whole").config().schedule
+    usual = sd1.recommended("lora", LoRA.recommended)
+    assert (kept.learning_rate, kept.prior) == (usual.learning_rate, usual.prior)
+    begun = train(config, tmp_path / "begun", base=sd1)
+    next(event for event in begun if isinstance(event, Step) and event.step == 2)
+    begun.close()
+    sd1.recommendations = {"lora": {"learning_rate": 2 * usual.learning_rate}}
+    try:
+        resumed = only(run(config, tmp_path / "begun", sd1, resume=True), Step)
+    finally:
+        sd1.recommendations = {}
+    rates = {event.step: event.learning_rate for event in whole}
+    assert resumed
+    assert all(event.learning_rate == rates[event.step] for event in resumed)
+
+
 def test_a_run_that_learnt_nothing_is_no_success(
     character: Path, sd1: Family, tmp_path: Path
 ) -> None:

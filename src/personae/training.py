@@ -97,6 +97,8 @@ def _run(
                     bench = event
                 else:
                     yield event
+            # With every default filled in, so that a later version with other advice resumes it too
+            folder.settle(config.model_copy(update={"schedule": bench.schedule}))
             yield forecast(bench)
             yield from _loop(bench, folder, should_stop)
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -451,6 +452,19 @@ def test_a_run_that_learnt_nothing_is_no_success(
     )
     with pytest.raises(TrainingError, match="tensors are zero after 4 steps; nothing was learnt"):
         run(config, tmp_path / "run", sd1)
+
+
+def test_memory_does_not_grow_with_pictures(sd1: Family, tmp_path: Path) -> None:
+    counts = {}
+    for pictures in (6, 30):
+        folder = paint(tmp_path / f"{pictures}", pictures)
+        config = run_config(folder, technique="textual_inversion")
+        for event in train(config, tmp_path / f"run-{pictures}", base=sd1):
+            if isinstance(event, Step) and event.step == 3:
+                gc.collect()
+                kept = (torch.Tensor, np.ndarray, Image.Image)
+                counts[pictures] = sum(isinstance(each, kept) for each in gc.get_objects())
+    assert counts[30] <= counts[6]
 
 
 def test_memory_does_not_grow_with_steps(character: Path, sd1: Family, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,13 @@ def test_advice_in_the_folder_of_a_base_is_taken(copied: Path) -> None:
     (copied / "personae.toml").write_text(advice.replace("rate", "rat"), encoding="utf-8")
     with pytest.raises(UsageError, match=r"lora: unknown key 'learning_rat'. Did you mean"):
         load_base(copied, device="cpu")
+
+
+def test_loading_uses_nothing_that_a_library_gives_up(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        base = load_base(folder, device="cpu", precision="bf16")
+    assert {parameter.dtype for parameter in base.denoiser.parameters()} == {torch.bfloat16}
 
 
 def one_line(error: BaseException) -> str:

@@ -98,10 +98,18 @@ def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **componen
     try:
         if (path / "model_index.json").is_file():
             components = {**networks(path, dtype), **components}
-        return load(str(source), torch_dtype=dtype, **local, **components)
+        return load(str(source), **in_format(dtype), **local, **components)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise BaseError(f"base '{source}' could not be loaded: {reason}") from None
+
+
+def in_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Return the argument by which this version of diffusers is told a number format."""
+    import diffusers
+
+    version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
+    return {"dtype" if version >= (0, 42) else "torch_dtype": dtype}
 
 
 def fingerprint(network: nn.Module, folder: Path | None = None) -> str:

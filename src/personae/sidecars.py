@@ -195,6 +195,11 @@ def notes_on(folder: Path, pictures: Iterable[Path], rule: CaptionRule) -> list[
         for path in entries
         if path.suffix.lower() in rule.suffixes and path.stem not in stems
     ]
+    notes += [
+        f"{path}: links to nothing, so it is not read; mend the link, or delete it"
+        for path in entries
+        if path.suffix.lower() in SUFFIXES and path.is_symlink() and not path.exists()
+    ]
     doubled = Counter(
         path.stem for path in entries if path.suffix in rule.suffixes and path.stem in stems
     )

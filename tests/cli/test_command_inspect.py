@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,23 @@ def test_check_ends_with_1_exactly_when_there_is_an_error(
     (folder / "00.png").write_bytes(b"no picture")
     (line,) = told("check", folder, code=1)
     assert any(finding["level"] == "error" for finding in line["findings"])
+
+
+def test_check_tells_a_link_to_nothing(here: Path, told: Callable[..., Any]) -> None:
+    folder = paint(here / "pictures")
+    (folder / "06.png").symlink_to(folder / "gone.png")
+    (line,) = told("check", folder)
+    told_of = [each["message"] for each in line["findings"] if each["file"].endswith("06.png")]
+    assert told_of == ["links to nothing, so it is not read; mend the link, or delete it"]
+
+
+def test_the_next_command_can_be_typed_as_it_is_shown(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = paint(here / "pictures of mira")
+    assert run(["check", str(folder)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(last) == ["personae", "train", "pictures of mira"]
 
 
 def test_check_names_the_next_command_only_when_all_is_well(

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.cli.terminal import AsJson, Terminal, typed
 from personae.wording import count
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check(
     show_inspection(terminal, inspection)
     if inspection.count("error"):
         raise typer.Exit(1)
-    terminal.command(f"personae train {tilde(inspection.path)}")
+    terminal.command(f"personae train {typed(inspection.path)}")
 
 
 def show_inspection(terminal: Terminal, inspection: Inspection) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from personae.cli.loading import DeviceOption, quiet_libraries
-from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.cli.terminal import AsJson, Terminal, tilde, typed
 from personae.cli.writing import refuse_overwriting, stem_of
 
 
@@ -58,4 +58,4 @@ def import_file(
     for name, note in card.notes.items():
         terminal.say(f"  [dim]{name}:[/] {escape(note)}")
     terminal.say(f'Prompts say "{escape(card.character.phrase)}". Draw with')
-    terminal.command(f'personae generate "{{it}} on a beach" --cast it={tilde(path)} --base {base}')
+    terminal.command(f'personae generate "{{it}} on a beach" --cast it={typed(path)} --base {base}')

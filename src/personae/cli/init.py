@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.cli.terminal import AsJson, Terminal, tilde, typed
 
 
 def register(app: typer.Typer) -> None:
@@ -34,4 +34,4 @@ def init(
     path = init_character(folder, name, class_noun, force=force)
     terminal.tell("written", path=path)
     terminal.say(f"Wrote {escape(tilde(path))}. Look it over, then")
-    terminal.command(f"personae check {tilde(folder)}")
+    terminal.command(f"personae check {typed(folder)}")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from personae.cli.loading import artifacts_at_hand
-from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.cli.terminal import AsJson, Terminal, tilde, typed
 from personae.errors import UsageError
 from personae.wording import count, duration, size
 
@@ -165,9 +165,10 @@ def _show_picture(terminal: Terminal, file: Path) -> None:
     terminal.say("Draw it again with")
     found = artifacts_at_hand(recipe, file)
     members = "".join(
-        f" --cast {name}={found.get(name, member.file)}" for name, member in recipe.cast.items()
+        f" --cast {name}={typed(found.get(name, Path(member.file)))}"
+        for name, member in recipe.cast.items()
     )
-    terminal.command(f"personae generate --like {tilde(file)}{members}")
+    terminal.command(f"personae generate --like {typed(file)}{members}")
 
 
 def _show_run(terminal: Terminal, folder: Path) -> None:
@@ -202,7 +203,7 @@ def _show_run(terminal: Terminal, folder: Path) -> None:
     terminal.say(_facts(facts))
     if not result:
         terminal.say("Continue it with")
-        terminal.command(f"personae train --resume {tilde(folder)}")
+        terminal.command(f"personae train --resume {typed(folder)}")
 
 
 def _facts(facts: Mapping[str, str]) -> Table:

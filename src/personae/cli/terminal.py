@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -113,6 +114,11 @@ class Bars:
         if part != self._last.get(label, 0):
             self._terminal.say(f"{label} {done}/{total} {note}".rstrip())
         self._last[label] = part
+
+
+def typed(path: Path) -> str:
+    """Return a path as a part of a command to type: `tilde`, quoted where the shell needs it."""
+    return shlex.quote(tilde(path))
 
 
 def tilde(path: Path) -> str:

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from personae.cli.loading import quiet_libraries
 from personae.cli.schema_options import Group, merged, settings_given, with_options
-from personae.cli.terminal import AsJson, Bars, Terminal, tilde
+from personae.cli.terminal import AsJson, Bars, Terminal, tilde, typed
 from personae.errors import PersonaeError, UsageError
 from personae.wording import count, duration, size
 
@@ -199,15 +199,6 @@ class RunView:
                 say(f"[green]·[/] stopping early: {escape(event.reason)}")
             case events.Kept():
                 say(f"[green]·[/] keeping step {event.step}: {escape(event.reason)}")
-            case events.Scored():
-                say(
-                    f"[dim]step {event.step}: likeness {event.likeness:.3f}, agreement "
-                    f"{event.agreement:.3f}[/]"
-                )
-            case events.StoppedEarly():
-                say(f"step {event.step}: enough, {escape(event.reason)}")
-            case events.Kept():
-                say(f"kept the checkpoint of step {event.step}: {escape(event.reason)}")
             case events.Preview():
                 self._drawn += 1
             case events.Stopped():
@@ -220,7 +211,7 @@ class RunView:
         say, folder = self.terminal.say, tilde(self.out)
         if self.stopped:
             say(f"Stopped after step {self.last.step}; everything is saved. Continue with")
-            self.terminal.command(f"personae train --resume {folder}")
+            self.terminal.command(f"personae train --resume {typed(self.out)}")
             return
         done = self.last
         say(
@@ -231,7 +222,7 @@ class RunView:
         say(f"{count(self._drawn, 'preview')} in {escape(folder)}/previews. Draw it with")
         name = done.path.name.partition(".")[0]
         self.terminal.command(
-            f'personae generate --cast {name}={tilde(done.path)} "{{{name}}} at the beach" -n 4'
+            f'personae generate --cast {name}={typed(done.path)} "{{{name}}} at the beach" -n 4'
         )
 
 

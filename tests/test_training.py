@@ -444,6 +444,15 @@ def test_a_resumed_run_keeps_the_advice_it_started_from(
     assert all(event.learning_rate == rates[event.step] for event in resumed)
 
 
+def test_an_asymmetric_character_is_not_flipped(sd1: Family, tmp_path: Path) -> None:
+    folder = paint(tmp_path / "mira")
+    with (folder / "character.toml").open("a") as file:
+        file.write("asymmetric = true\n")
+    with pytest.raises(UsageError, match=r"flip is on, but mira is asymmetric.*leave --flip out"):
+        run(run_config(folder, schedule={"flip": True}), tmp_path / "run", sd1)
+    assert run(run_config(folder, schedule={"steps": 1}), tmp_path / "plain", sd1)
+
+
 def test_a_run_that_learnt_nothing_is_no_success(
     character: Path, sd1: Family, tmp_path: Path
 ) -> None:

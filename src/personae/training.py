@@ -77,6 +77,11 @@ def _run(
     planned: bool,
 ) -> Iterator[Event]:
     character = Character.open(config.character)
+    if config.schedule.flip and character.asymmetric:
+        raise UsageError(
+            f"flip is on, but {character.name} is asymmetric (character.toml says so): mirrored "
+            "pictures would teach a wrong one; leave --flip out"
+        )
     base = base or load_base(
         config.base,
         device=config.device,

@@ -7,6 +7,7 @@ import torch
 
 from personae.errors import UnsupportedError, UsageError
 from personae.families.base import Family
+from personae.techniques.textual_inversion import usual_norm
 from tiny_world import make, prediction, stir
 
 
@@ -109,10 +110,16 @@ def test_letting_the_first_of_two_go_keeps_the_second(sd1: Family) -> None:
         third.eject()
 
 
-def test_the_pull_moves_norms_towards_the_median_of_the_vocabulary(sd1: Family) -> None:
+def test_the_usual_norm_is_that_of_the_starting_words_where_most_words_are_untrained() -> None:
+    vocabulary = torch.eye(8) * torch.tensor([2.0, 1.8, *[0.25] * 6])[:, None]
+    assert usual_norm(vocabulary, vocabulary[:2]).item() == pytest.approx(1.8)
+    assert usual_norm(vocabulary * 10, vocabulary[2:4]).item() == 2.5
+
+
+def test_the_pull_moves_norms_towards_that_of_a_usual_word(sd1: Family) -> None:
     technique = make("textual_inversion", sd1, norm_pull=0.25)
     (vectors,) = technique.vectors
-    median = sd1.towers[0].embedding.weight.norm(dim=1).median()
+    median = usual_norm(sd1.towers[0].embedding.weight, technique.start_0)
     with torch.no_grad():
         vectors.mul_(torch.linspace(2, 40, len(vectors))[:, None])
     before, directions = vectors.norm(dim=1), torch.nn.functional.normalize(vectors)

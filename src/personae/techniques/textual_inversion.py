@@ -32,7 +32,7 @@ class TextualInversionConfig(TechniqueConfig):
     placeholder: str | None = None
     """The word that stands for the vectors in prompts. Default: <name of the character>."""
     norm_pull: float = Field(0.05, ge=0, le=1)
-    """Share of the way each step pulls a vector's norm to the vocabulary's median; 0 = off."""
+    """Share of the way each step pulls a vector's norm to that of a usual word; 0 = off."""
 
 
 class TextualInversion(Technique):
@@ -66,8 +66,8 @@ class TextualInversion(Technique):
             start = starting_vectors(tower, config.initializer_words, config.num_vectors)
             self.vectors.append(nn.Parameter(start.clone()))
             self.register_buffer(f"start_{i}", start)
-            norms = tower.embedding.weight.detach().float().norm(dim=1)
-            self.register_buffer(f"norm_{i}", norms.median(), persistent=False)
+            norm = usual_norm(tower.embedding.weight, start)
+            self.register_buffer(f"norm_{i}", norm, persistent=False)
 
     @property
     def trains_text(self) -> bool:
@@ -136,7 +136,7 @@ class TextualInversion(Technique):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Pull each vector's norm towards the vocabulary's median.
+        """Pull each vector's norm towards that of a usual word.
 
         Norms that grow without bound make the encoder ignore the rest of the prompt; the pull is
         the one of pivotal tuning scripts (norm + share * (median - norm)).
@@ -145,6 +145,16 @@ class TextualInversion(Technique):
             norm = learnt.norm(dim=1, keepdim=True).clamp(min=1e-8)
             wanted = norm + self.config.norm_pull * (getattr(self, f"norm_{i}") - norm)
             learnt.mul_(wanted / norm)
+
+
+def usual_norm(vocabulary: Tensor, start: Tensor) -> Tensor:
+    """Return the norm of a word that the encoder listens to, a scalar.
+
+    The median of the `vocabulary` (n, d), or of the `start` (count, d) where that is larger: most
+    words of a small base may never have been trained, and stay far smaller than those it knows.
+    """
+    medians = [vectors.detach().float().norm(dim=1).median() for vectors in (vocabulary, start)]
+    return torch.maximum(*medians)
 
 
 def starting_vectors(tower: TextTower, words: str, count: int) -> Tensor:

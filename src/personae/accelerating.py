@@ -92,6 +92,7 @@ def choose(
                     f"{base.dtype} on {base.device}; use auto"
                 )
         return [name for name in names if name in fitting]
+    fitting = {name: kind for name, kind in fitting.items() if kind.promises(base)}
     rows = min(MOST_PROBED_ROWS, 1 << (rows - 1).bit_length())
     parts: dict[str, list[type[Acceleration]]] = {}
     for kind in fitting.values():

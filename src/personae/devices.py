@@ -69,6 +69,11 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
             return torch.float32
 
 
+def has_matrix_cores(device: torch.device) -> bool:
+    """Say whether convolutions of the device multiply matrices whose rows are channels (CUDA)."""
+    return device.type == "cuda"
+
+
 def generator_for(seed: int, *stream: int | str) -> torch.Generator:
     """Return a generator on the host that depends on `seed` and the named stream alone.
 

@@ -33,6 +33,7 @@ class Acceleration(ABC):
             bits multiplies it by its own rounding over that of float32.
         inference_only: is of no use while training.
         copies: keeps second copies of weights, so that it must gain more to be chosen.
+        compiles: its first call on a shape takes long; the probe spreads that over a run.
     """
 
     name: ClassVar[str]
@@ -43,11 +44,17 @@ class Acceleration(ABC):
     tolerance: ClassVar[float] = 0.0
     inference_only: ClassVar[bool] = False
     copies: ClassVar[bool] = False
+    compiles: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
     def fits(cls, base: Family) -> bool:
         """Say whether it can serve on the device and in the number format of `base` at all."""
+
+    @classmethod
+    def promises(cls, base: Family) -> bool:
+        """Say whether it may win on the device of `base`, so that `auto` takes the time to try."""
+        return True
 
     @classmethod
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 from personae.allocation import peak_allocated
 from personae.bases import load_base
 from personae.character import Character
+from personae.devices import SHAPES_ONLY
 from personae.errors import DoesNotFitError, UsageError
 from personae.events import Planned, Step
 from personae.families.base import Family
+from personae.families.text import TextTower
 from personae.families.tiny import tiny_stable_diffusion
 from personae.memory_plan import _modes, fitting, needed, with_mode
 from personae.run_folder import RunFolder
@@ -100,6 +104,38 @@ def test_what_was_set_by_hand_stays(character: Path) -> None:
     chosen = with_mode(config, list(_modes(config))[-1])
     assert chosen.schedule.optimizer == "adamw8bit"
     assert chosen.settings["dreambooth"]["weight_precision"] == "bf16_kahan"
+
+
+def test_moving_states_to_the_host_is_planned_only_where_its_memory_is_another(
+    character: Path,
+) -> None:
+    for technique, sense in (("dreambooth", True), ("lora", False)):
+        config = plain(character, technique)
+        apart = [mode.get("offload") for mode in _modes(config, host_apart=True)]
+        assert (True in apart) == sense
+        assert not any("offload" in mode for mode in _modes(config))
+
+
+def test_what_lies_on_the_host_is_not_counted_for_the_device(character: Path, sd1: Family) -> None:
+    """Shown on a base whose weights are on another device, the one without values."""
+    parts = [*sd1.networks.values(), sd1.autoencoder]
+    denoiser, encoder, autoencoder = (copy.deepcopy(part).to(SHAPES_ONLY) for part in parts)
+    towers = [TextTower(sd1.towers[0].tokenizer, encoder)]
+    base = dataclasses.replace(
+        sd1,
+        denoiser=denoiser,
+        autoencoder=autoencoder,
+        towers=towers,
+        device=SHAPES_ONLY,
+        overlays={},
+    )
+    opened = Character.open(character)
+    config = plain(character, "dreambooth")
+    here = needed(config, opened, base, 0)
+    there = needed(with_mode(config, {"offload": True}), opened, base, 0)
+    assert here.trained > 0
+    assert (there.trained, there.states) == (0, 0)
+    assert there.passes <= here.passes
 
 
 def test_a_limit_that_nothing_keeps_is_refused_with_the_least(character: Path, sd1: Family) -> None:

@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_iter
 class _Counter(TorchDispatchMode):
     """Counts every storage that an operation brings into being, until it is freed."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None) -> None:
         super().__init__()
+        self.device = device
         self.live, self.peak = 0, 0
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
@@ -31,11 +32,14 @@ class _Counter(TorchDispatchMode):
         if func.is_view:  # a fake view of a real tensor has a storage of its own
             return result
         for each in tree_iter(result):
-            if isinstance(each, torch.Tensor):
+            if isinstance(each, torch.Tensor) and self._counts(each):
                 storage = each.untyped_storage()
                 if storage._cdata not in given and storage not in self._known:
                     self._take(storage)
         return result
+
+    def _counts(self, tensor: torch.Tensor) -> bool:
+        return self.device is None or tensor.device.type == self.device.type
 
     def _take(self, storage: torch.UntypedStorage) -> None:
         size = storage.nbytes()
@@ -48,12 +52,12 @@ class _Counter(TorchDispatchMode):
         self.live -= size
 
 
-def peak_allocated(run: Callable[[], object]) -> int:
-    """Return the most bytes that tensors made by `run` took at once.
+def peak_allocated(run: Callable[[], object], device: torch.device | None = None) -> int:
+    """Return the most bytes that tensors made by `run` took at once, on `device` or anywhere.
 
     Tensors that were there before do not count, nor does what a kernel needs inside itself.
     """
-    counter = _Counter()
+    counter = _Counter(device)
     with counter:
         run()
     return counter.peak

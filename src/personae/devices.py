@@ -69,6 +69,11 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
             return torch.float32
 
 
+def zeros_on_host(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return zeros in the host's memory, locked in place where `device` then copies quicker."""
+    return torch.zeros(shape, dtype=dtype, device=HOST, pin_memory=device.type == "cuda")
+
+
 def has_matrix_cores(device: torch.device) -> bool:
     """Say whether convolutions of the device multiply matrices whose rows are channels (CUDA)."""
     return device.type == "cuda"

@@ -7,7 +7,7 @@ import time
 from personae.devices import free_bytes, peak_bytes, reset_peak
 from personae.errors import DoesNotFitError
 from personae.events import Forecast
-from personae.optimizers import state_bytes
+from personae.optimizers import held_on, state_bytes
 from personae.workbench import Workbench
 
 
@@ -25,7 +25,7 @@ def forecast(bench: Workbench) -> Forecast:
     bench.rehearse(0)
     seconds = time.perf_counter() - started
     count = sum(parameter.numel() for parameter in bench.parameters)
-    moments = state_bytes(bench.schedule.optimizer, bench.optimizer.param_groups)
+    moments = state_bytes(bench.schedule.optimizer, held_on(device, bench.optimizer.param_groups))
     free = free_bytes(device)
     if free is not None and moments > free:
         raise DoesNotFitError(

@@ -106,12 +106,16 @@ class WeightOverlay:
 
 
 class _Sum(torch.autograd.Function):
-    """The weight plus its deltas in the weight's format; only deltas have gradients."""
+    """The weight plus its deltas in the weight's format; only deltas have gradients.
+
+    A delta may lie in the host's memory while the weight lies on a device: it is there for the
+    length of the sum, and its gradient travels in the weight's format, the shorter one.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, *deltas: Tensor) -> Tensor:
         """Add in float32 and round once."""
-        ctx.formats = [delta.dtype for delta in deltas]
+        ctx.places = [(delta.device, delta.dtype) for delta in deltas]
         apart = all(each.is_contiguous() for each in (weight, *deltas))
         if weight.device != HOST or not apart:
             return _rounded_sum(weight, deltas)
@@ -125,12 +129,12 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Hand the gradient on in each delta's format."""
-        return None, *(gradient.to(format_) for format_ in ctx.formats)
+        """Hand the gradient on to where each delta is, in its format."""
+        return None, *(gradient.to(device).to(format_) for device, format_ in ctx.places)
 
 
 def _rounded_sum(weight: Tensor, deltas: Iterable[Tensor]) -> Tensor:
     total = weight.float()
     for delta in deltas:
-        total = total + delta
+        total = total + delta.to(total.device, non_blocking=True)
     return total.to(weight.dtype)

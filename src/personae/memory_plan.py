@@ -24,7 +24,7 @@ from personae.errors import DoesNotFitError
 from personae.events import Planned
 from personae.families.base import Family, Text
 from personae.families.reading import weight_bytes
-from personae.optimizers import state_bytes
+from personae.optimizers import held_on, state_bytes
 from personae.preparing import resting
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
@@ -44,6 +44,8 @@ SAME_NUMBERS: tuple[Mode, ...] = (
 )
 OTHER_NUMBERS: tuple[Mode, ...] = (
     {},
+    {"offload": True},
+    {"offload": True, "update": "in_backward"},
     {"optimizer": "adamw8bit"},
     {"optimizer": "adamw8bit", "update": "in_backward"},
     {"optimizer": "adafactor", "update": "in_backward", "weight_precision": "bf16_stochastic"},
@@ -53,6 +55,7 @@ REASONS = {
     "unload": "autoencoder and text encoders leave memory while they are not used",
     "gradient_checkpointing": "activations are computed again in the backward pass",
     "micro_batch": "a batch is computed one picture at a time",
+    "offload": "what is trained and the optimiser's states lie in the host's memory",
     "optimizer": "the optimiser keeps smaller states",
     "update": "each gradient is used and freed inside the backward pass",
     "weight_precision": "what is trained is bf16 with stochastic rounding",
@@ -88,7 +91,7 @@ class Bytes:
 
 
 def needed(config: RunConfig, character: Character, base: Family, process: int) -> Bytes:
-    """Return what a run of `config` on `base` will hold; the base is left as it is.
+    """Return what a run of `config` will hold on the device of `base`, which is left as it is.
 
     Args:
         config: the run.
@@ -112,7 +115,9 @@ def needed(config: RunConfig, character: Character, base: Family, process: int) 
         if schedule.update == "in_backward":
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
-        passes = peak_allocated(lambda: _one_pass(base, techniques, schedule))
+        passes = peak_allocated(lambda: _one_pass(base, techniques, schedule), base.device)
+    groups = held_on(base.device, groups)
+    parameters = [p for group in groups for p in group["params"]]
     trained = sum(p.numel() * p.element_size() for p in parameters)
     average = 4 * sum(p.numel() for p in parameters) if schedule.ema else 0
     states = state_bytes(schedule.optimizer, groups)
@@ -133,7 +138,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     process = max(0, resident_bytes() - networks) if base.device.type == HOST.type else 0
     first = least = None
     bare = process + weight_bytes(base.denoiser)
-    for mode in _modes(config):
+    for mode in _modes(config, host_apart=base.device.type != HOST.type):
         if bare > limit:  # known without trying a pass
             least = bare
             break
@@ -162,14 +167,22 @@ def with_mode(config: RunConfig, mode: Mode) -> RunConfig:
     return config.model_copy(update={**run, "schedule": schedule, "settings": settings})
 
 
-def _modes(config: RunConfig) -> Iterator[Mode]:
-    """Yield the modes in order, without what was set by hand or means nothing here."""
+def _modes(config: RunConfig, *, host_apart: bool = False) -> Iterator[Mode]:
+    """Yield the modes in order, without what was set by hand or means nothing here.
+
+    Args:
+        config: the run.
+        host_apart: the device's memory is not the host's, which can then take something off it.
+    """
     by_hand = config.model_fields_set | config.schedule.model_fields_set
     by_hand |= {key for own in config.settings.values() for key in own}
     known = set(RunConfig.model_fields) | set(Schedule.model_fields)
     known |= {key for own in config.technique_configs().values() for key in type(own).model_fields}
     seen: list[Mode] = []
-    for other, same in product(OTHER_NUMBERS, SAME_NUMBERS):
+    others = [mode for mode in OTHER_NUMBERS if host_apart or "offload" not in mode]
+    if "offload" not in known:
+        others = [mode for mode in others if "offload" not in mode]
+    for other, same in product(others, SAME_NUMBERS):
         mode = {**other, **same}
         mode = {key: value for key, value in mode.items() if key in known - by_hand}
         parts = {**config.schedule.model_dump(), **mode}

@@ -100,6 +100,14 @@ def state_bytes(name: str, groups: list[dict[str, Any]]) -> int:
     return total
 
 
+def held_on(device: torch.device, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `groups` with only the parameters on `device`; states lie where these do."""
+    return [
+        {**group, "params": [p for p in group["params"] if p.device.type == device.type]}
+        for group in groups
+    ]
+
+
 def rate_factor(step: int, steps: int, warmup: float, shape: str) -> float:
     """Return the factor of the peak learning rate at `step` (0 .. steps-1).
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from personae.devices import HOST
+from personae.artifact import Artifact
+from personae.devices import HOST, SHAPES_ONLY
 from personae.errors import UnsupportedError
-from personae.events import Validation
+from personae.events import Finished, Validation
 from personae.families.base import Family
 from personae.families.stable_diffusion import StableDiffusion
 from personae.families.tiny import tiny_stable_diffusion
+from personae.hooks import _Sum
+from personae.optimizers import held_on, state_bytes
+from personae.techniques.base import key
 from tiny_world import bare, make, noisy, only, prediction, run, run_config, stir
 
 WEIGHT = "conv_in.weight"
@@ -156,3 +163,47 @@ def test_a_bf16_delta_takes_half_the_bytes_and_learns_what_float32_learns(
     assert 2 * sum(p.nbytes for p in narrow.parameters()) == sum(
         p.nbytes for p in wide.parameters()
     )
+
+
+LEAN = {"schedule": {"optimizer": "adamw8bit", "update": "in_backward"}}
+KAHAN = {"settings": {"dreambooth": {"weight_precision": "bf16_kahan"}}}
+
+
+@pytest.mark.parametrize("mode", [{}, LEAN, KAHAN])
+def test_offloaded_training_ends_in_the_same_bits_on_the_host(
+    mode: dict[str, Any], character: Path, sd1: Family, tmp_path: Path
+) -> None:
+    files = []
+    for offload in (False, True):
+        own = {**mode.get("settings", {}).get("dreambooth", {}), "offload": offload}
+        config = run_config(
+            character,
+            technique="dreambooth",
+            settings={"dreambooth": own},
+            schedule={"prior": "none", **mode.get("schedule", {})},
+        )
+        events = run(config, tmp_path / f"offload-{offload}", sd1)
+        files.append(Artifact.load(only(events, Finished)[0].path).tensors)
+    plain, apart = files
+    assert any(value.abs().max() > 0 for value in plain.values())
+    assert all(torch.equal(apart[name], value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16_kahan"])
+def test_offloaded_deltas_and_all_that_comes_of_them_lie_on_the_host(
+    precision: str, sd1: Family
+) -> None:
+    """Shown on a base whose weights are on another device, the one without values."""
+    apart = copy.deepcopy(sd1.denoiser).to(SHAPES_ONLY)
+    base = dataclasses.replace(sd1, denoiser=apart, device=SHAPES_ONLY, overlays={})
+    made = make("dreambooth", base, offload=True, weight_precision=precision)
+    weight = base.denoiser.conv_in.weight
+    delta = made.deltas[key("denoiser.conv_in.weight")]
+    assert (weight.device, delta.device) == (SHAPES_ONLY, HOST)
+    merged = _Sum.apply(weight, delta)
+    assert (merged.device, merged.dtype) == (SHAPES_ONLY, weight.dtype)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _Sum.apply(weight, delta).sum().backward()
+    assert (delta.grad.device, delta.grad.dtype) == (HOST, delta.dtype)
+    beside = held_on(SHAPES_ONLY, made.parameter_groups(1e-3, 0.0))
+    assert state_bytes("adamw", beside) == 0

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from personae.devices import zeros_on_host
 from personae.errors import UnsupportedError
 from personae.families.base import Family
 from personae.recommended import Recommended
@@ -27,6 +28,11 @@ class DreamBoothConfig(TechniqueConfig):
     """Format of what is trained. bf16 halves it; updates too small for it are kept by rounding at
     random, right on average, or by Kahan summation (two more bytes a weight, repeatable sums)."""
 
+    offload: bool = False
+    """Keep what is trained, its gradients and the optimiser's states in the host's memory and
+    update there; the device holds the weights the network computes with. For GPUs short of
+    memory; without one it changes nothing."""
+
     @property
     def rounding(self) -> str:
         """Return how the optimiser writes the weights."""
@@ -38,7 +44,8 @@ class DreamBooth(Technique):
 
     The base's weights are never written: the network computes with `weight + delta`, so that
     updates far below the resolution of bf16 weights still add up. The delta is float32, or bf16
-    with a way of rounding that loses nothing on average (`weight_precision`).
+    with a way of rounding that loses nothing on average (`weight_precision`). With `offload` the
+    deltas lie in the host's memory, and so does all that an optimiser makes of them.
     """
 
     name = "dreambooth"
@@ -63,7 +70,9 @@ class DreamBooth(Technique):
         self.deltas = nn.ParameterDict(
             {
                 key(f"{network}.{name}"): nn.Parameter(
-                    torch.zeros(weight.shape, dtype=format_, device=weight.device)
+                    zeros_on_host(weight.shape, format_, weight.device)
+                    if config.offload
+                    else torch.zeros(weight.shape, dtype=format_, device=weight.device)
                 )
                 for network, module in chosen.items()
                 for name, weight in module.named_parameters()

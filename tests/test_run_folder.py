@@ -167,3 +167,11 @@ def test_tensors_that_find_no_room_are_told_in_one_line_and_keep_the_older_file(
         save_file({"weights": torch.zeros(10_000)}, temporary)
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_cleared_away(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    kept = folder.save_checkpoint(3, {"value": 1})
+    (kept.parent / ".step-000006.pt.4321.part").write_bytes(b"half")
+    assert folder.load_checkpoint()["step"] == 3
+    assert list(kept.parent.iterdir()) == [kept]

@@ -40,6 +40,18 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make a folder that files can be written to, before the work that fills it.
+
+    Raises:
+        PersonaeError: it cannot be made, or nothing can be written there.
+    """
+    probe = folder / f".{os.getpid()}.probe"
+    with replacing(probe) as temporary:
+        temporary.touch()
+    probe.unlink()
+
+
 def _refusal_of_the_disk(error: BaseException) -> str | None:
     """Return in words why the system did not let a file be written; None if it did.
 

@@ -207,6 +207,11 @@ class Cast:
         for name in names:
             if name not in self.members:
                 cast = ", ".join(self.members) or "nobody"
+                if not name.strip():
+                    raise UsageError(
+                        f"the prompt has braces without a name; the cast is {cast}, so write "
+                        f"{{{next(iter(self.members), 'name')}}}, or leave the braces out"
+                    )
                 raise UsageError(
                     f"the prompt names {{{name}}}, who is not in the cast ({cast})."
                     f"{nearest(name, self.members)} Bind the name with --cast {name}=FILE"

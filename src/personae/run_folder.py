@@ -112,6 +112,8 @@ class RunFolder:
         Raises:
             TrainingError: checkpoints are there, but none can be read.
         """
+        for left in (self.path / "checkpoints").glob(".*.part"):  # by a process that was killed
+            left.unlink()
         found = self._checkpoints()
         for path in reversed(found):
             state = _read_state(path)

@@ -179,3 +179,17 @@ def test_a_sheet_needs_a_character_and_a_known_suite(
     assert "no character" in refused("sheet")
     line = refused("sheet", "--cast", f"mira={artifact}", "--suite", "ton", *QUICK)
     assert "Did you mean 'toon'?" in line
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_drawn(
+    artifact: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "taken").write_text("a file")
+    code = run(
+        ["generate", "{mira}", "--cast", f"mira={artifact}", "--out", "taken", "--json", *QUICK]
+    )
+    printed = capsys.readouterr()
+    assert code == 1
+    assert "taken" in printed.err
+    assert "cannot be written" in printed.err
+    assert '"drawing"' not in printed.out

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from personae.atomic import prepare_folder
 from personae.cli.schema_options import Group, merged
 from personae.cli.terminal import Terminal, tilde
 from personae.wording import count
@@ -63,6 +64,7 @@ def draw_shots(
     from personae import generation
 
     drawn: Drawn = []
+    prepare_folder(out)
     with terminal.bars() as bars:
         for event in generation.generate(base, shots, sampling, cast, batch_size=batch_size):
             if isinstance(event, generation.Drawing):

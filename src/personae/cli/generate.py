@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
+from personae.atomic import prepare_folder
 from personae.cli.drawing import (
     ConfigOption,
     draw_shots,
@@ -170,6 +171,7 @@ def draw_again(
     for name, member in cast.members.items():
         if name in wanted.cast:
             member.strength = Strength.parse(wanted.cast[name].strength)
+    prepare_folder(out)
     precision = _precision_name(wanted.precision)
     base = open_base(terminal, source or wanted.base, cast, device=device, precision=precision)
     with cast.on(base), terminal.waiting("drawing"):

@@ -482,10 +482,10 @@ def test_memory_does_not_grow_with_steps(character: Path, sd1: Family, tmp_path:
     )
     counts = {}
     for event in train(config, tmp_path / "run", base=sd1):
-        if isinstance(event, Step) and event.step in (8, 17):
+        if isinstance(event, Step) and event.step in (11, 17):  # the monitor has what it keeps
             gc.collect()
             counts[event.step] = sum(type(each) is torch.Tensor for each in gc.get_objects())
-    assert counts[17] <= counts[8]
+    assert counts[17] <= counts[11]
 
 
 # Options of the schedule

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 
 from personae.batches import Batch, TextSource
 from personae.events import Verdict
 from personae.families.base import Family
-from personae.objective import Noised, denoising_loss, predict, settled, untouched
+from personae.objective import Noised, denoising_loss, predict, row_losses, settled, untouched
 from personae.optimizers import OWN_RATES
 from personae.settings import Schedule
 from personae.techniques.base import Technique
@@ -53,9 +54,10 @@ class FrozenProbe:
         return denoising_loss(self.base, self.noised, text, None).mean().item()
 
     @torch.no_grad()
-    def output(self, texts: TextSource) -> torch.Tensor:
-        """Return the prediction now."""
-        return predict(self.base, self.noised, texts(self.noised.batch.captions))
+    def look(self, texts: TextSource) -> tuple[float, torch.Tensor]:
+        """Return the mean unweighted loss and the prediction now."""
+        output = predict(self.base, self.noised, texts(self.noised.batch.captions))
+        return row_losses(self.base, self.noised, output, None).mean().item(), output
 
 
 class Monitor:
@@ -65,18 +67,22 @@ class Monitor:
         self, probe: FrozenProbe, techniques: Sequence[Technique], texts: TextSource
     ) -> None:
         self.probe, self.techniques, self.texts = probe, techniques, texts
-        with untouched(techniques):
-            self.base_loss = probe.loss(texts)
-            self.base_output = probe.output(texts)
+
+    @cached_property
+    def _base(self) -> tuple[float, torch.Tensor]:
+        """What the untouched base does, looked at when it is first needed: not before step 1."""
+        with settled(self.techniques), untouched(self.techniques):
+            return self.probe.look(self.texts)
 
     def look(self, step: int, schedule: Schedule) -> Verdict | None:
         """Return a verdict after `step`, or None when it is not time for one."""
         if step not in LOOKS:
             return None
+        base_loss, base_output = self._base
         with settled(self.techniques):
-            loss, output = self.probe.loss(self.texts), self.probe.output(self.texts)
-        gap = (self.base_loss - loss) / max(self.base_loss, 1e-12)
-        change = ((output - self.base_output).norm() / self.base_output.norm()).item()
+            loss, output = self.probe.look(self.texts)
+        gap = (base_loss - loss) / max(base_loss, 1e-12)
+        change = ((output - base_output).norm() / base_output.norm()).item()
         level, message = self._words(gap, change, schedule, step)
         return Verdict(step, level, message, gap, change)
 

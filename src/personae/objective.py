@@ -62,14 +62,25 @@ def predict(base: Family, noised: Noised, text: Text) -> Tensor:
 def denoising_loss(
     base: Family, noised: Noised, text: Text, gamma: float | None, target: Tensor | None = None
 ) -> Tensor:
-    """Return the loss of each row, (b,).
+    """Return the loss of each row, (b,), against `target` (default: the path's own)."""
+    return row_losses(base, noised, predict(base, noised, text), gamma, target)
+
+
+def row_losses(
+    base: Family,
+    noised: Noised,
+    prediction: Tensor,
+    gamma: float | None,
+    target: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of each row of a prediction (b, c, h, w), (b,).
 
     The squared error against `target` (default: the path's own), weighted place by place by the
     mask and row by row by the picture's weight and min-SNR.
     """
     if target is None:
         target = base.path.target(noised.batch.latents, noised.noise, noised.t)
-    error = (predict(base, noised, text) - target.to(base.device)).square()
+    error = (prediction - target.to(base.device)).square()
     if noised.batch.mask is not None:
         error = error * noised.batch.mask.to(error)
     weights = noised.batch.weights * base.path.weight(noised.t, gamma)

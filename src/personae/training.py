@@ -116,7 +116,7 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
     rhythm = Rhythm.of(bench)
     keeper = Keeper(bench, folder) if bench.config.keep != "last" else None
     monitor = Monitor(_probe(bench), bench.techniques, bench.texts)
-    base_loss = _validation(bench, base_alone=True)
+    base_loss: float | None = None  # of the base alone; looked at when it is first told
     step = _take_up(bench, folder)
     if keeper:
         yield from keeper.catch_up(bench, step, rhythm.checkpoint)
@@ -140,6 +140,7 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
             yield verdict
         last = step == bench.schedule.steps
         if bench.held_out and (last or step % rhythm.validate == 0):
+            base_loss = _validation(bench, base_alone=True) if base_loss is None else base_loss
             yield Validation(step, _validation(bench), base_loss)
         if step % rhythm.checkpoint == 0 and not last:
             yield Checkpoint(step, folder.save_checkpoint(step, bench.state()))

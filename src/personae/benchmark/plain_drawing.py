@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from personae.benchmark.jobs import Job
 from personae.benchmark.plain_loop import LORA_LAYERS, TOKENS
 from personae.devices import PRECISIONS, generator_for, pick_device, synchronize
+from personae.families.sources import in_format
 
 REPEATS = 3
 
@@ -28,7 +29,7 @@ class PlainDrawing:
         self.device = pick_device(job.device)
         self.pipe = StableDiffusionPipeline.from_pretrained(
             job.base,
-            torch_dtype=PRECISIONS[job.precision],
+            **in_format(PRECISIONS[job.precision]),
             safety_checker=None,
             local_files_only=True,
         ).to(self.device)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from personae.devices import generator_for
+from personae.families.sources import in_format
 
 LORA_LAYERS = ["to_k", "to_q", "to_v", "to_out.0"]
 TOKENS = [f"<plain{i}>" for i in range(8)]  # as many vectors as ours has by default
@@ -53,7 +54,7 @@ class PlainLoop:
             rank: of a LoRA.
         """
         self.pipe = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=dtype, safety_checker=None, local_files_only=True
+            folder, **in_format(dtype), safety_checker=None, local_files_only=True
         ).to(device)
         self.device, self.dtype, self.rank = device, dtype, rank
         for network in (self.pipe.unet, self.pipe.vae, self.pipe.text_encoder):

@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint fuzz setup toon clean
+.PHONY: demo test lint fuzz setup toon tiny clean
 .DEFAULT_GOAL := demo
 
 setup: $(VENV)/.ready
@@ -32,6 +32,9 @@ fuzz: setup  ## Feed damaged files to every reader, as a nightly job does
 
 toon: setup  ## Render the data and train the embedded base anew (hours)
 	$(MAKE) -C recipes/toon toon PYTHON=$(abspath $(BIN)/python)
+
+tiny: setup  ## Run every step of the embedded base's recipe in minutes, as CI does
+	$(MAKE) -C recipes/toon tiny PYTHON=$(abspath $(BIN)/python)
 
 clean:
 	rm -rf demo runs build dist

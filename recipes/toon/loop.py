@@ -77,6 +77,7 @@ class Run:
         self.checkpoint, self.constant = self.folder / "checkpoint.pt", self.folder / "constant.pt"
         self.state: dict[str, object] = {}
         self.step, self.seconds, self.pictures = 0, 0.0, 0
+        self.resumed_at = 0
         self.began = self.saved = self.logged = time.monotonic()
         self.limit, self.decay, self.save_seconds = minutes * 60, decay_minutes * 60, save_seconds
         self.sums: dict[str, float] = {}
@@ -99,6 +100,7 @@ class Run:
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         self.step, self.seconds, self.pictures = saved["step"], saved["seconds"], saved["pictures"]
+        self.resumed_at = self.step
         torch.set_rng_state(saved["torch"])
 
     def save(self, file: Path | None = None) -> None:
@@ -127,8 +129,9 @@ class Run:
         return max(0.03, left / self.decay)
 
     def going(self) -> bool:
-        """Whether to make another step; saves where it is time, and at the end."""
-        end = self.stopped or time.monotonic() - self.began > self.limit
+        """Whether to make another step; saves where it is time, and at the end. A sitting makes at least one."""
+        over = time.monotonic() - self.began > self.limit and self.step > self.resumed_at
+        end = self.stopped or over
         if end or time.monotonic() - self.saved > self.save_seconds:
             self.save()
         return not end

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer, ResNetModel
 
-from data import work_folder
+from data import SIZE, work_folder
 from denoiser import Denoiser, build_text_encoder, build_unet, scheduler
 from sheet import PROMPTS, draw, save_sheet
 
@@ -116,9 +116,15 @@ def write_encoder(name: str, target: Path) -> None:
 
 
 def check(folder: Path, file: Path) -> None:
-    """Load the folder as a stranger would, and draw."""
+    """Load what was packaged as a stranger would, and draw; whatever is not as promised ends the program."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    save_sheet(draw(pipeline, PROMPTS, steps=25, guidance=4.0, seed=0), file)
+    for encoder, kind in (("toon_identity", ResNetModel), ("toon_clip", CLIPModel)):
+        kind.from_pretrained(folder.with_name(encoder), local_files_only=True)
+    drawn = draw(pipeline, PROMPTS, steps=25, guidance=4.0, seed=0)
+    positions = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+    if drawn.shape != (len(PROMPTS), SIZE, SIZE, 3) or positions != (77, 77):
+        raise SystemExit(f"{folder}: draws {drawn.shape} with {positions} positions; expected {SIZE} px and 77")
+    save_sheet(drawn, file)
     print(sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6, "MB")
 
 

@@ -14,7 +14,7 @@ import { describe, planOf, planPicture, renderPicture } from './pictures.mjs';
 const side = 128;
 const shardLength = 2000;
 const picturesPerIdentity = 8;
-const tinyCount = 320;
+const tinyCount = 160;
 
 // Emoji faces and blobs differ by little more than colour, so they cannot serve as identities.
 const identityStyles = Object.keys(trainingStyles).filter((name) => !['emoji', 'blob'].includes(trainingStyles[name].kind));

@@ -13,7 +13,14 @@ from personae.cell_process import main, run_cell
 from personae.cells import Cell, failed
 from personae.comparison import Comparison
 from personae.errors import CharacterError
-from personae.execution import CellFinished, run_study, settle, side_by_side, start
+from personae.execution import (
+    CellFinished,
+    run_study,
+    settle,
+    side_by_side,
+    start,
+    usual_jobs,
+)
 from personae.study import Study
 from study_world import build, grid
 from tiny_world import paint
@@ -141,3 +148,23 @@ def test_a_killed_cell_is_told_and_goes_on_where_it_was(world, character, tmp_pa
     assert "--retry-failed" in cell.result()["error"]
     steps = [json.loads(x)["step"] for x in log.read_text().splitlines() if '"step"' in x]
     assert 0 < max(steps) < 400
+
+
+def test_cells_of_a_small_base_share_the_cores_of_this_machine(world, character, tmp_path):
+    study = Study.plan(grid(world, character), tmp_path)
+    cores = len(os.sched_getaffinity(0))
+    assert usual_jobs(study) == min(cores, len(study.cells))
+
+
+@pytest.mark.parametrize("change", [{"base": "owner/name"}, {"budget": "seconds=5"}])
+def test_cells_run_one_by_one_on_a_base_not_here_and_by_the_clock(
+    world, character, tmp_path, change
+):
+    assert usual_jobs(Study.plan(grid(world, character, **change), tmp_path)) == 1
+
+
+def test_cells_run_one_by_one_on_a_base_that_needs_all_threads(
+    world, character, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("personae.execution.SMALL_BASE", 1000)
+    assert usual_jobs(Study.plan(grid(world, character), tmp_path)) == 1

@@ -21,14 +21,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from personae.cells import Cell, failed
+from personae.devices import HOST, free_bytes, pick_device
 from personae.errors import StudyError, UsageError
 from personae.events import Event
+from personae.families.sources import local_folder
+from personae.presentations import Budget
 from personae.study import Study
 
 logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.1
 PROGRESS_SECONDS = 1.0
 TAIL_BYTES = 4096
+SMALL_BASE = 2**28  # bytes of weights up to which a step gains nothing from a second thread
+CELL_BYTES = 2**31  # memory of a cell on such a base: 1.3 GiB measured for DreamBooth on toon
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +196,28 @@ def side_by_side(jobs: int = 1) -> Runner:
                 process.wait()
 
     return run
+
+
+def usual_jobs(study: Study) -> int:
+    """Return how many cells of `study` to run side by side where nobody says it.
+
+    The passes of a small base are too short to share between threads: on two cores a step on toon
+    takes as long with two threads as with one (docs/results.md), so two cells of one thread each
+    take half the time. A large base has the machine for itself, and so has a budget of seconds.
+    """
+    bases = {str(cell.spec.run.base) for cell in study.cells}
+    on_host = all(pick_device(cell.spec.run.device) == HOST for cell in study.cells)
+    by_clock = Budget.parse(study.settings.budget).kind == "seconds"
+    if by_clock or not on_host or not all(0 < _stored(base) <= SMALL_BASE for base in bases):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if _has_affinity() else os.cpu_count() or 1
+    room = (free_bytes(HOST) or 0) // CELL_BYTES
+    return max(1, min(cores, room, len(study.cells)))
+
+
+def _stored(base: str) -> int:
+    """Return the bytes of a base's weight files, 0 where they are not in a folder here."""
+    return sum(file.stat().st_size for file in local_folder(base).rglob("*.safetensors"))
 
 
 def progress(cell: Cell) -> CellProgress | None:

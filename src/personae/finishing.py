@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from personae.artifact import Artifact, CharacterRecord, TrainingRecord
 from personae.cast import Cast, Member
@@ -12,7 +13,7 @@ from personae.events import Event, Finished, Preview, Verdict
 from personae.generation import Shot, draw
 from personae.pictures import Picture, Sampling
 from personae.run_folder import RunFolder
-from personae.workbench import Workbench, preview_file
+from personae.workbench import Workbench
 
 PREVIEW_STEPS = 15
 
@@ -120,3 +121,8 @@ def _report_dead(artifact: Artifact, bench: Workbench) -> Iterator[Verdict]:
             "no effect; they learnt nothing, or less than the file's number format can hold"
         )
         yield Verdict(bench.schedule.steps, "warning", message, 0.0, 0.0)
+
+
+def preview_file(folder: Path, step: int, number: int) -> Path:
+    """Return where preview `number` of `step` goes."""
+    return folder / "previews" / f"step-{step:06d}-{number}.png"

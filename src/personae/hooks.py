@@ -122,9 +122,13 @@ class _Sum(torch.autograd.Function):
         # Piece by piece the float32 sums stay in the cache: 8 times as fast for 15 million numbers
         # in bf16 on one core, since no memory of their size is touched.
         merged = torch.empty_like(weight)
+        scratch = torch.empty(min(PIECE, weight.numel()))
         pieces = [each.view(-1).split(PIECE) for each in (merged, weight, *deltas)]
         for out, part, *changes in zip(*pieces, strict=True):
-            out.copy_(_rounded_sum(part, changes))
+            total = scratch[: len(part)].copy_(part)
+            for change in changes:
+                total.add_(change)
+            out.copy_(total)
         return merged
 
     @staticmethod

@@ -25,11 +25,10 @@ from personae.events import Planned
 from personae.families.base import Family, Text
 from personae.families.reading import weight_bytes
 from personae.optimizers import held_on, state_bytes
-from personae.preparing import resting
+from personae.preparing import build_techniques, resting
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
-from personae.workbench import build_techniques
 
 SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
 

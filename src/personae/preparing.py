@@ -1,4 +1,4 @@
-"""What is made before a run's first step: training sets, class pictures, networks put aside."""
+"""What is made before a run's first step: techniques, training sets, class pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,25 @@ from personae.families.reading import Aside, readable_again
 from personae.generation import Shot, generate
 from personae.pictures import Picture, Sampling
 from personae.references import Reference
+from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
+from personae.techniques.base import Technique
+
+
+def build_techniques(config: RunConfig, character: Character, base: Family) -> list[Technique]:
+    """Return the techniques of a run, not yet attached."""
+    techniques = []
+    for name, settings in config.technique_configs().items():
+        kind = lookup("techniques", Technique, name)
+        settings = kind.settings_for(settings, character.name, character.class_noun)
+        techniques.append(kind(settings, base, generator_for(config.seed, "start", name)))
+    return techniques
+
+
+def phrase_of(techniques: Sequence[Technique], character: Character) -> str:
+    """Return how prompts name the character: by the technique that brings a word of its own."""
+    naming = next((each for each in techniques if each.names_character), techniques[0])
+    return naming.phrase(character.name, character.class_noun)
 
 
 def training_set(

@@ -22,9 +22,13 @@ class Update(Protocol):
     """Does one optimiser step around one or more backward passes.
 
     Outside `begin` .. `end` gradients are of a rehearsal; `forget` drops what is left of them.
+
+    Attributes:
+        keeps_gradients: those of a rehearsal stay until then, and a step can use them.
     """
 
     optimizer: torch.optim.Optimizer
+    keeps_gradients: bool
 
     def begin(self) -> None:
         """Expect the backward passes of a step."""
@@ -42,6 +46,8 @@ class Update(Protocol):
 class AfterBackward:
     """Clips the gradients at their norm over all parameters, then updates all of them."""
 
+    keeps_gradients = True
+
     def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
         self.optimizer, self.max_norm = optimizer, max_norm
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -51,9 +57,13 @@ class AfterBackward:
 
     def end(self, loss: float) -> tuple[bool, float]:
         """Update; the weights are left alone when the loss or the norm is not finite."""
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.max_norm).item()
+        gradients = [each.grad for each in self._parameters if each.grad is not None]
+        total = torch.nn.utils.get_total_norm(gradients)
+        norm = total.item()
         sound = math.isfinite(loss) and math.isfinite(norm)
         if sound:
+            if norm > self.max_norm:  # else a pass over all gradients would change nothing
+                torch.nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, total)
             self.optimizer.step()
         self.forget()
         return sound, norm
@@ -72,6 +82,8 @@ class InBackward:
     A tensor whose gradient is not finite is left alone; others may have moved by then, so the run
     has to go back to its last checkpoint, as it does.
     """
+
+    keeps_gradients = False
 
     def __init__(self, optimizer: LeanOptimizer, max_norm: float) -> None:
         self.optimizer, self.max_norm = optimizer, max_norm

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +14,21 @@ import torch
 from personae.batches import TextSource, TrainingSet
 from personae.caches import TensorCache, default_folder
 from personae.character import Character
-from personae.devices import generator_for, seeded, synchronize
+from personae.devices import seeded, synchronize
 from personae.events import Preparing
 from personae.families.base import Family
 from personae.families.reading import Aside
 from personae.monitor import FrozenProbe
 from personae.objective import Noised, captions_with_dropout, draw_noise, training_loss
 from personae.optimizers import OWN_RATES, make_optimizer, rate_factor, set_rate
-from personae.preparing import draw_prior, resting, training_set, unload
-from personae.registry import lookup
+from personae.preparing import (
+    build_techniques,
+    draw_prior,
+    phrase_of,
+    resting,
+    training_set,
+    unload,
+)
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 from personae.updating import Update, make_update
@@ -44,6 +49,8 @@ class Workbench:
         update: applies gradients to what is trained.
         aside: networks of the base that are in memory only while they are used.
         lowered: factor on the learning rate after a rollback.
+        seconds: of all steps so far.
+        rehearsed: (step, loss, seconds) of a rehearsal whose gradients are there, or None.
     """
 
     config: RunConfig
@@ -61,6 +68,7 @@ class Workbench:
     aside: Aside
     lowered: float = 1.0
     seconds: float = field(default=0.0)
+    rehearsed: tuple[int, float, float] | None = field(default=None)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -75,14 +83,16 @@ class Workbench:
     def step(self, step: int) -> tuple[float, float]:
         """Do optimiser step `step` (from 0); return the loss and the gradient norm before clipping.
 
-        The weights are left alone when either is not finite.
+        The weights are left alone when either is not finite. A step that was rehearsed takes the
+        gradients that are there.
         """
         started = time.perf_counter()
         schedule = self.schedule
         factor = rate_factor(step, schedule.steps, schedule.warmup, schedule.learning_rate_schedule)
         set_rate(self.optimizer, factor * self.lowered)
         self.update.begin()
-        loss = self.backward(step)
+        loss = self._known_loss(step)
+        loss = self.backward(step) if loss is None else loss
         moved, norm = self.update.end(loss)
         if moved:
             for technique in self.techniques:
@@ -94,12 +104,34 @@ class Workbench:
         self.seconds += time.perf_counter() - started
         return loss, norm
 
-    def rehearse(self, step: int) -> None:
-        """Do the passes of step `step` without an update."""
-        self.backward(step)
-        self.update.forget()
+    def rehearse(self, step: int, *, keep: bool = False) -> None:
+        """Do the passes of step `step` without an update.
+
+        With `keep` their gradients stay where the update allows it, and the step begins with them.
+        """
+        started = time.perf_counter()
+        self._forget_rehearsal()
+        loss = self.backward(step)
+        if keep and self.update.keeps_gradients:
+            self.rehearsed = step, loss, time.perf_counter() - started
+        else:
+            self.update.forget()
         for technique in self.techniques:
             technique.discard_pass()
+
+    def _known_loss(self, step: int) -> float | None:
+        """Return the loss of step `step` where its gradients are there; others are dropped."""
+        if self.rehearsed is None or self.rehearsed[0] != step:
+            self._forget_rehearsal()
+            return None
+        (_, loss, seconds), self.rehearsed = self.rehearsed, None
+        self.seconds += seconds
+        return loss
+
+    def _forget_rehearsal(self) -> None:
+        if self.rehearsed is not None:
+            self.update.forget()
+            self.rehearsed = None
 
     def backward(self, step: int) -> float:
         """Accumulate the gradients of step `step` and return its loss.
@@ -160,6 +192,7 @@ class Workbench:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state."""
+        self._forget_rehearsal()
         for technique in self.techniques:
             technique.load_state_dict(state["techniques"][technique.name])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -259,24 +292,3 @@ def _rates(
         return schedule.learning_rate, schedule.weight_decay
     leader = base.recommended(first.name, first.recommended)
     return own.learning_rate * schedule.learning_rate / leader.learning_rate, own.weight_decay
-
-
-def build_techniques(config: RunConfig, character: Character, base: Family) -> list[Technique]:
-    """Return the techniques of a run, not yet attached."""
-    techniques = []
-    for name, settings in config.technique_configs().items():
-        kind = lookup("techniques", Technique, name)
-        settings = kind.settings_for(settings, character.name, character.class_noun)
-        techniques.append(kind(settings, base, generator_for(config.seed, "start", name)))
-    return techniques
-
-
-def phrase_of(techniques: Sequence[Technique], character: Character) -> str:
-    """Return how prompts name the character: by the technique that brings a word of its own."""
-    naming = next((each for each in techniques if each.names_character), techniques[0])
-    return naming.phrase(character.name, character.class_noun)
-
-
-def preview_file(folder: Path, step: int, number: int) -> Path:
-    """Return where preview `number` of `step` goes."""
-    return folder / "previews" / f"step-{step:06d}-{number}.png"

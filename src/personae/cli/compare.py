@@ -44,7 +44,7 @@ def compare(
         str | None, typer.Option(help="Encoder that reads pictures and texts, such as clip.")
     ] = None,
     limit: LimitOption = None,
-    jobs: JobsOption = 1,
+    jobs: JobsOption = None,
     ray: RayOption = None,
     retry_failed: RetryOption = False,
     out: Annotated[
@@ -79,7 +79,7 @@ def compare(
     }
     folder = out or Path("studies") / "-".join(path.resolve().name for path in characters)
     study = Study.plan(values, folder, where="compare")
-    follow(Terminal(as_json), study, runner(jobs, ray), limit, retry_failed=retry_failed)
+    follow(Terminal(as_json), study, runner(study, jobs, ray), limit, retry_failed=retry_failed)
 
 
 def known() -> list[str]:

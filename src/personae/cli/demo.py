@@ -67,7 +67,7 @@ def demo(
     if compare_steps:
         _heading(terminal, 4, "Compare the techniques, each trained briefly")
         contest = plan(folder, base, compare_steps, suite, out / "comparison")
-        follow(terminal, contest, runner(1, None), None)
+        follow(terminal, contest, runner(contest), None)
 
 
 def find_example() -> Path:

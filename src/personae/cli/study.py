@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from personae.report.build import Report
     from personae.study import Study
 
-JobsOption = Annotated[int, typer.Option(min=1, help="Cells run side by side on this machine.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Cells run side by side on this machine. Default: one a core on a small base, else 1.",
+    ),
+]
 RayOption = Annotated[
     str | None,
     typer.Option(
@@ -49,7 +55,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the study. Default: studies/<name of the file>.")
     ] = None,
-    jobs: JobsOption = 1,
+    jobs: JobsOption = None,
     ray: RayOption = None,
     retry_failed: RetryOption = False,
     limit: LimitOption = None,
@@ -63,7 +69,7 @@ def run(
 
     quiet_libraries()
     study = Study.read(file, out or folder_of(file))
-    follow(Terminal(as_json), study, runner(jobs, ray), limit, retry_failed=retry_failed)
+    follow(Terminal(as_json), study, runner(study, jobs, ray), limit, retry_failed=retry_failed)
 
 
 def status(
@@ -103,15 +109,15 @@ def open_study(place: Path, out: Path | None = None) -> Study:
     return Study.read(file, out or folder_of(file))
 
 
-def runner(jobs: int, ray: str | None) -> Runner:
-    """Return what runs the cells: this machine, or a cluster."""
+def runner(study: Study, jobs: int | None = None, ray: str | None = None) -> Runner:
+    """Return what runs the cells of `study`: this machine, or a cluster."""
     if ray is not None:
         from personae.cluster import on_ray
 
         return on_ray(ray)
-    from personae.execution import side_by_side
+    from personae.execution import side_by_side, usual_jobs
 
-    return side_by_side(jobs)
+    return side_by_side(jobs or usual_jobs(study))
 
 
 def follow(

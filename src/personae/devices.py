@@ -5,13 +5,14 @@ Everything else is handed a `torch.device` and a `torch.dtype`.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -143,6 +144,16 @@ def free_bytes(device: torch.device) -> int | None:
         return None
     available = next((line for line in lines if line.startswith("MemAvailable")), None)
     return int(available.split()[1]) * 1024 if available else None
+
+
+def give_back_freed() -> None:
+    """Hand memory that was freed back to the system, where the C library keeps it (glibc).
+
+    It keeps pieces below 32 MiB for later, which is most of a network: of 1.6 GiB of Stable
+    Diffusion 1.5's U-Net in bf16 only 0.3 GiB leave the process when its tensors go.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak(device: torch.device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from personae.acceleration.base import Packs
 from personae.devices import free_bytes, peak_bytes, reset_peak
 from personae.errors import DoesNotFitError
 from personae.events import Forecast
@@ -11,12 +12,14 @@ from personae.optimizers import held_on, state_bytes
 from personae.workbench import Workbench
 
 WARMED_UP = 1.0  # seconds of a first pass beside which what is set up in it does not count
+PACKED = 0.1  # share of a first pass beyond which the packing of weights in it does
 
 
 def forecast(bench: Workbench) -> Forecast:
-    """Run the passes of the first step, twice where they are short; say what the run will take.
+    """Run the passes of the first step and say what the run will take.
 
-    What they computed is not lost: the first step begins with it.
+    They are run again where much was set up in them. What they computed last is not lost: the first
+    step begins with it.
 
     Raises:
         DoesNotFitError: more memory is needed than is free.
@@ -24,8 +27,9 @@ def forecast(bench: Workbench) -> Forecast:
     device = bench.base.device
     reset_peak(device)
     before = free_bytes(device)
+    packed_before = Packs.seconds
     seconds = _rehearsed(bench)
-    if seconds < WARMED_UP:
+    if seconds < WARMED_UP or Packs.seconds - packed_before > PACKED * seconds:
         seconds = _rehearsed(bench)
     count = sum(parameter.numel() for parameter in bench.parameters)
     moments = state_bytes(bench.schedule.optimizer, held_on(device, bench.optimizer.param_groups))

@@ -9,6 +9,7 @@ machine at hand (`accelerating`).
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import ClassVar
@@ -83,9 +84,13 @@ class Packs:
     """What was made from the weight of one module, made anew when the weight is another one.
 
     Nothing here depends on what was computed before, so that the same picture has the same bytes.
+
+    Attributes:
+        seconds: what making took in this process, for all modules together.
     """
 
     __slots__ = ("_made", "_module", "_of")
+    seconds: ClassVar[float] = 0.0
 
     def __init__(self, module: nn.Module) -> None:
         self._module, self._made, self._of = module, {}, None
@@ -96,8 +101,10 @@ class Packs:
         if self._of is None or self._of[0] is not weight or self._of[1] != weight._version:
             self._made, self._of = {}, (weight, weight._version)
         if kind not in self._made:
+            started = time.perf_counter()
             with torch.no_grad():
                 self._made[kind] = make(weight.detach())
+            Packs.seconds += time.perf_counter() - started
         return self._made[kind]
 
 

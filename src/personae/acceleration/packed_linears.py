@@ -51,7 +51,7 @@ def _forward(module: nn.Linear, plain: Forward, packs: Packs, x: Tensor) -> Tens
         return plain(x)
     if needs_gradient(x):
         return _WithGradient.apply(x, module, packs)
-    return _multiply(x, packs.get(("forward", rows), partial(_pack, rows)), module.bias)
+    return _multiply(x, packs.get("forward", partial(_pack, rows)), module.bias)
 
 
 def _pack(rows: int, weight: Tensor) -> Tensor:
@@ -68,13 +68,11 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, module: nn.Linear, packs: Packs) -> Tensor:
         context.packs, context.rows = packs, x.numel() // x.shape[-1]
-        weight = packs.get(("forward", context.rows), partial(_pack, context.rows))
+        weight = packs.get("forward", partial(_pack, context.rows))
         return _multiply(x, weight, module.bias)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows = context.rows
-        weight = context.packs.get(
-            ("gradient", rows), lambda weight: _pack(rows, weight.t().contiguous())
-        )
+        weight = context.packs.get("gradient", lambda weight: _pack(rows, weight.t().contiguous()))
         return _multiply(gradient.contiguous(), weight, None), None, None

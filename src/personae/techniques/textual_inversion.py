@@ -19,6 +19,7 @@ from personae.recommended import Recommended
 from personae.techniques.base import Technique, TechniqueConfig
 
 FALLBACK_WORDS = "character"
+NORM_ROWS = 4096  # of a vocabulary in float32 at once
 
 
 class TextualInversionConfig(TechniqueConfig):
@@ -153,8 +154,11 @@ def usual_norm(vocabulary: Tensor, start: Tensor) -> Tensor:
     The median of the `vocabulary` (n, d), or of the `start` (count, d) where that is larger: most
     words of a small base may never have been trained, and stay far smaller than those it knows.
     """
-    medians = [vectors.detach().float().norm(dim=1).median() for vectors in (vocabulary, start)]
-    return torch.maximum(*medians)
+    norms = [
+        torch.cat([rows.float().norm(dim=1) for rows in vectors.detach().split(NORM_ROWS)])
+        for vectors in (vocabulary, start)
+    ]
+    return torch.maximum(*(each.median() for each in norms))
 
 
 def starting_vectors(tower: TextTower, words: str, count: int) -> Tensor:

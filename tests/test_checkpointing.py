@@ -100,3 +100,25 @@ def test_a_batch_in_parts_takes_the_activations_of_a_part(character: Path, sd1: 
         finally:
             bench.eject()
     assert peaks[1] < 0.4 * peaks[0]
+
+
+def test_dreambooth_holds_merged_weights_of_one_block_at_a_time(
+    character: Path, sd1: Family
+) -> None:
+    """With updates inside the backward pass neither they nor their gradients add up."""
+    peaks = []
+    for checkpointing in (False, True):
+        config = run_config(
+            character,
+            technique="dreambooth",
+            acceleration="none",
+            schedule={"update": "in_backward", "gradient_checkpointing": checkpointing},
+        )
+        *_, bench = set_up(config, Character.open(character), sd1)
+        try:
+            bench.rehearse(0)  # fills the caches
+            peaks.append(peak_allocated(partial(bench.rehearse, 0)))
+        finally:
+            bench.eject()
+    weights = sum(each.numel() * each.element_size() for each in sd1.denoiser.parameters())
+    assert peaks[0] > weights > peaks[1]

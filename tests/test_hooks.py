@@ -36,6 +36,8 @@ def test_weights_in_pieces_equal_the_sum_and_its_gradient(
     overlay.add("two", lambda name: torch.ones(shape), lambda: ("always",))
     x = drawn(5, shape[1], seed=2).to(dtype)
     layer(x).float().square().sum().backward()
+    assert torch.equal(layer.weight, before)
+    overlay.settle()
     wanted = delta.detach().clone().requires_grad_(True)
     merged = plain_sum(before, wanted, torch.ones(shape))
     assert torch.equal(layer.weight, merged)
@@ -58,3 +60,50 @@ def test_settling_merges_now_what_a_forward_pass_would_merge() -> None:
     assert torch.equal(layer.weight, before + 1)
     overlay.remove("one")
     assert layer.weight is before
+
+
+def test_a_pass_without_gradients_and_one_with_them_follow_each_other() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).requires_grad_(False)
+    x = drawn(4, 3)
+    plain = network(x)
+    delta = torch.zeros(3, 3, requires_grad=True)
+    overlay = WeightOverlay(network)
+    overlay.add("one", lambda name: delta if name == "0.weight" else None,
+                lambda: (delta._version,))  # fmt: skip
+    for _ in range(2):
+        with torch.no_grad():
+            delta += 1
+            still = network(x)
+        moving = network(x)
+        assert torch.equal(still, moving)
+        assert not torch.equal(still, plain)
+        (gradient,) = torch.autograd.grad(moving.sum(), delta)
+        assert gradient.abs().sum() > 0
+    overlay.remove("one")
+    assert torch.equal(network(x), plain)
+
+
+def test_a_module_that_breaks_gets_its_own_weight_back() -> None:
+    layer = nn.Linear(3, 2).requires_grad_(False)
+    own = layer.weight
+    overlay = WeightOverlay(layer)
+    delta = torch.ones(2, 3, requires_grad=True)
+    overlay.add("one", lambda name: delta if name == "weight" else None, lambda: (1,))
+    with pytest.raises(RuntimeError):
+        layer(drawn(4, 5))
+    assert layer.weight is own
+
+
+def test_each_gradient_reaches_its_delta_before_earlier_layers_have_theirs() -> None:
+    network = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4))).requires_grad_(False)
+    deltas = {f"{i}.weight": torch.zeros(3, 3, requires_grad=True) for i in range(4)}
+    order: list[str] = []
+    for name, delta in deltas.items():
+        delta.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name))
+    for i, layer in enumerate(network):
+        layer.register_full_backward_hook(lambda *_, i=i: order.append(f"{i} is through"))
+    overlay = WeightOverlay(network)
+    overlay.add("one", deltas.get, lambda: (1,))
+    network(drawn(4, 3).requires_grad_(True)).sum().backward()
+    assert [name for name in order if name in deltas] == [f"{i}.weight" for i in (3, 2, 1, 0)]
+    assert order.index("3.weight") < order.index("1 is through")

@@ -18,7 +18,7 @@ from personae.events import Planned, Step
 from personae.families.base import Family
 from personae.families.text import TextTower
 from personae.families.tiny import tiny_stable_diffusion
-from personae.memory_plan import _modes, fitting, needed, with_mode
+from personae.memory_plan import _modes, besides_tensors, fitting, needed, with_mode
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.workbench import set_up
@@ -70,9 +70,28 @@ def base(tmp_path: Path) -> Family:
 
 
 def forecasts(config: RunConfig, character: Path, base: Family, *modes: dict[str, Any]) -> list:
-    """Return the forecasts of modes in a process that takes nothing itself."""
-    opened = Character.open(character)
-    return [needed(with_mode(config, mode), opened, base, 0).total for mode in modes]
+    """Return the forecasts of modes in this process."""
+    opened, besides = Character.open(character), besides_tensors(base)
+    return [needed(with_mode(config, mode), opened, base, besides).total for mode in modes]
+
+
+def test_a_pass_that_cannot_help_is_not_run(character: Path, sd1: Family) -> None:
+    config, opened = plain(character, "lora"), Character.open(character)
+    whole = needed(config, opened, sd1, 0)
+    short = needed(config, opened, sd1, 0, limit=whole.total - whole.passes * 2)
+    assert whole.passes > 0 == short.passes
+    assert short.networks == whole.networks
+
+
+def test_a_pass_is_run_once_for_modes_that_do_not_change_it(character: Path, sd1: Family) -> None:
+    config, opened = plain(character, "dreambooth"), Character.open(character)
+    known: dict[str, int] = {}
+    whole = needed(config, opened, sd1, 0, known)
+    assert list(known.values()) == [whole.passes]
+    smaller = with_mode(config, {"optimizer": "adamw8bit", "unload": True})
+    assert needed(smaller, opened, sd1, 0, known).passes == whole.passes
+    needed(with_mode(config, {"gradient_checkpointing": True}), opened, sd1, 0, known)
+    assert len(known) == 2
 
 
 @pytest.mark.parametrize("technique", ["lora", "dreambooth"])

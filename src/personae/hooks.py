@@ -39,20 +39,23 @@ def layers_matching(root: nn.Module, pattern: str) -> dict[str, nn.Module]:
 class WeightOverlay:
     """Lets a network compute with `weight + sum of deltas` while its weights stay untouched.
 
-    Before each forward pass the merged tensors stand in the place of the parameters; the
-    parameters themselves are kept, and return, as the very same objects, when the last delta
-    goes. With gradients on, the merge is part of the graph, so that deltas are trained in
-    float32 whatever the format of the weights (the float32 masters of Micikevicius et al. 2018,
-    arXiv:1710.03740, section 3.1). Without gradients the merged tensors are reused until a delta
-    says that it changed.
+    Merged tensors stand in the place of the parameters; the parameters themselves are kept, and
+    return, as the very same objects, when the last delta goes. With gradients on, each module
+    merges its own weights as it is called and lets go of them afterwards, and the merge is part of
+    the graph, so that deltas are trained in float32 whatever the format of the weights (the float32
+    masters of Micikevicius et al. 2018, arXiv:1710.03740, section 3.1). A gradient then reaches its
+    delta as soon as it is there (autograd works through the youngest operations first), and a
+    checkpointed block holds its merged weights only while it is computed. Without gradients the
+    whole network is merged, and stays so until a delta says that it changed.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self._deltas: dict[object, tuple[Delta, Callable[[], tuple[object, ...]]]] = {}
-        self._slots: dict[str, tuple[nn.Module, str, nn.Parameter]] = {}
+        self._slots: dict[nn.Module, list[tuple[str, str, nn.Parameter]]] = {}
+        self._active: list[Delta] = []  # those of a pass with gradients
         self._merged_for: object = None
-        self._hook: torch.utils.hooks.RemovableHandle | None = None
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def add(self, owner: object, delta: Delta, state: Callable[[], tuple[object, ...]]) -> None:
         """Lay the deltas of `owner` over the weights.
@@ -62,13 +65,8 @@ class WeightOverlay:
             delta: parameter name -> float32 tensor of its shape, or None to leave it alone.
             state: a value that changes whenever a delta does; an empty tuple means no effect.
         """
-        if not self._slots:
-            self._slots = {
-                f"{prefix}.{name}".lstrip("."): (module, name, parameter)
-                for prefix, module in self.network.named_modules()
-                for name, parameter in module.named_parameters(recurse=False)
-            }
-            self._hook = self.network.register_forward_pre_hook(self._merge)
+        if not self._hooks:
+            self._attach()
         self._deltas[owner] = (delta, state)
         self._merged_for = None
 
@@ -79,30 +77,66 @@ class WeightOverlay:
         if not self._deltas:
             self.restore()
             self._slots = {}
-            self._hook.remove()
+            while self._hooks:
+                self._hooks.pop().remove()
 
     @torch.no_grad()
     def settle(self) -> None:
         """Merge what is there now, rather than in the next forward pass."""
         if self._deltas:
-            self._merge()
+            self._begin()
 
     def restore(self) -> None:
         """Put the untouched parameters back until the next forward pass."""
-        for module, name, parameter in self._slots.values():
-            module._parameters[name] = parameter
-        self._merged_for = None
+        for module in self._slots:
+            self._let_go(module)
+        self._active, self._merged_for = [], None
 
-    def _merge(self, *_: object) -> None:
-        active = [(delta, state()) for delta, state in self._deltas.values()]
-        active = [(delta, state) for delta, state in active if state]
-        key = (torch.is_grad_enabled(), tuple(state for _, state in active))
-        if self._merged_for == key and not torch.is_grad_enabled():
+    def _attach(self) -> None:
+        for prefix, module in self.network.named_modules():
+            own = [
+                (f"{prefix}.{name}".lstrip("."), name, parameter)
+                for name, parameter in module.named_parameters(recurse=False)
+            ]
+            if own:
+                self._slots[module] = own
+                self._hooks.append(module.register_forward_pre_hook(self._enter))
+                leave = module.register_forward_hook(self._leave, always_call=True)
+                self._hooks.append(leave)
+        # Before those of the modules: the network may have parameters of its own.
+        self._hooks.append(self.network.register_forward_pre_hook(self._begin, prepend=True))
+
+    def _begin(self, *_: object) -> None:
+        found = [(delta, state()) for delta, state in self._deltas.values()]
+        active = [delta for delta, state in found if state]
+        if torch.is_grad_enabled():
+            if self._merged_for is not None:
+                self.restore()
+            self._active = active
             return
-        for full_name, (module, name, parameter) in self._slots.items():
-            parts = [part for delta, _ in active if (part := delta(full_name)) is not None]
+        self._active = []
+        key = tuple(state for _, state in found if state)
+        if self._merged_for != key:
+            for module in self._slots:
+                self._merge(module, active)
+            self._merged_for = key
+
+    def _enter(self, module: nn.Module, *_: object) -> None:
+        if self._active:
+            self._merge(module, self._active)
+
+    def _leave(self, module: nn.Module, *_: object) -> None:
+        if self._active:
+            self._let_go(module)
+
+    def _merge(self, module: nn.Module, active: Iterable[Delta]) -> None:
+        for full_name, name, parameter in self._slots[module]:
+            parts = [part for delta in active if (part := delta(full_name)) is not None]
             module._parameters[name] = _Sum.apply(parameter, *parts) if parts else parameter
-        self._merged_for = key
+
+    def _let_go(self, module: nn.Module) -> None:
+        for _, name, parameter in self._slots[module]:
+            module._parameters[name] = parameter
 
 
 class _Sum(torch.autograd.Function):

@@ -17,8 +17,9 @@ from personae.devices import generator_for
 
 Rounding = Literal["nearest", "stochastic", "kahan"]
 
-# Elements handled at once: their float32 copies stay in a processor's cache.
-CHUNK = 2**16
+# Elements handled at once: their float32 copies stay in a processor's cache. Half as long as with
+# 2^16, where calling the operators takes as much time as they do; 2^19 is slower again.
+CHUNK = 2**18
 CUT_BITS = 16  # of float32, to become bf16
 
 

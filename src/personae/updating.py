@@ -15,7 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from personae.devices import HOST
 from personae.lean_optimizers import LeanOptimizer
+from personae.rounding import CHUNK
 
 
 class Update(Protocol):
@@ -115,12 +117,23 @@ class InBackward:
     @torch.no_grad()
     def _take(self, parameter: Tensor) -> None:
         if self._squares is not None:
-            norm = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
+            norm = _norm(parameter.grad)
             self._squares.append(norm.square())
-            if torch.isfinite(norm):
-                parameter.grad.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.0))
+            size = norm.item()
+            if math.isfinite(size):
+                if size > self.max_norm:
+                    parameter.grad.mul_(self.max_norm / (size + 1e-6))
                 self.optimizer.update(parameter)
         parameter.grad = None
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    """Return the norm in float32."""
+    if gradient.dtype is torch.float32 or gradient.device != HOST:
+        return torch.linalg.vector_norm(gradient, dtype=torch.float32)
+    # The call above would convert the whole tensor first, which takes ten times as long here.
+    pieces = (piece.float() for piece in gradient.reshape(-1).split(CHUNK))
+    return torch.stack([torch.dot(piece, piece) for piece in pieces]).sum().sqrt()
 
 
 def make_update(kind: str, optimizer: torch.optim.Optimizer, max_norm: float) -> Update:

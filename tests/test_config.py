@@ -10,6 +10,7 @@ from pydantic import Field
 
 from personae.config import Config, read_toml, to_toml
 from personae.errors import UsageError
+from personae.settings import RunConfig
 
 
 class Inner(Config):
@@ -86,3 +87,15 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes, words
         read_toml(tmp_path / "missing.toml")
     with pytest.raises(UsageError, match=r"cannot be read \(Is a directory"):
         read_toml(tmp_path)
+
+
+def test_what_a_check_of_our_own_says_is_told_alone() -> None:
+    with pytest.raises(UsageError) as caught:
+        RunConfig.read({"character": "mira", "memory": "lots"})
+    assert "value error" not in str(caught.value).lower()
+    assert "no amount of memory" in str(caught.value)
+
+
+def test_a_batch_beyond_reason_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'schedule.batch_size' is 100000; .* 4096"):
+        RunConfig.read({"character": "mira", "schedule": {"batch_size": 100000}})

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from personae.errors import PersonaeError
+from personae.errors import PersonaeError, UsageError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @contextmanager
@@ -44,8 +46,12 @@ def prepare_folder(folder: Path) -> None:
     """Make a folder that files can be written to, before the work that fills it.
 
     Raises:
+        UsageError: a new one is named like a picture.
         PersonaeError: it cannot be made, or nothing can be written there.
     """
+    for part in (folder, *folder.parents):
+        if part.suffix.lower() in PICTURES and not part.is_dir():
+            raise UsageError(f"'{part}' is to become a folder, but has the name of a picture")
     probe = folder / f".{os.getpid()}.probe"
     with replacing(probe) as temporary:
         temporary.touch()

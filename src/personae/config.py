@@ -58,7 +58,8 @@ def first_problem(cls: type[Config], error: ValidationError) -> str:
     offer = ""
     if problem["type"] == "literal_error":
         offer = nearest(str(problem["input"]), re.findall("'([^']+)'", problem["ctx"]["expected"]))
-    return f"'{key}' is {problem['input']!r}; {problem['msg'].lower()}{offer and '.' + offer}"
+    message = problem["msg"].removeprefix("Value error, ").lower()
+    return f"'{key}' is {problem['input']!r}; {message}{offer and '.' + offer}"
 
 
 def _offer(path: Sequence[str], cls: type[Config]) -> str:

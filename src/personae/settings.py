@@ -34,7 +34,7 @@ class Schedule(Config):
 
     steps: int | None = Field(None, ge=1)
     """Optimiser steps. Default: from the number of pictures and the batch size."""
-    batch_size: int = Field(4, ge=1)
+    batch_size: int = Field(4, ge=1, le=4096)
     """Pictures in one batch."""
     gradient_accumulation: int = Field(1, ge=1)
     """Batches in one optimiser step."""

@@ -18,8 +18,13 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 demo: setup  ## Train the shipped character, draw it, write a contact sheet and a page
 	$(BIN)/personae demo --out demo
 
-test: setup lint  ## Run the tests
+test: setup lint $(VENV)/narrow/torchao  ## Run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	PYTHONPATH=$(VENV)/narrow $(BIN)/python -m pytest tests/test_frozen_formats.py
+
+# In a folder of its own: where torchao is there, every start of the other libraries takes longer.
+$(VENV)/narrow/torchao: | setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/narrow torchao==0.18.0
 
 lint: setup
 	$(BIN)/ruff check src tests bench

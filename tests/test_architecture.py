@@ -25,7 +25,7 @@ GROUND = {"errors", "config", "registry", "devices", "atomic", "recommended", "e
 MATTER = {
     "noise_path", "hooks", "character", "character_file", "references", "cropping", "duplicates",
     "holding_out", "sidecars", "caption_tables", "pictures", "caches", "datasets", "findings",
-    "pretrained", "forwards",
+    "pretrained", "forwards", "frozen_formats",
 }  # fmt: skip
 PLUG_INS = {"families", "techniques", "metrics", "encoders", "acceleration"}
 FACES = {"cli", "studio", "__main__"}

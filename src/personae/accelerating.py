@@ -122,7 +122,7 @@ def _measured(
         "diffusers": version("diffusers"),
         "device": describe(base.device),
         "threads": torch.get_num_threads(),
-        "dtype": str(base.dtype),
+        "dtype": base.narrow or str(base.dtype),
         "network": _shapes(base.denoiser),
         "size": size,
         "rows": rows,

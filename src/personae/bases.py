@@ -7,10 +7,11 @@ from typing import Any
 
 from personae.accelerating import setting
 from personae.config import read_toml
-from personae.devices import pick_device, pick_precision
+from personae.devices import pick_device
 from personae.errors import BaseError
 from personae.families import sources
 from personae.families.base import Family
+from personae.frozen_formats import NARROW, narrow, pick_format
 from personae.recommended import Recommended
 from personae.registry import discover, lookup
 from personae.techniques.base import Technique
@@ -29,7 +30,8 @@ def load_base(
         source: an embedded name (`toon`), a diffusers folder, a hub id (`owner/name`), or a
             `.safetensors` checkpoint.
         device: auto, cuda, mps or cpu.
-        precision: auto, bf16, fp16 or fp32: the format of the frozen weights.
+        precision: auto, bf16, fp16 or fp32: the format of the frozen weights; int8 or nf4 keep the
+            denoiser's linear layers in 8 or 4 bits (needs torchao).
         acceleration: auto (measured on this machine), none, or names joined by commas.
 
     Raises:
@@ -41,7 +43,10 @@ def load_base(
     families = discover("families", Family)
     for family in families.values():
         if family.recognises(where):
-            base = family.load(where, chosen, pick_precision(precision, chosen))
+            base = family.load(where, chosen, pick_format(precision, chosen))
+            if precision in NARROW:
+                narrow(base.denoiser, precision)
+                base.narrow = precision
             base.source, base.acceleration = str(source), quicker
             base.recommendations = _recommendations(Path(where))
             return base

@@ -91,7 +91,7 @@ def _about(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
             "source": base.source,
             "fingerprint": base.fingerprint,
             "device": base.device.type,
-            "precision": str(base.dtype).removeprefix("torch."),
+            "precision": base.precision,
         },
         "version": __version__,
     }

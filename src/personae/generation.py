@@ -111,10 +111,10 @@ def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:
             f"the picture was drawn on base '{wanted.base}' ({wanted.fingerprint}); the loaded "
             f"base is '{base.source}' ({base.fingerprint}); load that one"
         )
-    if _precision(base) != wanted.precision:
+    if base.precision != wanted.precision:
         raise UsageError(
             f"the picture was drawn in {wanted.precision}; the loaded base is in "
-            f"{_precision(base)}; load it with the other --precision"
+            f"{base.precision}; load it with the other --precision"
         )
     for name in cast.members:
         if name not in wanted.cast:
@@ -154,7 +154,7 @@ def recipe(
         version=__version__,
         base=base.source,
         fingerprint=base.fingerprint,
-        precision=_precision(base),
+        precision=base.precision,
         cast={
             name: MemberRecord(
                 file=Path(member.path).name if member.path else name,
@@ -168,10 +168,6 @@ def recipe(
         row=place,
         acceleration=list(ways),
     )
-
-
-def _precision(base: Family) -> str:
-    return str(base.dtype).removeprefix("torch.")
 
 
 def _batches(shots: Sequence[Shot], cast: Cast, batch_size: int) -> Iterator[list[int]]:

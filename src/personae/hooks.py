@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from personae.devices import HOST
 from personae.errors import UnsupportedError
+from personae.frozen_formats import refuse_narrow
 
 Delta = Callable[[str], Tensor | None]
 PIECE = 2**18  # numbers added at once: a megabyte in float32
@@ -93,6 +94,7 @@ class WeightOverlay:
         self._active, self._merged_for = [], None
 
     def _attach(self) -> None:
+        refuse_narrow(self.network)
         for prefix, module in self.network.named_modules():
             own = [
                 (f"{prefix}.{name}".lstrip("."), name, parameter)

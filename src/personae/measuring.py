@@ -128,7 +128,11 @@ class Judge:
     def _untouched_key(self, requests: Sequence[Request]) -> str:
         sampling: Sampling = self.settings.sampling
         asked = [(request.prompt, request.seed) for request in requests]
-        about = (self.base.fingerprint, str(self.base.dtype), self.base.device.type)
+        about = (
+            self.base.fingerprint,
+            self.base.narrow or str(self.base.dtype),
+            self.base.device.type,
+        )
         return hashlib.sha256(repr((about, sampling.model_dump(), asked)).encode()).hexdigest()
 
 

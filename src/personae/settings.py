@@ -153,7 +153,8 @@ class RunConfig(Config):
     device: str = "auto"
     """auto, cuda, mps or cpu."""
     precision: str = "auto"
-    """Format of the frozen base: auto, bf16, fp16 or fp32."""
+    """Format of the frozen base: auto, bf16, fp16 or fp32; int8 or nf4 keep the denoiser's linear
+    layers in 8 or 4 bits (needs torchao; not for dreambooth)."""
     acceleration: str = "auto"
     """Quicker ways to compute the base: auto (measured on this machine), none, or names joined by
     commas."""

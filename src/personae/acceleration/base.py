@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from personae.families.base import Family
 from personae.forwards import Forward
+from personae.frozen_formats import is_narrow
 
 
 class Acceleration(ABC):
@@ -34,7 +35,6 @@ class Acceleration(ABC):
             bits multiplies it by its own rounding over that of float32.
         inference_only: is of no use while training.
         copies: keeps second copies of weights, so that it must gain more to be chosen.
-        compiles: its first call on a shape takes long; the probe spreads that over a run.
     """
 
     name: ClassVar[str]
@@ -45,7 +45,6 @@ class Acceleration(ABC):
     tolerance: ClassVar[float] = 0.0
     inference_only: ClassVar[bool] = False
     copies: ClassVar[bool] = False
-    compiles: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -68,13 +67,14 @@ class Acceleration(ABC):
 
 
 def frozen(module: nn.Module) -> bool:
-    """Say whether weight and bias are the base's own and not trained.
+    """Say whether weight and bias are the base's own, whole and not trained.
 
     DreamBooth lets merged tensors stand in the place of parameters; those change with every step.
     """
     weight, bias = module._parameters["weight"], module._parameters["bias"]
     return (
         isinstance(weight, nn.Parameter)
+        and not is_narrow(weight)
         and not weight.requires_grad
         and (bias is None or (isinstance(bias, nn.Parameter) and not bias.requires_grad))
     )

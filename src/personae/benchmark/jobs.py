@@ -30,7 +30,7 @@ class Plan(Config):
     techniques: str = "all"
     """Techniques, separated by commas."""
     precision: str = "auto"
-    """Formats of the frozen base, separated by commas: auto, bf16, fp16, fp32."""
+    """Formats of the frozen base, separated by commas: auto, bf16, fp16, fp32, int8, nf4."""
     device: str = "auto"
     """auto, cuda, mps or cpu."""
     resolution: int | None = Field(None, ge=32)
@@ -69,11 +69,14 @@ class Plan(Config):
         """Return the formats to measure.
 
         Raises:
-            UsageError: fp16 is to be measured against diffusers.
+            UsageError: one is to be measured against diffusers that the plain loop does not have.
         """
         wanted = _split(self.precision)
-        if self.against and "fp16" in wanted:
-            raise UsageError("precision is 'fp16'; the plain loop of --against has bf16 and fp32")
+        for name in wanted:
+            if self.against and name not in ("auto", "bf16", "fp32"):
+                raise UsageError(
+                    f"precision is '{name}'; the plain loop of --against has bf16 and fp32"
+                )
         return wanted
 
 

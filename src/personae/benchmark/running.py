@@ -18,6 +18,7 @@ from personae.benchmark.results import Results
 from personae.devices import PRECISIONS, pick_device, pick_precision
 from personae.errors import PersonaeError, UsageError
 from personae.families import sources
+from personae.frozen_formats import NARROW
 from personae.registry import discover
 from personae.techniques.base import Technique
 
@@ -76,8 +77,7 @@ def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
     """Yield the measurements in the order in which they are made."""
     techniques, parts = techniques_of(plan, list(discover("techniques", Technique))), plan.parts()
     for precision in plan.precisions():
-        chosen = pick_precision(precision, pick_device(plan.device))
-        name = next(name for name, dtype in PRECISIONS.items() if dtype is chosen)
+        name = _full_name(precision, plan.device)
         yield Job.of(plan, base, "peak", precision=name)
         for technique in techniques:
             rivals = [plan.against] if plan.against and technique in TECHNIQUES else []
@@ -88,6 +88,14 @@ def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
                 for number in range(1 if kind == "operations" else plan.rounds):
                     for side in ("personae", *others):
                         yield Job.of(plan, base, kind, side=side, round=number, **same)
+
+
+def _full_name(precision: str, device: str) -> str:
+    """Return the format that `auto` stands for, or `precision` itself."""
+    if precision in NARROW:
+        return precision
+    chosen = pick_precision(precision, pick_device(device))
+    return next(name for name, dtype in PRECISIONS.items() if dtype is chosen)
 
 
 def run(job: Job, cache: Path) -> dict[str, float]:

@@ -36,10 +36,11 @@ def _peak(job: Job) -> dict[str, object]:
     import torch
 
     from personae.benchmark.machine import peak_rates
-    from personae.devices import pick_device, pick_precision
+    from personae.devices import pick_device
+    from personae.frozen_formats import pick_format
 
     device = pick_device(job.device)
-    rates = peak_rates(device, pick_precision(job.precision, device), job.now)
+    rates = peak_rates(device, pick_format(job.precision, device), job.now)
     about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": str(device)}
     return {"rates": rates, "peak_rate": max(rates.values()), **about}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,12 +36,21 @@ BaseOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
 PrecisionOption = Annotated[
-    str, typer.Option(help="Format of the base's weights: auto, bf16, fp16 or fp32.")
+    str,
+    typer.Option(
+        help="Format of the base's weights: auto, bf16, fp16 or fp32; int8 or nf4 for its linear "
+        "layers alone (needs torchao)."
+    ),
 ]
 
 
 def quiet_libraries() -> None:
-    """Switch off the bars that libraries draw while loading; those of downloads stay."""
+    """Switch off the bars that libraries draw while loading; those of downloads stay.
+
+    And what torchao, where it is installed, makes others say of compiled parts it does without.
+    """
+    for name in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     import diffusers.utils.logging
     import huggingface_hub.utils
     import transformers.utils.logging

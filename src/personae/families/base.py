@@ -83,6 +83,7 @@ class Family(ABC):
         fingerprint: 16 hex digits that identify the denoiser's weights.
         acceleration: which quicker ways to compute it may use: auto, none, or names.
         forwards: the quicker ways in use.
+        narrow: format of the denoiser's linear layers where it has fewer bits than `dtype`, or "".
         recommendations: {technique: fields of `Recommended`} where this base wants others.
         overlays: the deltas laid over its networks, by identity; use `overlay`.
     """
@@ -100,6 +101,7 @@ class Family(ABC):
     recommendations: dict[str, dict[str, Any]] = field(default_factory=dict)
     acceleration: str = "none"
     forwards: Forwards = field(default_factory=Forwards)
+    narrow: str = ""
 
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
@@ -161,6 +163,11 @@ class Family(ABC):
     def recommended(self, technique: str, usual: Recommended) -> Recommended:
         """Return how `technique` is best trained on this base: its own advice over the usual."""
         return usual.model_copy(update=self.recommendations.get(technique, {}))
+
+    @property
+    def precision(self) -> str:
+        """Return the name of the frozen weights' format as recipes record it."""
+        return self.narrow or str(self.dtype).removeprefix("torch.")
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.devices import give_back_freed
+from personae.frozen_formats import is_narrow, stored_bytes
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
@@ -210,12 +211,17 @@ class Aside:
 
 def weight_bytes(network: nn.Module) -> int:
     """Return the bytes of the parameters of a network."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    return sum(map(stored_bytes, network.parameters()))
 
 
 def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[nn.Module, Path]]:
-    """Yield those of `parts` (by component name) that `folder` holds in a form read here."""
+    """Yield those of `parts` (by component name) that `folder` holds in a form read here.
+
+    Not those in 8 or 4 bits: what is read would be whole again.
+    """
     for name, network in parts.items():
+        if any(map(is_narrow, network.parameters())):
+            continue
         for weights in WEIGHTS.values():
             path = folder / name / weights
             if path.is_file() and _places(network, path) is not None:

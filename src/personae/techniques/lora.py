@@ -170,7 +170,7 @@ class LoRA(Technique):
 
 def widest_rank(layer: nn.Linear | nn.Conv2d) -> int:
     """Return the largest rank an update of `layer` can have: its fewer inputs or outputs."""
-    return min(layer.weight.shape[0], layer.weight[0].numel())
+    return min(len(layer.weight), layer.weight.numel() // len(layer.weight))
 
 
 def named_layers(base: Family, names: list[str]) -> dict[str, nn.Module]:

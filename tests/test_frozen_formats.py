@@ -1,0 +1,122 @@
+"""Linear layers kept in 8 or 4 bits: smaller, nearly the same, and refused where they cannot serve.
+
+`make test` installs torchao for this file alone: other commands start slower where it is there.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("torchao")
+
+from personae.allocation import peak_allocated
+from personae.bases import load_base
+from personae.cast import Cast, Member
+from personae.devices import HOST
+from personae.errors import UnsupportedError
+from personae.events import Finished, Planned, Step
+from personae.families.base import Family
+from personae.families.reading import weight_bytes
+from personae.frozen_formats import NARROW, is_narrow, narrow
+from personae.generation import Shot, draw, redraw
+from personae.pictures import Sampling
+from tiny_world import artifact_of, make, only, prediction, run, run_config, stir
+
+SIZES = {"int8": 8, "nf4": 4}
+WORST = {"int8": 0.03, "nf4": 0.15}  # of the largest prediction; bf16 alone rounds by 0.004
+
+
+@pytest.fixture(params=list(NARROW))
+def narrow_base(request: pytest.FixtureRequest, sd1: Family) -> Family:
+    base = copy.deepcopy(sd1)
+    narrow(base.denoiser, request.param)
+    base.narrow = request.param
+    return base
+
+
+def linear_weights(network: nn.Module) -> list[torch.Tensor]:
+    return [layer.weight for layer in network.modules() if isinstance(layer, nn.Linear)]
+
+
+def test_every_linear_layer_takes_as_many_bits_as_its_format(narrow_base: Family) -> None:
+    weights = linear_weights(narrow_base.denoiser)
+    assert all(map(is_narrow, weights))
+    for layer in narrow_base.denoiser.modules():
+        if isinstance(layer, nn.Linear):
+            bits = 8 * weight_bytes(layer) - 32 * (0 if layer.bias is None else len(layer.bias))
+            scales = 32 * (layer.out_features + 64)
+            ours = SIZES[narrow_base.narrow] * layer.weight.numel()
+            assert ours <= bits <= ours + scales + layer.weight.numel()
+
+
+def test_other_layers_and_networks_stay_whole(narrow_base: Family, sd1: Family) -> None:
+    convolutions = [each for each in narrow_base.denoiser.modules() if isinstance(each, nn.Conv2d)]
+    assert convolutions
+    assert not any(is_narrow(each.weight) for each in convolutions)
+    assert not any(map(is_narrow, narrow_base.towers[0].encoder.parameters()))
+
+
+def test_predictions_are_nearly_those_of_the_whole_base(narrow_base: Family, sd1: Family) -> None:
+    whole = prediction(sd1)
+    difference = (prediction(narrow_base) - whole).abs().max() / whole.abs().max()
+    assert 0 < difference < WORST[narrow_base.narrow]
+
+
+@pytest.mark.parametrize("name", list(NARROW))
+def test_no_whole_weight_is_kept_for_the_backward_pass(name: str) -> None:
+    layers = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(16)))
+    layers.requires_grad_(False)
+    x = torch.randn(2, 256, requires_grad=True)
+    (whole,) = torch.autograd.grad(layers(x).square().sum(), x)
+    narrow(layers, name)
+
+    def passes() -> None:
+        (gradient,) = torch.autograd.grad(layers(x).square().sum(), x)
+        assert (gradient - whole).norm() < 4 * WORST[name] * whole.norm()
+
+    one_weight = 4 * 256 * 256
+    assert peak_allocated(passes) < 6 * one_weight  # torchao turns NormalFloat back in some steps
+
+
+@pytest.mark.parametrize("technique", ["lora", "textual_inversion", "hypernetwork"])
+def test_a_technique_that_leaves_weights_alone_learns_on_it(
+    technique: str, narrow_base: Family, character: Path, tmp_path: Path
+) -> None:
+    config = run_config(character, technique=technique, memory="8GiB")
+    events = run(config, tmp_path / "run", narrow_base)
+    assert isinstance(events[-1], Finished)
+    assert len(only(events, Step)) == 4
+    assert only(events, Planned)
+    assert all(map(is_narrow, linear_weights(narrow_base.denoiser)))
+
+
+def test_a_technique_that_changes_weights_is_refused(
+    narrow_base: Family, character: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UnsupportedError, match=r"in 8 or 4 bits.*use --precision bf16 or fp32"):
+        run(run_config(character, technique="dreambooth"), tmp_path / "run", narrow_base)
+
+
+def test_a_picture_names_its_format_and_is_drawn_again_by_it(narrow_base: Family) -> None:
+    made = stir(make("lora", narrow_base))
+    cast = Cast({"mira": Member(artifact_of(made, narrow_base))})
+    sampling = Sampling(steps=2, width=64, height=64)
+    with cast.on(narrow_base):
+        picture = draw(narrow_base, [Shot("{mira} on the can")], sampling, cast)[0]
+        assert picture.recipe.precision == narrow_base.narrow
+        again = redraw(narrow_base, picture.recipe, cast)
+    assert again.image.tobytes() == picture.image.tobytes()
+
+
+@pytest.mark.parametrize("name", list(NARROW))
+def test_the_embedded_base_loads_in_it(name: str) -> None:
+    base = load_base("toon", device=str(HOST), precision=name)
+    whole = load_base("toon", device=str(HOST))
+    assert base.fingerprint == whole.fingerprint
+    assert weight_bytes(base.denoiser) < weight_bytes(whole.denoiser)
+    assert base.dtype is whole.dtype

@@ -11,6 +11,7 @@ import pytest
 
 from personae.allocation import peak_allocated
 from personae.bases import load_base
+from personae.caches import default_folder
 from personae.character import Character
 from personae.devices import SHAPES_ONLY
 from personae.errors import DoesNotFitError, UsageError
@@ -83,15 +84,20 @@ def test_a_pass_that_cannot_help_is_not_run(character: Path, sd1: Family) -> Non
     assert short.networks == whole.networks
 
 
-def test_a_pass_is_run_once_for_modes_that_do_not_change_it(character: Path, sd1: Family) -> None:
+def test_a_pass_is_run_once_on_a_machine_for_modes_that_do_not_change_it(
+    character: Path, sd1: Family
+) -> None:
     config, opened = plain(character, "dreambooth"), Character.open(character)
-    known: dict[str, int] = {}
-    whole = needed(config, opened, sd1, 0, known)
-    assert list(known.values()) == [whole.passes]
-    smaller = with_mode(config, {"optimizer": "adamw8bit", "unload": True})
-    assert needed(smaller, opened, sd1, 0, known).passes == whole.passes
-    needed(with_mode(config, {"gradient_checkpointing": True}), opened, sd1, 0, known)
-    assert len(known) == 2
+    kept = default_folder() / "passes"
+    whole = needed(config, opened, sd1, 0)
+    (file,) = kept.iterdir()
+    file.write_text(str(whole.passes + 1))
+    smaller = with_mode(config, {"optimizer": "adamw8bit", "unload": True, "seed": 5})
+    assert needed(smaller, opened, sd1, 0).passes == whole.passes + 1
+    needed(with_mode(config, {"gradient_checkpointing": True}), opened, sd1, 0)
+    assert len(list(kept.iterdir())) == 2
+    file.write_text("damaged")
+    assert needed(config, opened, sd1, 0).passes == whole.passes
 
 
 @pytest.mark.parametrize("technique", ["lora", "dreambooth"])

@@ -11,22 +11,20 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from personae.allocation import peak_allocated
 from personae.character import Character
 from personae.devices import HOST, resident_bytes
 from personae.errors import DoesNotFitError
 from personae.events import Planned
-from personae.families.base import Family, Text
+from personae.families.base import Family
 from personae.families.reading import weight_bytes
 from personae.optimizers import held_on, state_bytes
+from personae.pass_memory import pass_bytes
 from personae.preparing import build_techniques, resting
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
@@ -57,7 +55,6 @@ OTHER_NUMBERS: tuple[Mode, ...] = (
     {"optimizer": "adamw8bit", "update": "in_backward", "weight_precision": "bf16_stochastic"},
     {"optimizer": "adafactor", "update": "in_backward", "weight_precision": "bf16_stochastic"},
 )
-ACROSS_PASSES = {"acceleration", "unload", "optimizer", "memory"}  # a pass is the same with others
 REASONS = {
     "acceleration": "no second copies of weights are packed",
     "unload": "autoencoder and text encoders leave memory while they are not used",
@@ -103,7 +100,6 @@ def needed(
     character: Character,
     base: Family,
     process: int,
-    known: dict[str, int] | None = None,
     limit: float = math.inf,
 ) -> Bytes:
     """Return what a run of `config` will hold on the device of `base`, which is left as it is.
@@ -113,10 +109,8 @@ def needed(
         character: gives the number of pictures.
         base: loaded and bare.
         process: bytes of the process besides the networks.
-        known: what passes take by what they depend on; taken from there, or written there.
         limit: passes are left out (0) where all else takes more bytes already.
     """
-    known = {} if known is None else known
     schedule = _resolved(config, character, base)
     frozen = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
     with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as stack:
@@ -140,11 +134,9 @@ def needed(
         states = state_bytes(schedule.optimizer, device_groups)
         copies = 0 if config.acceleration == "none" else 2 * weight_bytes(base.denoiser)
         without = Bytes(process, frozen, trained + average, states, 0, copies)
-        same = _without(config, ACROSS_PASSES).model_dump_json()
-        if same not in known and without.total <= limit:
-            one_pass = partial(_one_pass, base, techniques, schedule)
-            known[same] = peak_allocated(one_pass, base.device)
-    return replace(without, passes=known.get(same, 0))
+        if without.total > limit:
+            return without
+        return replace(without, passes=pass_bytes(config, schedule, base, techniques))
 
 
 def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunConfig, Planned]:
@@ -158,7 +150,6 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     limit = config.memory_bytes
     process = besides_tensors(base)
     first = least = None
-    known: dict[str, int] = {}
     bare = process + weight_bytes(base.denoiser)
     for mode in _modes(config, host_apart=base.device.type != HOST.type):
         if bare > limit:  # known without trying a pass
@@ -166,7 +157,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
             break
         chosen = with_mode(config, mode)
         bound = limit if first else math.inf  # the first is told in any case
-        total = needed(chosen, character, base, process, known, bound).total
+        total = needed(chosen, character, base, process, bound).total
         first, least = first or total, min(total, least or total)
         if total <= limit:
             return chosen, Planned(limit, total, first, mode, _in_words(mode, total, first))
@@ -175,14 +166,6 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
         f"at least {least / 2**30:.2f} GiB (forecast); allow that much, or use a smaller "
         "resolution or a technique that trains fewer numbers"
     )
-
-
-def _without(config: RunConfig, names: set[str]) -> RunConfig:
-    """Return the settings with the defaults of `names` in their places."""
-    run = {key: field.default for key, field in RunConfig.model_fields.items() if key in names}
-    plan = {key: field.default for key, field in Schedule.model_fields.items() if key in names}
-    schedule = config.schedule.model_copy(update=plan)
-    return config.model_copy(update={**run, "schedule": schedule})
 
 
 def besides_tensors(base: Family) -> int:
@@ -254,18 +237,6 @@ def _unloaded(config: RunConfig, base: Family, techniques: list[Technique]) -> i
     if not any(each.trains_text for each in techniques):
         parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
     return resting(config, base, parts).bytes
-
-
-def _one_pass(base: Family, techniques: list[Technique], schedule: Schedule) -> None:
-    """Do the largest forward and backward pass of a step, on whatever mode is in force."""
-    rows = max(part.stop - part.start for part in schedule.micro_batches)
-    rows *= 1 if schedule.prior == "none" else 2
-    side = schedule.resolution or base.resolution
-    noisy = torch.zeros(rows, *base.latent_shape(side, side))
-    times = torch.ones(rows, dtype=torch.long)
-    with torch.set_grad_enabled(any(each.trains_text for each in techniques)):
-        one = base.encode_text(["a"])
-    base.denoise(noisy, times, Text.concatenate([one] * rows)).float().square().mean().backward()
 
 
 def _drop_gradient(parameter: Tensor) -> None:

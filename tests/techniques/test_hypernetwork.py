@@ -8,6 +8,7 @@ from torch import nn
 
 from personae.errors import UnsupportedError, UsageError
 from personae.families.base import Family
+from personae.techniques.base import Technique
 from personae.techniques.hypernetwork import (
     ACTIVATIONS,
     HypernetworkConfig,
@@ -112,6 +113,55 @@ def test_keys_and_values_read_the_changed_context(sd1: Family) -> None:
             changed = context + 0.5 * last(torch.relu(first(context)))
             torch.testing.assert_close(got, layer(changed), rtol=1e-5, atol=1e-6)
     assert torch.equal(queries, attention.to_q(torch.ones(1, 1, 48)))
+
+
+def calls(technique: Technique, base: Family, *, training: bool = False) -> int:
+    """Return how often the text's network for keys computes in one pass of the denoiser."""
+    seen: list[object] = []
+    handle = technique.networks["24/k"].register_forward_hook(lambda *_: seen.append(None))
+    technique.train(training).inject()
+    try:
+        with torch.set_grad_enabled(training):
+            latents, times = noisy(base)
+            base.denoise(latents, times, base.encode_text(["a cat", "the man"]))
+    finally:
+        technique.eject()
+        handle.remove()
+    return len(seen)
+
+
+def test_the_text_is_changed_once_for_all_layers_that_read_it(sd1: Family) -> None:
+    technique = stir(make("hypernetwork", sd1))
+    assert calls(technique, sd1) == calls(technique, sd1, training=True) == 1
+
+
+def test_layers_draw_dropout_of_their_own(sd1: Family) -> None:
+    technique = stir(make("hypernetwork", sd1, dropout_structure=[0, 0.5, 0]))
+    layers = sum(part == "k" and layer.in_features == 24 for part, layer in technique.layers)
+    assert layers > 1
+    assert calls(technique, sd1, training=True) == layers
+    assert calls(technique, sd1) == 1
+
+
+def test_a_text_changed_once_gives_the_gradients_of_one_changed_at_each_layer(
+    sd1: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    technique = stir(make("hypernetwork", sd1)).train()
+    latents, times = noisy(sd1)
+    text = sd1.encode_text(["a cat", "the man"])
+
+    def gradients() -> list[torch.Tensor]:
+        technique.inject()
+        try:
+            loss = sd1.denoise(latents, times, text).square().mean()
+            return list(torch.autograd.grad(loss, list(technique.parameters())))
+        finally:
+            technique.eject()
+
+    once = gradients()
+    monkeypatch.setattr(technique, "_begin", lambda *_: None)
+    for ours, plain in zip(once, gradients(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
 
 
 NOT_ZERO_AT_ZERO = {"sigmoid", "hardsigmoid", "logsigmoid", "softplus"}

@@ -201,6 +201,8 @@ class Hypernetwork(Technique):
                         setattr(module, name, nn.Parameter(parameter.data.to(base.device)))
                 self.networks[f"{width}/{part}"] = network
         self._ratios: dict[str, Tensor] = {}
+        # {network: context, changed context} of the denoiser's pass that is going on, else None.
+        self._changed: dict[str, tuple[Tensor, Tensor]] | None = None
 
     def _find_layers(self, base: Family) -> list[tuple[str, nn.Linear]]:
         targets = base.targets
@@ -237,15 +239,34 @@ class Hypernetwork(Technique):
         return super().parameter_groups(learning_rate, weight_decay)
 
     def inject(self) -> Self:
-        """Hook the inputs of each key and value layer."""
+        """Hook the inputs of each key and value layer, and where the denoiser begins and ends."""
+        self.attach(self.base.denoiser.register_forward_pre_hook(self._begin))
+        end = self.base.denoiser.register_forward_hook(self._end, always_call=True)
+        self.attach(end)
         for part, layer in self.layers:
             name = f"{layer.in_features}/{part}"
             self.attach(layer.register_forward_pre_hook(partial(self._add, name)))
         return self
 
+    def _begin(self, denoiser: nn.Module, _: object) -> None:
+        # A checkpointed block is computed a second time, alone: it must find what it found before.
+        alone = torch.is_grad_enabled() and getattr(denoiser, "is_gradient_checkpointing", False)
+        drawn = self.training and any(self.config.dropout_structure or ())
+        self._changed = None if alone or drawn else {}
+
+    def _end(self, *_: object) -> None:
+        self._changed = None
+
     def _add(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        context = inputs[0]
-        return (self.add_scaled(context, context, partial(self._change, name)), *inputs[1:])
+        """Change the context; all layers that read the text read one tensor, changed once."""
+        context, *others = inputs
+        kept = self._changed.get(name) if self._changed is not None else None
+        if kept is not None and kept[0] is context:
+            return (kept[1], *others)
+        changed = self.add_scaled(context, context, partial(self._change, name))
+        if self._changed is not None:
+            self._changed[name] = context, changed
+        return (changed, *others)
 
     def _change(self, name: str, context: Tensor) -> Tensor:
         narrow = context.dtype != torch.float32

@@ -23,7 +23,7 @@ from torch import Tensor
 from personae.atomic import replacing
 from personae.config import Config, first_problem
 from personae.devices import HOST, generator_for
-from personae.errors import ArtifactError, UsageError
+from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.families.base import Family
 from personae.registry import lookup
 from personae.techniques.base import Technique
@@ -207,7 +207,7 @@ def read_card(path: str | Path) -> Card:
         ArtifactError: missing, truncated, of a newer format, or not ours.
     """
     if not Path(path).is_file():
-        raise ArtifactError(f"{path}: no such file; check the path")
+        raise MissingFileError(f"{path}: no such file; check the path")
     if not os.access(path, os.R_OK):
         raise ArtifactError(f"{path}: may not be read; change its permissions")
     try:

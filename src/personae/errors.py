@@ -6,6 +6,7 @@
     ├── CharacterError         a folder of pictures cannot be used
     ├── BaseError              a base model cannot be loaded
     ├── ArtifactError          a trained file is damaged, foreign or for another base
+    │   └── MissingFileError   it is not there; a UsageError too (2)
     ├── TrainingError          a run cannot go on
     │   └── DoesNotFitError    the forecast exceeds the machine
     ├── EncoderError           a measuring network is not there or cannot be loaded
@@ -41,6 +42,10 @@ class BaseError(PersonaeError):
 
 class ArtifactError(PersonaeError):
     """A trained file is damaged, of a foreign kind, or made for another base."""
+
+
+class MissingFileError(UsageError, ArtifactError):
+    """A trained file is not where the command or the code says."""
 
 
 class TrainingError(PersonaeError):

@@ -24,7 +24,7 @@ from personae.character import Character
 from personae.character_file import FILE_NAME as CHARACTER_FILE
 from personae.character_file import CharacterFile
 from personae.config import to_toml
-from personae.errors import ArtifactError, UsageError
+from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.persona_manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -205,7 +205,7 @@ def _add(archive: zipfile.ZipFile, member: str, source: Path | bytes) -> None:
 
 def _opened(path: Path) -> zipfile.ZipFile:
     if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; check the path")
+        raise MissingFileError(f"{path}: no such file; check the path")
     try:
         return zipfile.ZipFile(path)
     except DAMAGE as error:

@@ -70,7 +70,7 @@ def test_wrong_names_and_files_are_refused(
     assert "no whole safetensors" in refused("import", here / "odd.safetensors", code=1)
     assert "--weights" in refused("merge", artifact, artifact, "--weights", "1,x")
     assert "--rank" in refused("resize", artifact)
-    assert "no such file" in refused("unpack", here / "absent.persona", code=1)
+    assert "no such file" in refused("unpack", here / "absent.persona")
 
 
 def test_loras_are_merged_and_resized(artifact: Path, here: Path, told: Told) -> None:

@@ -169,8 +169,9 @@ def test_wrong_usage_is_refused(
 
 def test_a_missing_artifact_is_refused(refused: Callable[..., str]) -> None:
     assert "none.safetensors: no such file" in refused(
-        "generate", "{a}", "--cast", "a=none.safetensors", code=1
+        "generate", "{a}", "--cast", "a=none.safetensors"
     )
+    assert "none.safetensors: does not exist" in refused("inspect", "none.safetensors")
 
 
 def test_a_sheet_needs_a_character_and_a_known_suite(

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from personae.artifact import Artifact
 from personae.bases import load_base
-from personae.errors import ArtifactError, UnsupportedError, UsageError
+from personae.errors import ArtifactError, MissingFileError, UnsupportedError, UsageError
 from personae.families.base import Family
 from personae.formats.safe_pickle import load_pickle
 from personae.formats.sidecar import open_preview, write_sidecar
@@ -141,7 +141,7 @@ def format_of(path: str | Path) -> Format:
     """
     path = Path(path)
     if not path.exists():
-        raise ArtifactError(f"{path}: no such file or folder; check the path")
+        raise MissingFileError(f"{path}: no such file or folder; check the path")
     known = formats()
     for each in known.values():
         if each.recognises(path):

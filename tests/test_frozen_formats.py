@@ -18,16 +18,17 @@ from personae.allocation import peak_allocated
 from personae.bases import load_base
 from personae.cast import Cast, Member
 from personae.devices import HOST
-from personae.errors import UnsupportedError
+from personae.errors import UnsupportedError, UsageError
 from personae.events import Finished, Planned, Step
 from personae.families.base import Family
 from personae.families.reading import weight_bytes
 from personae.frozen_formats import NARROW, is_narrow, narrow
 from personae.generation import Shot, draw, redraw
 from personae.pictures import Sampling
-from tiny_world import artifact_of, make, only, prediction, run, run_config, stir
+from tiny_world import artifact_of, make, only, prediction, run, run_config, stir, techniques
 
 SIZES = {"int8": 8, "nf4": 4}
+CHANGING = {"dreambooth"}  # techniques that lay something over the base's own weights
 WORST = {"int8": 0.03, "nf4": 0.15}  # of the largest prediction; bf16 alone rounds by 0.004
 
 
@@ -83,11 +84,15 @@ def test_no_whole_weight_is_kept_for_the_backward_pass(name: str) -> None:
     assert peak_allocated(passes) < 6 * one_weight  # torchao turns NormalFloat back in some steps
 
 
-@pytest.mark.parametrize("technique", ["lora", "textual_inversion", "hypernetwork"])
-def test_a_technique_that_leaves_weights_alone_learns_on_it(
+@pytest.mark.parametrize("technique", techniques())
+def test_a_technique_learns_on_it_or_is_refused_because_it_changes_weights(
     technique: str, narrow_base: Family, character: Path, tmp_path: Path
 ) -> None:
     config = run_config(character, technique=technique, memory="8GiB")
+    if technique in CHANGING:
+        with pytest.raises(UnsupportedError, match=r"in 8 or 4 bits.*use --precision bf16 or fp32"):
+            run(config, tmp_path / "run", narrow_base)
+        return
     events = run(config, tmp_path / "run", narrow_base)
     assert isinstance(events[-1], Finished)
     assert len(only(events, Step)) == 4
@@ -95,11 +100,9 @@ def test_a_technique_that_leaves_weights_alone_learns_on_it(
     assert all(map(is_narrow, linear_weights(narrow_base.denoiser)))
 
 
-def test_a_technique_that_changes_weights_is_refused(
-    narrow_base: Family, character: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UnsupportedError, match=r"in 8 or 4 bits.*use --precision bf16 or fp32"):
-        run(run_config(character, technique="dreambooth"), tmp_path / "run", narrow_base)
+def test_an_unknown_format_is_refused_with_all_there_are() -> None:
+    with pytest.raises(UsageError, match="'int9'; it must be auto, fp32, bf16, fp16, int8, nf4"):
+        load_base("toon", device=str(HOST), precision="int9")
 
 
 def test_a_picture_names_its_format_and_is_drawn_again_by_it(narrow_base: Family) -> None:

@@ -58,9 +58,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name in PRECISIONS:
         return PRECISIONS[name]
     if name != "auto":
-        raise UsageError(
-            f"precision is '{name}'; it must be auto, {', '.join(PRECISIONS)}, or int8 or nf4"
-        )
+        raise UsageError(f"precision is '{name}'; it must be auto, {', '.join(PRECISIONS)}")
     match device.type:
         case "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from personae.devices import SHAPES_ONLY, pick_precision
+from personae.devices import PRECISIONS, SHAPES_ONLY, pick_precision
 from personae.errors import UnsupportedError, UsageError
 
 NF4_BLOCK = 64  # weights that share a scale (Dettmers et al. 2023, arXiv:2305.14314, section 3)
@@ -84,6 +84,9 @@ def pick_format(precision: str, device: torch.device) -> torch.dtype:
     Raises:
         UsageError: the name is none of auto, fp32, bf16, fp16 and NARROW.
     """
+    if precision not in ("auto", *PRECISIONS, *NARROW):
+        known = ", ".join((*PRECISIONS, *NARROW))
+        raise UsageError(f"precision is '{precision}'; it must be auto, {known}")
     return pick_precision("auto" if precision in NARROW else precision, device)
 
 

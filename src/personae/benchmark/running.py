@@ -15,10 +15,10 @@ from pathlib import Path
 from personae.benchmark.jobs import Job, Plan, techniques_of
 from personae.benchmark.plain_loop import TECHNIQUES
 from personae.benchmark.results import Results
-from personae.devices import PRECISIONS, pick_device, pick_precision
+from personae.devices import PRECISIONS, pick_device
 from personae.errors import PersonaeError, UsageError
 from personae.families import sources
-from personae.frozen_formats import NARROW
+from personae.frozen_formats import NARROW, pick_format
 from personae.registry import discover
 from personae.techniques.base import Technique
 
@@ -94,7 +94,7 @@ def _full_name(precision: str, device: str) -> str:
     """Return the format that `auto` stands for, or `precision` itself."""
     if precision in NARROW:
         return precision
-    chosen = pick_precision(precision, pick_device(device))
+    chosen = pick_format(precision, pick_device(device))
     return next(name for name, dtype in PRECISIONS.items() if dtype is chosen)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
 
 from personae.allocation import peak_allocated
 from personae.character import Character
+from personae.checkpointing import Extent, Recomputing
 from personae.families.base import Family
 from personae.workbench import Workbench, set_up
 from tiny_world import make, noisy, run_config
@@ -77,17 +82,50 @@ def bench_of(character: Path, base: Family, **schedule: Any) -> Workbench:
 
 def test_recomputing_gives_the_same_gradients_and_saves_bytes(character: Path, sd1: Family) -> None:
     gradients, peaks = [], []
-    for checkpointing in (False, True):
-        bench = bench_of(character, sd1, gradient_checkpointing=checkpointing)
+    for extent in ("none", "selective", "full"):
+        bench = bench_of(character, sd1, gradient_checkpointing=extent)
         try:
             bench.rehearse(0)  # fills the caches
             peaks.append(peak_allocated(partial(bench.backward, 0)))
             gradients.append([p.grad.clone() for p in bench.parameters])
         finally:
             bench.eject()
-    for mine, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
-    assert peaks[1] < 0.8 * peaks[0]
+    for kept, *recomputed in zip(*gradients, strict=True):
+        for mine in recomputed:
+            torch.testing.assert_close(mine, kept, rtol=1e-4, atol=1e-7)
+    assert peaks[2] < 0.9 * peaks[1] < 0.9 * 0.9 * peaks[0]
+
+
+def computed_again(base: Family, extent: Extent, sides: list[int]) -> set[str]:
+    """Return the parts that are computed twice in passes on latents of those sides."""
+    named = {module: name for name, module in base.denoiser.named_modules()}
+    parts = [each for each in named if isinstance(each, ResnetBlock2D | BasicTransformerBlock)]
+    counts: Counter[nn.Module] = Counter()
+    handles = [each.register_forward_pre_hook(lambda m, _: counts.update([m])) for each in parts]
+    recomputing = Recomputing(base.denoiser, extent)
+    try:
+        for side in sides:
+            latents = torch.zeros(1, 4, side, side, requires_grad=True)
+            text = base.encode_text(["a cat"])
+            base.denoise(latents, torch.ones(1), text).sum().backward()
+    finally:
+        recomputing.end()
+        for handle in handles:
+            handle.remove()
+    return {named[part] for part, count in counts.items() if count == 2 * len(sides)}
+
+
+def test_selective_recomputes_the_blocks_on_the_largest_maps_in_every_pass(sd1: Family) -> None:
+    again = computed_again(sd1, "selective", [16, 8])  # of a smaller picture too
+    assert {name.split(".attentions")[0].split(".resnets")[0] for name in again} == {
+        "down_blocks.0",
+        f"up_blocks.{len(sd1.denoiser.up_blocks) - 1}",
+    }
+    everything = computed_again(sd1, "full", [16, 8])
+    assert again < everything
+    assert any(name.startswith("mid_block") for name in everything)
+    assert not computed_again(sd1, "none", [16])
+    assert not sd1.denoiser.is_gradient_checkpointing
 
 
 def test_a_batch_in_parts_takes_the_activations_of_a_part(character: Path, sd1: Family) -> None:
@@ -107,12 +145,12 @@ def test_dreambooth_holds_merged_weights_of_one_block_at_a_time(
 ) -> None:
     """With updates inside the backward pass neither they nor their gradients add up."""
     peaks = []
-    for checkpointing in (False, True):
+    for extent in ("none", "full"):
         config = run_config(
             character,
             technique="dreambooth",
             acceleration="none",
-            schedule={"update": "in_backward", "gradient_checkpointing": checkpointing},
+            schedule={"update": "in_backward", "gradient_checkpointing": extent},
         )
         *_, bench = set_up(config, Character.open(character), sd1)
         try:

@@ -33,6 +33,7 @@ from tiny_world import (
     weights,
 )
 
+LITTLE = 4096  # numbers, less than a picture takes
 ROW_TOLERANCE = 2e-6  # a batched product may sum in another order than a single one
 
 
@@ -282,6 +283,25 @@ def test_two_of_one_kind_stack_unless_refused_in_words(name: str, base: Family) 
     finally:
         one.eject()
     assert torch.equal(prediction(base), output)
+
+
+@each_case
+def test_built_without_starting_values_it_holds_what_another_learnt(
+    name: str, base: Family
+) -> None:
+    learnt = stir(make(name, base))
+    learnt.round_as_stored()
+    values = {key: value.to(learnt.stored_dtype) for key, value in learnt.state_dict().items()}
+    held = type(learnt)(learnt.config, base, None).requires_grad_(False).eval()
+    assert sum(p.numel() for p in held.parameters() if not p.is_meta) <= LITTLE
+    held.hold(values)
+    predictions = []
+    for technique in (learnt, held):
+        technique.inject()
+        predictions.append(prediction(base, prompts_with(learnt)))
+        technique.eject()
+    assert torch.equal(*predictions)
+    assert not any(p.requires_grad for p in held.parameters())
 
 
 @each_case

@@ -62,6 +62,30 @@ def test_settling_merges_now_what_a_forward_pass_would_merge() -> None:
     assert layer.weight is before
 
 
+def test_deltas_that_come_for_others_are_merged_where_those_were() -> None:
+    layer = nn.Linear(3, 2).requires_grad_(False)
+    overlay, before = WeightOverlay(layer), layer.weight
+
+    def lay(owner: str, size: float) -> None:
+        delta = torch.full_like(before, size)
+        overlay.add(owner, lambda name: delta if name == "weight" else None, lambda: (owner,))
+
+    lay("one", 1.0)
+    overlay.settle()
+    memory = layer.weight.data_ptr()
+    with overlay.exchanging():
+        overlay.remove("one")
+        assert layer.weight is before
+        lay("two", 2.0)
+    overlay.settle()
+    assert layer.weight.data_ptr() == memory
+    assert torch.equal(layer.weight, before + 2)
+    with overlay.exchanging():
+        overlay.remove("two")
+    assert layer.weight is before
+    assert not overlay._spare  # nothing stays behind when nothing comes
+
+
 def test_a_pass_without_gradients_and_one_with_them_follow_each_other() -> None:
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)).requires_grad_(False)
     x = drawn(4, 3)

@@ -25,9 +25,15 @@ from personae.settings import RunConfig
 from personae.workbench import set_up
 from tiny_world import bare, only, run, run_config, techniques
 
-PARTS = {"gradient_checkpointing": True, "micro_batch": 1}
+PARTS = {"gradient_checkpointing": "full", "micro_batch": 1}
 LEAN = {"update": "in_backward", "optimizer": "adafactor", "weight_precision": "bf16_stochastic"}
-CASES = [*((name, {}) for name in techniques()), ("lora", PARTS), ("dreambooth", LEAN)]
+SELECTIVE = {"gradient_checkpointing": "selective"}
+CASES = [
+    *((name, {}) for name in techniques()),
+    ("lora", PARTS),
+    ("lora", SELECTIVE),
+    ("dreambooth", LEAN),
+]
 
 
 def plain(character: Path, technique: str, **values: Any) -> RunConfig:
@@ -94,7 +100,7 @@ def test_a_pass_is_run_once_on_a_machine_for_modes_that_do_not_change_it(
     file.write_text(str(whole.passes + 1))
     smaller = with_mode(config, {"optimizer": "adamw8bit", "unload": True, "seed": 5})
     assert needed(smaller, opened, sd1, 0).passes == whole.passes + 1
-    needed(with_mode(config, {"gradient_checkpointing": True}), opened, sd1, 0)
+    needed(with_mode(config, {"gradient_checkpointing": "full"}), opened, sd1, 0)
     assert len(list(kept.iterdir())) == 2
     file.write_text("damaged")
     assert needed(config, opened, sd1, 0).passes == whole.passes
@@ -106,11 +112,17 @@ def test_a_limit_chooses_the_first_modes_that_fit_and_says_which(
 ) -> None:
     monkeypatch.setattr("personae.memory_plan.resident_bytes", lambda: 0)
     config = plain(character, technique, base=base.source)
-    same, lean = {"unload": True}, {"unload": True, "gradient_checkpointing": True}
-    whole, unloaded, checkpointed = forecasts(config, character, base, {}, same, lean)
-    assert whole > unloaded > checkpointed
+    same = {"unload": True}
+    part, lean = ({**same, "gradient_checkpointing": extent} for extent in ("selective", "full"))
+    whole, unloaded, partly, checkpointed = forecasts(config, character, base, {}, same, part, lean)
+    assert whole > unloaded > partly > checkpointed
     opened = Character.open(character)
-    for limit, mode in ((whole, {}), (whole - 1, same), (unloaded - 1, lean)):
+    for limit, mode in (
+        (whole, {}),
+        (whole - 1, same),
+        (unloaded - 1, part),
+        (partly - 1, lean),
+    ):
         asked = config.model_copy(update={"memory": f"{limit}B"})
         chosen, plan = fitting(asked, opened, base)
         assert plan.mode == mode

@@ -117,3 +117,13 @@ def test_wrong_run_settings_are_refused_in_one_line(values: dict, words: str) ->
         RunConfig.read(given)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_run_files_that_switch_checkpointing_on_and_off_are_read_as_before() -> None:
+    extents = [
+        Schedule.parse({"gradient_checkpointing": value}, where="schedule").gradient_checkpointing
+        for value in (True, False, "selective")
+    ]
+    assert extents == ["full", "none", "selective"]
+    with pytest.raises(UsageError, match="gradient_checkpointing"):
+        Schedule.parse({"gradient_checkpointing": "most"}, where="schedule")

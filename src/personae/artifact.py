@@ -22,7 +22,7 @@ from torch import Tensor
 
 from personae.atomic import replacing
 from personae.config import Config, first_problem
-from personae.devices import HOST, generator_for
+from personae.devices import HOST
 from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.families.base import Family
 from personae.registry import lookup
@@ -148,7 +148,7 @@ class Artifact:
             raise ArtifactError(
                 f"{error} The file was edited, or is of a newer personae; update personae"
             ) from None
-        technique = kind(config, base, generator_for(0)).requires_grad_(False).eval()
+        technique = kind(config, base, None).requires_grad_(False).eval()
         state = technique.state_dict()
         mine = {name for name in self.tensors if name.startswith(f"{record.name}.")}
         wanted = {stored_name(record.name, name): name for name in state}
@@ -164,7 +164,7 @@ class Artifact:
                     f"tensor '{stored}' has shape {tuple(self.tensors[stored].shape)}; expected "
                     f"{tuple(state[name].shape)}; the file is damaged or was edited"
                 )
-            state[name].copy_(self.tensors[stored])
+        technique.hold({name: self.tensors[stored] for stored, name in wanted.items()})
         return technique
 
     def save(self, path: str | Path) -> Path:

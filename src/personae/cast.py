@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -145,10 +145,13 @@ class Cast:
 
     def add(self, name: str, artifact: Artifact, strength: str | float = 1.0) -> None:
         """Bind `name` to `artifact`, in place of whoever had it; takes effect at once."""
-        self.remove(name)
-        self.members[name] = Member(artifact, Strength.parse(strength))
-        if self._base is not None:
-            self._enter(self.members[name])
+        with ExitStack() as stack:
+            for overlay in self._base.overlays.values() if self._base else ():
+                stack.enter_context(overlay.exchanging())
+            self.remove(name)
+            self.members[name] = Member(artifact, Strength.parse(strength))
+            if self._base is not None:
+                self._enter(self.members[name])
 
     def remove(self, name: str) -> None:
         """Let `name` go, if it is there; takes effect at once."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.character import Character
+from personae.checkpointing import Recomputing
 from personae.devices import HOST, resident_bytes
 from personae.errors import DoesNotFitError
 from personae.events import Planned
@@ -43,8 +44,9 @@ SAME_NUMBERS: tuple[Mode, ...] = (
     {},
     {"acceleration": "none"},
     {"acceleration": "none", "unload": True},
-    {"acceleration": "none", "unload": True, "gradient_checkpointing": True},
-    {"acceleration": "none", "unload": True, "gradient_checkpointing": True, "micro_batch": 1},
+    {"acceleration": "none", "unload": True, "gradient_checkpointing": "selective"},
+    {"acceleration": "none", "unload": True, "gradient_checkpointing": "full"},
+    {"acceleration": "none", "unload": True, "gradient_checkpointing": "full", "micro_batch": 1},
 )
 OTHER_NUMBERS: tuple[Mode, ...] = (
     {},
@@ -121,9 +123,7 @@ def needed(
         parameters = [p for group in groups for p in group["params"]]
         for each in techniques:
             stack.callback(each.inject().eject)
-        if schedule.gradient_checkpointing:
-            base.denoiser.enable_gradient_checkpointing()
-            stack.callback(base.denoiser.disable_gradient_checkpointing)
+        stack.callback(Recomputing(base.denoiser, schedule.gradient_checkpointing).end)
         if schedule.update == "in_backward":
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)

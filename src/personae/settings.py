@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from personae.checkpointing import Extent
 from personae.config import Config
 from personae.errors import UsageError
 from personae.judging import Judging
@@ -85,8 +86,15 @@ class Schedule(Config):
     """Also train on mirrored pictures; wrong for asymmetric characters."""
     unmasked_weight: float = Field(0.1, ge=0, le=1)
     """Weight of the loss outside the mask, for pictures that have one."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    gradient_checkpointing: Extent = "none"
+    """Activations recomputed in the backward pass, which takes less memory and more time: none,
+    selective (those of the largest maps) or full."""
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _extent(cls, value: object) -> object:
+        """Take true and false, as run files of before had it."""
+        return {True: "full", False: "none"}.get(value, value) if value in (True, False) else value
 
     @field_validator("optimizer")
     @classmethod

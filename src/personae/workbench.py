@@ -14,6 +14,7 @@ import torch
 from personae.batches import TextSource, TrainingSet
 from personae.caches import TensorCache, default_folder
 from personae.character import Character
+from personae.checkpointing import Recomputing
 from personae.devices import seeded, synchronize
 from personae.events import Preparing
 from personae.families.base import Family
@@ -48,6 +49,7 @@ class Workbench:
         average: exponential moving averages of the parameters, or None.
         update: applies gradients to what is trained.
         aside: networks of the base that are in memory only while they are used.
+        recomputing: which activations are not kept for the backward pass.
         lowered: factor on the learning rate after a rollback.
         seconds: of all steps so far.
         rehearsed: (step, loss, seconds) of a rehearsal whose gradients are there, or None.
@@ -66,6 +68,7 @@ class Workbench:
     update: Update
     average: list[torch.Tensor] | None
     aside: Aside
+    recomputing: Recomputing
     lowered: float = 1.0
     seconds: float = field(default=0.0)
     rehearsed: tuple[int, float, float] | None = field(default=None)
@@ -207,8 +210,7 @@ class Workbench:
         for technique in reversed(self.techniques):
             if technique.injected:
                 technique.eject()
-        if self.schedule.gradient_checkpointing:
-            self.base.denoiser.disable_gradient_checkpointing()
+        self.recomputing.end()
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -252,8 +254,7 @@ def set_up(
         )
     held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
     aside = unload(config, base, texts, [each for each in (pictures, prior, kept) if each])
-    if schedule.gradient_checkpointing:
-        base.denoiser.enable_gradient_checkpointing()
+    recomputing = Recomputing(base.denoiser, schedule.gradient_checkpointing)
     groups = [
         group
         for each in techniques
@@ -280,6 +281,7 @@ def set_up(
         update,
         average,
         aside,
+        recomputing,
     )
 
 

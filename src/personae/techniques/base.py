@@ -12,12 +12,14 @@ base, attaches itself with hooks (`inject`) and detaches without a trace (`eject
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from personae.config import Config
+from personae.devices import SHAPES_ONLY
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.recommended import Recommended
@@ -49,13 +51,16 @@ class Technique(nn.Module, ABC):
     names_character: ClassVar[bool] = False
     stored_dtype: ClassVar[torch.dtype] = torch.float16
 
-    def __init__(self, config: TechniqueConfig, base: Family, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: TechniqueConfig, base: Family, generator: torch.Generator | None
+    ) -> None:
         """Allocate from the shapes of `base`, which is not touched.
 
         Args:
             config: an instance of the class's own `Config`.
             base: gives shapes, layer names and vocabulary.
-            generator: draws the starting values.
+            generator: draws the starting values; None = there are none, and nothing is allocated
+                that `hold` replaces.
 
         Raises:
             UnsupportedError: the technique cannot work on this base.
@@ -79,6 +84,29 @@ class Technique(nn.Module, ABC):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def hold(self, values: Mapping[str, Tensor]) -> None:
+        """Take what was learnt, to draw with it; what has the right format is shared, not copied.
+
+        Args:
+            values: every entry of `state_dict` by name, as stored.
+        """
+        own = self.state_dict()
+        self._put(
+            {name: value.to(self.base.device, own[name].dtype) for name, value in values.items()}
+        )
+
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        """Let `values` be its parameters and buffers; torch searches all of them for each."""
+        modules = dict(self.named_modules())
+        for name, value in values.items():
+            prefix, _, leaf = name.rpartition(".")
+            owner = modules[prefix]
+            if leaf in owner._parameters:
+                trained = owner._parameters[leaf].requires_grad
+                owner._parameters[leaf] = nn.Parameter(value, requires_grad=trained)
+            else:
+                owner._buffers[leaf] = value
 
     @classmethod
     def settings_for(cls, config: TechniqueConfig, name: str, class_noun: str) -> TechniqueConfig:
@@ -160,6 +188,11 @@ class _Reference:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.family, name)
+
+
+def allocated_on(base: Family, generator: torch.Generator | None) -> torch.device:
+    """Return where a technique's tensors begin: on shapes alone where `hold` replaces them."""
+    return SHAPES_ONLY if generator is None else base.device
 
 
 def key(layer: str) -> str:

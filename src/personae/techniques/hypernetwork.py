@@ -18,7 +18,7 @@ from personae.errors import UnsupportedError
 from personae.families.base import Family
 from personae.hooks import layers_matching
 from personae.recommended import Recommended
-from personae.techniques.base import Technique, TechniqueConfig
+from personae.techniques.base import Technique, TechniqueConfig, allocated_on
 
 # All that A1111 knows and that keep the width of their input and the pictures of a batch apart.
 ACTIVATIONS: dict[str, type[nn.Module] | None] = {
@@ -151,14 +151,8 @@ def initialise(network: nn.Sequential, how: str, generator: torch.Generator) -> 
     """
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     norms = [layer for layer in network if isinstance(layer, nn.LayerNorm)]
-    fill = {
-        "zero_last": nn.init.kaiming_uniform_,
-        "normal": partial(nn.init.normal_, std=0.01),
-        "xavier_uniform": nn.init.xavier_uniform_,
-        "xavier_normal": nn.init.xavier_normal_,
-        "kaiming_uniform": nn.init.kaiming_uniform_,
-        "kaiming_normal": nn.init.kaiming_normal_,
-    }[how]
+    own = {"zero_last": nn.init.kaiming_uniform_, "normal": partial(nn.init.normal_, std=0.01)}
+    fill = own[how] if how in own else getattr(nn.init, f"{how}_")
     for layer in linear:
         fill(layer.weight, generator=generator)
         layer.bias.zero_()
@@ -168,6 +162,20 @@ def initialise(network: nn.Sequential, how: str, generator: torch.Generator) -> 
         linear[-1].weight.zero_()
         if norms:  # a norm after the last layer would turn zeros into its own bias, which is 0
             norms[-1].weight.fill_(1.0)
+
+
+def _new_network(
+    width: int, config: HypernetworkConfig, base: Family, generator: torch.Generator | None
+) -> nn.Sequential:
+    with allocated_on(base, None) if generator is None else nullcontext():
+        network = build_network(width, config)
+    if generator is None:
+        return network
+    initialise(network, config.initialisation, generator)
+    for module in network.modules():  # replaced, as fake and empty tensors need it
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(parameter.data.to(base.device)))
+    return network
 
 
 class Hypernetwork(Technique):
@@ -186,7 +194,7 @@ class Hypernetwork(Technique):
     )
 
     def __init__(
-        self, config: HypernetworkConfig, base: Family, generator: torch.Generator
+        self, config: HypernetworkConfig, base: Family, generator: torch.Generator | None
     ) -> None:
         super().__init__(config, base, generator)
         self.layers = self._find_layers(base)
@@ -194,12 +202,7 @@ class Hypernetwork(Technique):
         self.networks = nn.ModuleDict()
         for width in widths:
             for part in ("k", "v"):
-                network = build_network(width, config)
-                initialise(network, config.initialisation, generator)
-                for module in network.modules():  # replaced, as fake and empty tensors need it
-                    for name, parameter in list(module.named_parameters(recurse=False)):
-                        setattr(module, name, nn.Parameter(parameter.data.to(base.device)))
-                self.networks[f"{width}/{part}"] = network
+                self.networks[f"{width}/{part}"] = _new_network(width, config, base, generator)
         self._ratios: dict[str, Tensor] = {}
         # {network: context, changed context} of the denoiser's pass that is going on, else None.
         self._changed: dict[str, tuple[Tensor, Tensor]] | None = None

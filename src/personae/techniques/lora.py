@@ -19,7 +19,7 @@ from personae.families.base import Family
 from personae.hooks import layers_matching
 from personae.recommended import Recommended
 from personae.registry import nearest
-from personae.techniques.base import Technique, TechniqueConfig, key
+from personae.techniques.base import Technique, TechniqueConfig, allocated_on, key
 
 TARGETS = {
     "cross_attention": ("cross_attention",),
@@ -62,7 +62,12 @@ class LowRank(nn.Module):
     """The update of one layer: `down` to `rank` channels, `up` to the layer's own."""
 
     def __init__(
-        self, layer: nn.Linear | nn.Conv2d, rank: int, dropout: float, generator: torch.Generator
+        self,
+        layer: nn.Linear | nn.Conv2d,
+        rank: int,
+        dropout: float,
+        generator: torch.Generator | None,
+        device: torch.device,
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -73,10 +78,11 @@ class LowRank(nn.Module):
             up = (layer.out_channels, rank, 1, 1)
         else:
             down, up = (rank, layer.in_features), (layer.out_features, rank)
-        # Kaiming-uniform with a = sqrt(5), as in the reference implementation of the paper.
-        bound = 1 / math.sqrt(math.prod(down[1:]))
-        device = layer.weight.device
-        start = torch.empty(down).uniform_(-bound, bound, generator=generator)
+        start = torch.empty(down, device=None if generator else device)
+        if generator:
+            # Kaiming-uniform with a = sqrt(5), as in the reference implementation of the paper.
+            bound = 1 / math.sqrt(math.prod(down[1:]))
+            start.uniform_(-bound, bound, generator=generator)
         self.down = nn.Parameter(start.to(device))
         self.up = nn.Parameter(torch.zeros(up, device=device))
 
@@ -104,7 +110,7 @@ class LoRA(Technique):
         max_steps=1800,
     )
 
-    def __init__(self, config: LoRAConfig, base: Family, generator: torch.Generator) -> None:
+    def __init__(self, config: LoRAConfig, base: Family, generator: torch.Generator | None) -> None:
         super().__init__(config, base, generator)
         self.layers = self._find_layers(base)
         narrowest = min(widest_rank(layer) for layer in self.layers.values())
@@ -113,10 +119,11 @@ class LoRA(Technique):
                 f"lora.rank is {config.rank}; it must be in [1, {narrowest}] (the width of the "
                 "narrowest adapted layer)"
             )
+        place = allocated_on(base, generator)
         self.updates = nn.ModuleDict(
             {
                 key(name): LowRank(
-                    layer, min(config.rank, widest_rank(layer)), config.dropout, generator
+                    layer, min(config.rank, widest_rank(layer)), config.dropout, generator, place
                 )
                 for name, layer in self.layers.items()
             }

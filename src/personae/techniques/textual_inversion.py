@@ -58,17 +58,16 @@ class TextualInversion(Technique):
     )
 
     def __init__(
-        self, config: TextualInversionConfig, base: Family, generator: torch.Generator
+        self, config: TextualInversionConfig, base: Family, generator: torch.Generator | None
     ) -> None:
         config = self.settings_for(config, "character", FALLBACK_WORDS)
         super().__init__(config, base, generator)
+        self._norms: list[Tensor] = []  # wanted of the vectors of each tower, once one is updated
         self.vectors = nn.ParameterList()
         for i, tower in enumerate(base.towers):
             start = starting_vectors(tower, config.initializer_words, config.num_vectors)
             self.vectors.append(nn.Parameter(start.clone()))
             self.register_buffer(f"start_{i}", start)
-            norm = usual_norm(tower.embedding.weight, start)
-            self.register_buffer(f"norm_{i}", norm, persistent=False)
 
     @property
     def trains_text(self) -> bool:
@@ -142,9 +141,15 @@ class TextualInversion(Technique):
         Norms that grow without bound make the encoder ignore the rest of the prompt; the pull is
         the one of pivotal tuning scripts (norm + share * (median - norm)).
         """
-        for i, learnt in enumerate(self.vectors):
+        if not self._norms:
+            starts = (getattr(self, f"start_{i}") for i in range(len(self.vectors)))
+            self._norms = [
+                usual_norm(tower.embedding.weight, start)
+                for tower, start in zip(self.base.towers, starts, strict=True)
+            ]
+        for usual, learnt in zip(self._norms, self.vectors, strict=True):
             norm = learnt.norm(dim=1, keepdim=True).clamp(min=1e-8)
-            wanted = norm + self.config.norm_pull * (getattr(self, f"norm_{i}") - norm)
+            wanted = norm + self.config.norm_pull * (usual - norm)
             learnt.mul_(wanted / norm)
 
 

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
+from personae.acceleration import matmul_attention
 from personae.acceleration.base import Acceleration
+from personae.allocation import peak_allocated
 from personae.families.base import Family
 from personae.registry import discover
 from tiny_world import PROMPTS, bases, make, noisy, phrase, prediction, stir, weights
@@ -195,3 +198,42 @@ def test_written_and_replaced_weights_are_noticed(name: str, base: Family) -> No
         with torch.no_grad():
             for key, value in base.denoiser.named_parameters():
                 value.copy_(kept[key])
+
+
+def test_attention_over_more_places_than_can_be_kept_equals_torch_s_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In pieces that do and do not divide the rows, of other tokens than its own too."""
+    generator = torch.Generator().manual_seed(3)
+
+    def several(places: int) -> torch.Tensor:
+        return torch.randn(2, 3, places, 8, generator=generator, dtype=torch.float64)
+
+    for rows, columns, piece in ((20, 20, 2**21), (20, 7, 7 * 6), (5, 11, 1)):
+        given = [several(rows), several(columns), several(columns)]
+        given = [each.float().requires_grad_() for each in given]
+        toward = several(rows).float()
+        monkeypatch.setattr(matmul_attention, "PIECE", piece)
+        outputs = [
+            matmul_attention._Recomputed.apply(*given, 0.3),
+            functional.scaled_dot_product_attention(*given, scale=0.3),
+        ]
+        assert torch.equal(*outputs)
+        found = [torch.autograd.grad(output, given, toward) for output in outputs]
+        for mine, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_table_too_large_to_keep_is_computed_again(
+    sd1: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = passes(sd1)
+    kept = []
+    for largest in (2**25, 0):
+        monkeypatch.setattr(matmul_attention, "LARGEST_TABLE", largest)
+        with using(sd1, "matmul_attention"):
+            quick = passes(sd1)
+            kept.append(peak_allocated(lambda: passes(sd1)))
+        for mine, theirs in zip(quick, plain, strict=True):
+            assert close(mine, theirs, KINDS["matmul_attention"].tolerance * DEPTH)
+    assert kept[1] < kept[0]

@@ -48,10 +48,6 @@ class QuickAttention(Acceleration):
     def mix(self, attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return softmax(q k / sqrt(d)) v, (b, heads, l, d), of three of that form."""
 
-    def takes(self, table: int) -> bool:
-        """Say whether a layer with `table` weights over all pictures and heads is served."""
-        return True
-
     def _forward(
         self,
         attention: nn.Module,
@@ -69,8 +65,7 @@ class QuickAttention(Acceleration):
             and attention_mask is None
             and not any(value is not None for value in named.values())
         )
-        table = len(hidden_states) * attention.heads * hidden_states.shape[1] * context.shape[1]
-        if not usual or not self.takes(table):
+        if not usual:
             return plain(hidden_states, encoder_hidden_states, attention_mask, **named)
         query = _heads_of(attention.to_q(hidden_states), attention.heads)
         key = _heads_of(attention.to_k(context), attention.heads)

@@ -78,8 +78,10 @@ def base(tmp_path: Path) -> Family:
 
 def forecasts(config: RunConfig, character: Path, base: Family, *modes: dict[str, Any]) -> list:
     """Return the forecasts of modes in this process."""
-    opened, besides = Character.open(character), besides_tensors(base)
-    return [needed(with_mode(config, mode), opened, base, besides).total for mode in modes]
+    opened, chosen = Character.open(character), [with_mode(config, mode) for mode in modes]
+    return [
+        needed(one, opened, base, besides_tensors(base, unload=one.unload)).total for one in chosen
+    ]
 
 
 def test_a_pass_that_cannot_help_is_not_run(character: Path, sd1: Family) -> None:

@@ -22,6 +22,7 @@ from personae.probing import quickest
 from personae.registry import discover, nearest
 
 VARIABLE = "PERSONAE_ACCELERATION"
+FRUGAL = ("none", "lean")  # settings that take no memory of their own
 MOST_PROBED_ROWS = 4
 
 
@@ -29,14 +30,14 @@ def setting(wanted: str = "auto") -> str:
     """Return what to use: `wanted`, or where that is auto what $PERSONAE_ACCELERATION says.
 
     Raises:
-        UsageError: it is neither auto, none, nor names of accelerations joined by commas.
+        UsageError: it is neither auto, lean, none, nor names of accelerations joined by commas.
     """
     chosen = wanted if wanted != "auto" else os.environ.get(VARIABLE) or "auto"
     known = discover("acceleration", Acceleration)
-    for name in [] if chosen in ("auto", "none") else chosen.split(","):
+    for name in [] if chosen in ("auto", *FRUGAL) else chosen.split(","):
         if name not in known:
             raise UsageError(
-                f"acceleration is '{chosen}'; it must be auto, none, or some of "
+                f"acceleration is '{chosen}'; it must be auto, lean, none, or some of "
                 f"{', '.join(known)} joined by commas.{nearest(name, known)}"
             )
     return chosen
@@ -83,7 +84,9 @@ def choose(
         for name, kind in known.items()
         if kind.fits(base) and not (training and kind.inference_only)
     }
-    if base.acceleration != "auto":
+    if base.acceleration == "lean":
+        fitting = {name: kind for name, kind in fitting.items() if kind.frugal}
+    elif base.acceleration != "auto":
         names = base.acceleration.split(",")
         for name in names:
             if not known[name].fits(base):

@@ -32,7 +32,8 @@ def load_base(
         device: auto, cuda, mps or cpu.
         precision: auto, bf16, fp16 or fp32: the format of the frozen weights; int8 or nf4 keep the
             denoiser's linear layers in 8 or 4 bits (needs torchao).
-        acceleration: auto (measured on this machine), none, or names joined by commas.
+        acceleration: auto (measured on this machine), lean (those that take no memory), none, or
+            names joined by commas.
 
     Raises:
         BaseError: the source is not there, damaged, or of no known family.

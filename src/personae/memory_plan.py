@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from personae.accelerating import FRUGAL
 from personae.character import Character
 from personae.checkpointing import Recomputing
 from personae.devices import HOST, resident_bytes
@@ -36,17 +37,17 @@ SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not de
 # holds between and behind tensors. Measured with toon and at the shape of Stable Diffusion 1.5
 # (docs/results.md), where LoRA and Textual Inversion come within 4 % of the forecast.
 KERNELS = 2**30 // 10
-HEAP = 0.12  # of the networks
+HEAP = 0.12  # of the networks; 0 where `unload` gives all back as it is freed
 
 Mode = dict[str, Any]
 # Modes that change no number come first. Each later one is leaner and slower.
 SAME_NUMBERS: tuple[Mode, ...] = (
     {},
-    {"acceleration": "none"},
-    {"acceleration": "none", "unload": True},
-    {"acceleration": "none", "unload": True, "gradient_checkpointing": "selective"},
-    {"acceleration": "none", "unload": True, "gradient_checkpointing": "full"},
-    {"acceleration": "none", "unload": True, "gradient_checkpointing": "full", "micro_batch": 1},
+    {"acceleration": "lean"},
+    {"acceleration": "lean", "unload": True},
+    {"acceleration": "lean", "unload": True, "gradient_checkpointing": "selective"},
+    {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full"},
+    {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full", "micro_batch": 1},
 )
 OTHER_NUMBERS: tuple[Mode, ...] = (
     {},
@@ -132,7 +133,7 @@ def needed(
         trained = sum(p.numel() * p.element_size() for p in held)
         average = 4 * sum(p.numel() for p in held) if schedule.ema else 0
         states = state_bytes(schedule.optimizer, device_groups)
-        copies = 0 if config.acceleration == "none" else 2 * weight_bytes(base.denoiser)
+        copies = 0 if config.acceleration in FRUGAL else 2 * weight_bytes(base.denoiser)
         without = Bytes(process, frozen, trained + average, states, 0, copies)
         if without.total > limit:
             return without
@@ -148,15 +149,15 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
         DoesNotFitError: even the leanest modes need more.
     """
     limit = config.memory_bytes
-    process = besides_tensors(base)
     first = least = None
-    bare = process + weight_bytes(base.denoiser)
+    bare = besides_tensors(base, unload=True) + weight_bytes(base.denoiser)
     for mode in _modes(config, host_apart=base.device.type != HOST.type):
         if bare > limit:  # known without trying a pass
             least = bare
             break
         chosen = with_mode(config, mode)
         bound = limit if first else math.inf  # the first is told in any case
+        process = besides_tensors(base, unload=chosen.unload)
         total = needed(chosen, character, base, process, bound).total
         first, least = first or total, min(total, least or total)
         if total <= limit:
@@ -168,12 +169,18 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     )
 
 
-def besides_tensors(base: Family) -> int:
-    """Return the bytes that this process takes, and will, on the device besides tensors."""
+def besides_tensors(base: Family, *, unload: bool = False) -> int:
+    """Return the bytes that this process takes, and will, on the device besides tensors.
+
+    Args:
+        base: loaded.
+        unload: of a run that puts networks aside, and then gives back what it frees.
+    """
     if base.device.type != HOST.type:
         return 0
     networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
-    return max(0, resident_bytes() - networks) + KERNELS + round(HEAP * networks)
+    heap = 0 if unload else round(HEAP * networks)
+    return max(0, resident_bytes() - networks) + KERNELS + heap
 
 
 def with_mode(config: RunConfig, mode: Mode) -> RunConfig:

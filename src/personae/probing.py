@@ -22,7 +22,8 @@ ROUNDS = 2
 # The share of the plain time an acceleration may take at most: below the noise of the probe it
 # would be chosen by chance, and a choice by chance is not worth its memory.
 WORTHWHILE = 0.95
-WORTH_COPIES = 0.8  # the same, where weights are held twice: gigabytes on a large base
+WORTH_COPIES = 0.8  # the same where weights are held twice, gigabytes on a large base; and the
+# share of the time of what holds them once
 # Seconds for all shapes of one part; the heaviest come first.
 PATIENCE = 0.5
 
@@ -67,9 +68,13 @@ def quickest(
     for part, candidates in parts.items():
         mine = [call for call in calls if call.module in concerned[part]]
         shares = {each.name: _share(each, mine, training) for each in candidates}
-        best = min(candidates, key=lambda each: shares[each.name])
-        if shares[best.name] <= (WORTH_COPIES if best.copies else WORTHWHILE):
-            chosen.append(best.name)
+        best, share = None, 1.0
+        for copies, worth in ((False, WORTHWHILE), (True, WORTH_COPIES)):
+            alike = [each for each in candidates if each.copies == copies]
+            first = min(alike, key=lambda each: shares[each.name], default=None)
+            if first and shares[first.name] <= worth * share:
+                best, share = first, shares[first.name]
+        chosen += [best.name] if best else []
         logger.info("share of the plain time, training=%s: %s", training, shares)
     return chosen
 

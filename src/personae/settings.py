@@ -164,8 +164,8 @@ class RunConfig(Config):
     """Format of the frozen base: auto, bf16, fp16 or fp32; int8 or nf4 keep the denoiser's linear
     layers in 8 or 4 bits (needs torchao; not for dreambooth)."""
     acceleration: str = "auto"
-    """Quicker ways to compute the base: auto (measured on this machine), none, or names joined by
-    commas."""
+    """Quicker ways to compute the base: auto (measured on this machine), lean (those of them that
+    take no memory), none, or names joined by commas."""
     memory: str | None = None
     """Most memory the training may take, such as 6GiB; modes that fit are chosen and named. Drawing
     previews may take more."""

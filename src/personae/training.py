@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from personae.keeping import Keeper
 from personae.memory_plan import fitting
 from personae.monitor import FrozenProbe, Monitor, other_rate, usual_rate
 from personae.objective import settled, untouched
+from personae.preparing import resting
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.tensorboard_log import TensorBoardLog
@@ -95,7 +97,11 @@ def _run(
         yield plan
     bench = None
     side = config.schedule.resolution or base.resolution
-    with accelerated(base, config.schedule.batch_size, (side, side), training=True):
+    with ExitStack() as stack:
+        with resting(config, base, {"vae": base.autoencoder}):  # what is chosen is measured without
+            stack.enter_context(
+                accelerated(base, config.schedule.batch_size, (side, side), training=True)
+            )
         try:
             for event in set_up(config, character, base):
                 if isinstance(event, Workbench):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from personae.acceleration import matmul_attention
+from personae.acceleration import matmul_attention, unfolding
 from personae.acceleration.base import Acceleration
 from personae.allocation import peak_allocated
 from personae.families.base import Family
@@ -237,3 +238,28 @@ def test_a_table_too_large_to_keep_is_computed_again(
         for mine, theirs in zip(quick, plain, strict=True):
             assert close(mine, theirs, KINDS["matmul_attention"].tolerance * DEPTH)
     assert kept[1] < kept[0]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [(3, 1, 1, 1), (1, 1, 0, 1), (3, 2, 1, 1), (3, 2, 0, 2), ((2, 3), (1, 2), (0, 2), (2, 1))],
+)
+@pytest.mark.parametrize("most", [0, 10**6])
+def test_convolutions_as_products_equal_torch_s_own_whatever_their_form(
+    kernel: Any, stride: Any, padding: Any, dilation: Any, most: int, monkeypatch: Any
+) -> None:
+    """By products (`most` places) and, on larger maps, by torch's convolution."""
+    monkeypatch.setattr(unfolding, "MOST_PLACES", most)
+    monkeypatch.setattr(unfolding, "MOST_PLACES_BACK", most)
+    for bias in (True, False):
+        module = nn.Conv2d(3, 5, kernel, stride, padding, dilation, bias=bias)
+        module.requires_grad_(False)
+        x = torch.randn(2, 3, 8, 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        wanted = module(x)
+        found = unfolding.convolve(module, x.detach())
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        assert found.is_contiguous()
+        assert unfolding.places(x.shape, module) == wanted[:, 0].numel()
+        (gradient,) = torch.autograd.grad(wanted.square().sum(), x)
+        mine = unfolding.input_gradient(module, 2 * wanted.detach(), x.shape)
+        torch.testing.assert_close(mine, gradient, rtol=1e-4, atol=1e-5)

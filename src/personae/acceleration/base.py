@@ -35,6 +35,8 @@ class Acceleration(ABC):
             bits multiplies it by its own rounding over that of float32.
         inference_only: is of no use while training.
         copies: keeps second copies of weights, so that it must gain more to be chosen.
+        frugal: takes no more memory than the plain way, neither by copies nor by what it keeps for
+            the backward pass.
     """
 
     name: ClassVar[str]
@@ -45,6 +47,7 @@ class Acceleration(ABC):
     tolerance: ClassVar[float] = 0.0
     inference_only: ClassVar[bool] = False
     copies: ClassVar[bool] = False
+    frugal: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

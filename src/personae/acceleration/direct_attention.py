@@ -19,6 +19,7 @@ class DirectAttention(QuickAttention):
     title = "attention without inspection"
     source = "diffusers.models.attention_processor.Attention.forward"
     exact = True
+    frugal = True
 
     def mix(self, attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Call the fused operator."""

@@ -7,29 +7,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from personae.acceleration.base import Acceleration, Packs, frozen, has_packing, needs_gradient
+from personae.acceleration.unfolding import convolve, input_gradient, places
 from personae.devices import HOST
 from personae.families.base import Family
 from personae.forwards import Forward
 
-# Laying a weight out anew moves each number two or three times through memory, which at 20 GB/s
-# and 230 GFLOP/s (one core, bf16) takes as long as the multiplications of about 35 places. Measured
-# on kernels of 96 to 1280 channels: packed takes 0.5 to 0.7 of the time at 256 places, 0.75 to 0.85
-# at 1024, 0.9 at 2048, which does not pay for a second copy of the weight.
+# Places up to which the gradient is computed from packed weights. Laying a weight out anew moves
+# each number two or three times through memory, which at 20 GB/s and 230 GFLOP/s (one core, bf16)
+# takes as long as the multiplications of about 35 places. Measured on kernels of 96 to 1280
+# channels: packed takes 0.5 to 0.7 of the time at 256 places, 0.75 to 0.85 at 1024, 0.9 at 2048,
+# which does not pay for a second copy of the weight.
 MOST_PLACES = 1024
 
 
 class PackedConvolutions(Acceleration):
-    """oneDNN convolutions on weights packed once, forward and for the gradient of the input.
+    """Weights packed once for the gradient of the input; forward, products with the plain weight.
 
     Torch hands oneDNN a plain weight, which is laid out anew at every call; on small maps that
     takes longer than the convolution. The gradient of the input is a transposed convolution of the
-    same weight, which gets a second packed form when it is first asked for. Both are laid out for
-    the first shape that comes; another shape, for which oneDNN would want them otherwise, is right
-    and a little slower. The input is not kept for the backward pass, since a frozen weight needs no
-    gradient.
+    weight, which gets a packed form when it is first asked for. It is laid out for the first shape
+    that comes; another shape, for which oneDNN would want it otherwise, is right and a little
+    slower. Forward, a product with the plain weight is as quick as a packed one (`unfolding`). The
+    input is not kept for the backward pass, since a frozen weight needs no gradient.
     """
 
     name = "packed_convolutions"
@@ -43,8 +44,6 @@ class PackedConvolutions(Acceleration):
     def fits(cls, base: Family) -> bool:
         """Serve on the processor, where torch brings oneDNN."""
         return base.device.type == HOST.type and has_packing(
-            "_reorder_convolution_weight",
-            "_convolution_pointwise",
             "_reorder_convolution_transpose_weight",
             "_convolution_transpose_pointwise",
         )
@@ -69,30 +68,7 @@ class PackedConvolutions(Acceleration):
 def _forward(module: nn.Conv2d, plain: Forward, packs: Packs, x: Tensor) -> Tensor:
     if not frozen(module) or x.dtype != module.weight.dtype or x.dim() != 4:
         return plain(x)
-    if needs_gradient(x):
-        return _WithGradient.apply(x, module, packs)
-    return _convolve(module, packs, x)
-
-
-def _convolve(module: nn.Conv2d, packs: Packs, x: Tensor) -> Tensor:
-    shape = module.stride, module.padding, module.dilation
-    if _places(x.shape, module.stride) > MOST_PLACES:
-        return functional.conv2d(x, module.weight, module.bias, *shape)
-    weight = packs.get("forward", partial(_pack, *shape, x.shape))
-    convolve = torch.ops.mkldnn._convolution_pointwise
-    padding, stride, dilation = module.padding, module.stride, module.dilation
-    y = convolve(x, weight, module.bias, padding, stride, dilation, 1, "none", [], "")
-    # It comes with channels last, in which torch's group norm is many times slower.
-    return y.contiguous()
-
-
-def _places(shape: torch.Size, stride: tuple[int, ...]) -> int:
-    return shape[0] * shape[2] * shape[3] // (stride[0] * stride[1])
-
-
-def _pack(stride: Any, padding: Any, dilation: Any, shape: Any, weight: Tensor) -> Tensor:
-    reorder = torch.ops.mkldnn._reorder_convolution_weight
-    return reorder(weight, padding, stride, dilation, 1, list(shape))
+    return _WithGradient.apply(x, module, packs) if needs_gradient(x) else convolve(module, x)
 
 
 class _WithGradient(torch.autograd.Function):
@@ -101,14 +77,13 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, module: nn.Conv2d, packs: Packs) -> Tensor:
         context.module, context.packs, context.shape = module, packs, x.shape
-        return _convolve(module, packs, x)
+        return convolve(module, x)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         module, shape = context.module, context.shape
-        laid = module.stride, module.padding, module.dilation
-        if _places(shape, module.stride) > MOST_PLACES:
-            return torch.nn.grad.conv2d_input(shape, module.weight, gradient, *laid), None, None
+        if places(shape, module) > MOST_PLACES:
+            return input_gradient(module, gradient, shape), None, None
         return _transposed(module, context.packs, gradient, shape), None, None
 
 

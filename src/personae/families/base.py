@@ -81,7 +81,7 @@ class Family(ABC):
         device, dtype: where the frozen weights are and in which format.
         source: what it was loaded from, as the user wrote it.
         fingerprint: 16 hex digits that identify the denoiser's weights.
-        acceleration: which quicker ways to compute it may use: auto, none, or names.
+        acceleration: which quicker ways to compute it may use: auto, lean, none, or names.
         forwards: the quicker ways in use.
         narrow: format of the denoiser's linear layers where it has fewer bits than `dtype`, or "".
         recommendations: {technique: fields of `Recommended`} where this base wants others.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from mmap import mmap
 
 import pytest
@@ -74,3 +76,25 @@ def test_memory_is_counted_in_bytes() -> None:
     assert resident_bytes() - before > 2**25
     assert peak_bytes(HOST) >= resident_bytes() - 2**20
     assert len(held) < free_bytes(HOST) + 2**30
+
+
+FREED = """
+import torch
+from personae.devices import give_back_as_freed, resident_bytes
+if {given_back}:
+    give_back_as_freed()
+for size in (4, 8, 16):  # the C library keeps larger blocks the larger those that were freed
+    torch.ones(size * 2**18)
+held = [torch.ones(2 * 2**20) for _ in range(32)]  # of 8 MiB each
+last = torch.ones(2**18)
+before = resident_bytes()
+del held[:-1]
+print(before - resident_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident pages are read from /proc")
+def test_what_is_freed_leaves_the_process_where_that_was_asked_for() -> None:
+    code = FREED.format(given_back=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) > 30 * 8 * 2**20

@@ -22,7 +22,7 @@ from personae.errors import UsageError
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HOST = torch.device("cpu")
-M_MMAP_THRESHOLD = -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 SHAPES_ONLY = torch.device("meta")  # tensors without values: operations are counted, not done
 
 
@@ -157,14 +157,20 @@ def give_back_freed() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def give_back_as_freed() -> None:
-    """Let memory leave the process as soon as it is freed, from now on, in blocks of 2 MiB (glibc).
+def give_back_as_freed(at_once: bool = True) -> None:
+    """Let memory leave the process as soon as it is freed, in blocks of 2 MiB and more (glibc).
 
-    Left alone, glibc keeps ever larger blocks, up to 32 MiB: at the shape of Stable Diffusion 1.5 a
-    step then held 0.14 GiB (LoRA) or 0.2 GiB (Textual Inversion) more, and was no quicker.
+    Left alone, glibc keeps ever larger blocks, up to 32 MiB, which is quicker where a pass needs
+    many of them. It acts on what is allocated from now on: weights of Stable Diffusion 1.5's shape
+    that were read before stay among what is kept, and a step held 0.2 GiB more.
+
+    Args:
+        at_once: False = keep blocks as glibc comes to do by itself.
     """
     with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**21)
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, 2**21 if at_once else 2**25)
+        library.mallopt(M_TRIM_THRESHOLD, 2**17 if at_once else 2**26)
 
 
 def reset_peak(device: torch.device) -> None:

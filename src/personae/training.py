@@ -16,6 +16,7 @@ from pathlib import Path
 from personae.accelerating import accelerated
 from personae.bases import load_base
 from personae.character import Character
+from personae.devices import give_back_as_freed
 from personae.errors import TrainingError, UsageError
 from personae.events import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.families.base import Family
@@ -84,6 +85,9 @@ def _run(
             f"flip is on, but {character.name} is asymmetric (character.toml says so): mirrored "
             "pictures would teach a wrong one; leave --flip out"
         )
+    limited = config.unload or config.memory is not None
+    if base is None and limited:
+        give_back_as_freed()
     base = base or load_base(
         config.base,
         device=config.device,
@@ -95,6 +99,8 @@ def _run(
         base.acceleration = config.acceleration
         folder.settle(config)
         yield plan
+    if limited and not config.unload:
+        give_back_as_freed(at_once=False)
     bench = None
     side = config.schedule.resolution or base.resolution
     with ExitStack() as stack:

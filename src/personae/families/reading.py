@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personae.devices import give_back_as_freed, give_back_freed
+from personae.devices import give_back_freed
 from personae.frozen_formats import is_narrow, stored_bytes
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
@@ -188,7 +188,6 @@ class Aside:
                 parameter.data = place.expand(parameter.shape)
         self.away = bool(self.files)
         if self.away:
-            give_back_as_freed()
             give_back_freed()
 
     def back(self) -> None:

@@ -80,8 +80,7 @@ def test_a_resumed_run_keeps_the_same_and_scores_nothing_twice(world, character,
 def test_a_run_without_gain_stops_early_and_says_why(world, character, sd1, tmp_path):
     still = {"steps": 12, "learning_rate": 1e-9}
     settings = config(world, character, stop_early=True, schedule=still, technique="dreambooth")
-    with pytest.raises(Exception, match="zero"):  # a rate too small for fp16 leaves nothing learnt
-        run(settings, tmp_path / "run", sd1)
+    run(settings, tmp_path / "run", sd1)
     log = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
     stopped = [line for line in log if '"stopped_early"' in line]
     assert len(stopped) == 1

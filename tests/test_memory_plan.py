@@ -201,3 +201,19 @@ def test_a_run_keeps_its_plan_when_it_is_resumed(
     assert not only(rest, Planned)
     assert only(rest, Step)[0].step == 2
     assert RunFolder(tmp_path / "run").config() == planned
+
+
+def test_the_base_as_it_was_loaded_is_the_least_a_run_needs(
+    character: Path, base: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks are put aside only once all of them have been read."""
+    monkeypatch.setattr("personae.memory_plan.KERNELS", 0)
+    config, opened = plain(character, "lora", base=base.source), Character.open(character)
+    lean = with_mode(config, {"unload": True, "gradient_checkpointing": "full"})
+    held = needed(lean, opened, base, 0).total + 2**20
+    monkeypatch.setattr("personae.memory_plan.besides_tensors", lambda *_, **__: 0)
+    monkeypatch.setattr("personae.memory_plan.resident_bytes", lambda: held)
+    with pytest.raises(DoesNotFitError, match="needs at least"):
+        fitting(config.model_copy(update={"memory": f"{held - 1}B"}), opened, base)
+    _, plan = fitting(config.model_copy(update={"memory": f"{held}B"}), opened, base)
+    assert plan.peak_bytes == held

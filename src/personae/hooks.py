@@ -67,7 +67,7 @@ class WeightOverlay:
 
         Args:
             owner: identifies the deltas for `remove`.
-            delta: parameter name -> float32 tensor of its shape, or None to leave it alone.
+            delta: parameter name -> tensor of its shape, or None to leave it alone.
             state: a value that changes whenever a delta does; an empty tuple means no effect.
         """
         if not self._hooks:

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from personae.accelerating import FRUGAL
 from personae.character import Character
 from personae.checkpointing import Recomputing
-from personae.devices import HOST, resident_bytes
+from personae.devices import HOST, held_bytes, resident_bytes
 from personae.errors import DoesNotFitError
 from personae.events import Planned
 from personae.families.base import Family
@@ -150,7 +150,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     """
     limit = config.memory_bytes
     first = least = None
-    bare = besides_tensors(base, unload=True) + weight_bytes(base.denoiser)
+    bare = max(besides_tensors(base, unload=True) + weight_bytes(base.denoiser), _loaded(base))
     for mode in _modes(config, host_apart=base.device.type != HOST.type):
         if bare > limit:  # known without trying a pass
             least = bare
@@ -158,7 +158,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
         chosen = with_mode(config, mode)
         bound = limit if first else math.inf  # the first is told in any case
         process = besides_tensors(base, unload=chosen.unload)
-        total = needed(chosen, character, base, process, bound).total
+        total = max(needed(chosen, character, base, process, bound).total, _loaded(base))
         first, least = first or total, min(total, least or total)
         if total <= limit:
             return chosen, Planned(limit, total, first, mode, _in_words(mode, total, first))
@@ -181,6 +181,11 @@ def besides_tensors(base: Family, *, unload: bool = False) -> int:
     networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
     heap = 0 if unload else round(HEAP * networks)
     return max(0, resident_bytes() - networks) + KERNELS + heap
+
+
+def _loaded(base: Family) -> int:
+    """Return what is held now, with every network in memory, as once in each run."""
+    return resident_bytes() if base.device.type == HOST.type else held_bytes(base.device)
 
 
 def with_mode(config: RunConfig, mode: Mode) -> RunConfig:

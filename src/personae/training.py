@@ -85,29 +85,29 @@ def _run(
             f"flip is on, but {character.name} is asymmetric (character.toml says so): mirrored "
             "pictures would teach a wrong one; leave --flip out"
         )
-    limited = config.unload or config.memory is not None
-    if base is None and limited:
-        give_back_as_freed()
-    base = base or load_base(
-        config.base,
-        device=config.device,
-        precision=config.precision,
-        acceleration=config.acceleration,
-    )
-    if config.memory is not None and not planned:
-        config, plan = fitting(config, character, base)
-        base.acceleration = config.acceleration
-        folder.settle(config)
-        yield plan
-    if limited and not config.unload:
-        give_back_as_freed(at_once=False)
-    bench = None
-    side = config.schedule.resolution or base.resolution
     with ExitStack() as stack:
+        if config.unload or config.memory is not None:
+            give_back_as_freed()
+            stack.callback(give_back_as_freed, at_once=False)
+        base = base or load_base(
+            config.base,
+            device=config.device,
+            precision=config.precision,
+            acceleration=config.acceleration,
+        )
+        if config.memory is not None and not planned:
+            config, plan = fitting(config, character, base)
+            base.acceleration = config.acceleration
+            folder.settle(config)
+            yield plan
+        if not config.unload:
+            stack.close()  # what is kept is quicker, and there is room
+        side = config.schedule.resolution or base.resolution
         with resting(config, base, {"vae": base.autoencoder}):  # what is chosen is measured without
             stack.enter_context(
                 accelerated(base, config.schedule.batch_size, (side, side), training=True)
             )
+        bench = None
         try:
             for event in set_up(config, character, base):
                 if isinstance(event, Workbench):

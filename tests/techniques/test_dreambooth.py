@@ -21,7 +21,7 @@ from personae.families.tiny import tiny_stable_diffusion
 from personae.hooks import _Sum
 from personae.optimizers import held_on, state_bytes
 from personae.techniques.base import key
-from tiny_world import bare, make, noisy, only, prediction, run, run_config, stir
+from tiny_world import artifact_of, bare, make, noisy, only, prediction, run, run_config, stir
 
 WEIGHT = "conv_in.weight"
 
@@ -207,3 +207,25 @@ def test_offloaded_deltas_and_all_that_comes_of_them_lie_on_the_host(
     assert (delta.grad.device, delta.grad.dtype) == (HOST, delta.dtype)
     beside = held_on(SHAPES_ONLY, made.parameter_groups(1e-3, 0.0))
     assert state_bytes("adamw", beside) == 0
+
+
+def test_a_file_of_float16_deltas_draws_as_before(sd1: Family) -> None:
+    """Deltas were stored so once; they are kept in their format and added in float32."""
+    technique = stir(make("dreambooth", sd1), 0.01)
+    made = artifact_of(technique, sd1)
+    stored = {
+        f"dreambooth.{name.replace('/', '.')}": value.detach().half()
+        for name, value in technique.state_dict().items()
+    }
+    assert set(stored) == set(made.tensors)
+    (old,) = Artifact(made.card, stored).build(sd1)
+    assert {delta.dtype for delta in old.deltas.values()} == {torch.float16}
+    with torch.no_grad():
+        for delta in technique.parameters():
+            delta.copy_(delta.half())
+    predictions = []
+    for each in (technique, old):
+        each.inject()
+        predictions.append(prediction(sd1))
+        each.eject()
+    assert torch.equal(*predictions)

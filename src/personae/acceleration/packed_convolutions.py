@@ -2,93 +2,78 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from personae.acceleration.base import Acceleration, Packs, frozen, has_packing, needs_gradient
-from personae.acceleration.unfolding import convolve, input_gradient, places
+from personae.acceleration import unfolding
+from personae.acceleration.base import Packs, has_packing
+from personae.acceleration.convolving import QuickConvolutions
 from personae.devices import HOST
 from personae.families.base import Family
-from personae.forwards import Forward
 
-# Places up to which the gradient is computed from packed weights. Laying a weight out anew moves
-# each number two or three times through memory, which at 20 GB/s and 230 GFLOP/s (one core, bf16)
-# takes as long as the multiplications of about 35 places. Measured on kernels of 96 to 1280
-# channels: packed takes 0.5 to 0.7 of the time at 256 places, 0.75 to 0.85 at 1024, 0.9 at 2048,
-# which does not pay for a second copy of the weight.
+# Laying a weight out anew moves each number two or three times through memory, which at 20 GB/s
+# and 230 GFLOP/s (one core, bf16) takes as long as the multiplications of about 35 places. Measured
+# on kernels of 96 to 1280 channels: packed takes 0.5 to 0.7 of the time at 256 places, 0.75 to 0.85
+# at 1024, 0.9 at 2048, which does not pay for a second copy of the weight.
 MOST_PLACES = 1024
 
 
-class PackedConvolutions(Acceleration):
-    """Weights packed once for the gradient of the input; forward, products with the plain weight.
+class PackedConvolutions(QuickConvolutions):
+    """oneDNN convolutions on weights packed once, forward and for the gradient of the input.
 
     Torch hands oneDNN a plain weight, which is laid out anew at every call; on small maps that
     takes longer than the convolution. The gradient of the input is a transposed convolution of the
-    weight, which gets a packed form when it is first asked for. It is laid out for the first shape
-    that comes; another shape, for which oneDNN would want it otherwise, is right and a little
-    slower. Forward, a product with the plain weight is as quick as a packed one (`unfolding`). The
-    input is not kept for the backward pass, since a frozen weight needs no gradient.
+    same weight, which gets a second packed form when it is first asked for. Both are laid out for
+    the first shape that comes; another shape, for which oneDNN would want them otherwise, is right
+    and a little slower. Forward on the smallest maps, which have the largest weights, a product
+    with the plain weight is as quick (`unfolding`), and nothing is packed.
     """
 
     name = "packed_convolutions"
     title = "packed convolutions"
     source = "https://uxlfoundation.github.io/oneDNN/dev_guide_understanding_memory_formats.html"
-    part = "convolutions"
-    tolerance = 1e-5
     copies = True
 
     @classmethod
     def fits(cls, base: Family) -> bool:
         """Serve on the processor, where torch brings oneDNN."""
         return base.device.type == HOST.type and has_packing(
+            "_reorder_convolution_weight",
+            "_convolution_pointwise",
             "_reorder_convolution_transpose_weight",
             "_convolution_transpose_pointwise",
         )
 
-    @classmethod
-    def modules(cls, base: Family) -> dict[str, nn.Module]:
-        """Return the denoiser's plain two-dimensional convolutions."""
-        return {
-            name: module
-            for name, module in base.denoiser.named_modules()
-            if isinstance(module, nn.Conv2d)
-            and module.groups == 1
-            and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-        }
+    def convolve(self, module: nn.Conv2d, packs: Packs, x: Tensor) -> Tensor:
+        """Return the convolution of `x`."""
+        if unfolding.MOST_PLACES < unfolding.places(x.shape, module) <= MOST_PLACES:
+            return packed(module, packs, x)
+        return unfolding.convolve(module, x)
 
-    def forward_for(self, module: nn.Conv2d, plain: Forward) -> Forward:
-        """Return the packed forward of one convolution."""
-        return partial(_forward, module, plain, Packs(module))
+    def input_gradient(
+        self, module: nn.Conv2d, packs: Packs, gradient: Tensor, shape: torch.Size
+    ) -> Tensor:
+        """Return the gradient of an input of `shape`."""
+        if unfolding.places(shape, module) <= MOST_PLACES:
+            return packed_gradient(module, packs, gradient, shape)
+        return unfolding.input_gradient(module, gradient, shape)
 
 
-def _forward(module: nn.Conv2d, plain: Forward, packs: Packs, x: Tensor) -> Tensor:
-    if not frozen(module) or x.dtype != module.weight.dtype or x.dim() != 4:
-        return plain(x)
-    return _WithGradient.apply(x, module, packs) if needs_gradient(x) else convolve(module, x)
+def packed(module: nn.Conv2d, packs: Packs, x: Tensor) -> Tensor:
+    """Return the convolution of `x` by a packed weight."""
+    form = module.padding, module.stride, module.dilation
+
+    def pack(weight: Tensor) -> Tensor:
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, *form, 1, list(x.shape))
+
+    convolve = torch.ops.mkldnn._convolution_pointwise
+    y = convolve(x, packs.get("forward", pack), module.bias, *form, 1, "none", [], "")
+    # It comes with channels last, in which torch's group norm is many times slower.
+    return y.contiguous()
 
 
-class _WithGradient(torch.autograd.Function):
-    """The convolution and the gradient of its input, nothing kept in between."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, module: nn.Conv2d, packs: Packs) -> Tensor:
-        context.module, context.packs, context.shape = module, packs, x.shape
-        return convolve(module, x)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        module, shape = context.module, context.shape
-        if places(shape, module) > MOST_PLACES:
-            return input_gradient(module, gradient, shape), None, None
-        return _transposed(module, context.packs, gradient, shape), None, None
-
-
-def _transposed(module: nn.Conv2d, packs: Packs, gradient: Tensor, shape: torch.Size) -> Tensor:
-    """Return the gradient of an input of `shape`, of that of the output."""
+def packed_gradient(module: nn.Conv2d, packs: Packs, gradient: Tensor, shape: torch.Size) -> Tensor:
+    """Return the gradient of an input of `shape`, of that of the output, by a packed weight."""
     stride, padding, dilation = module.stride, module.padding, module.dilation
     # What strides left out at the far edges: a convolution gives floor((n + 2p - r - 1) / s) + 1.
     rest = [

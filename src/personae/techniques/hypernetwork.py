@@ -105,8 +105,7 @@ def at_zero(activation: str) -> tuple[float, float]:
         return 0.0, 1.0
     zero = torch.zeros(1, requires_grad=True)
     value = kind()(zero)
-    (slope,) = torch.autograd.grad(value, zero)
-    return value.item(), slope.item()
+    return value.item(), torch.autograd.grad(value, zero)[0].item()
 
 
 def build_network(width: int, config: HypernetworkConfig) -> nn.Sequential:
@@ -152,7 +151,7 @@ def initialise(network: nn.Sequential, how: str, generator: torch.Generator) -> 
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     norms = [layer for layer in network if isinstance(layer, nn.LayerNorm)]
     own = {"zero_last": nn.init.kaiming_uniform_, "normal": partial(nn.init.normal_, std=0.01)}
-    fill = own[how] if how in own else getattr(nn.init, f"{how}_")
+    fill = own.get(how) or getattr(nn.init, f"{how}_")
     for layer in linear:
         fill(layer.weight, generator=generator)
         layer.bias.zero_()
@@ -167,10 +166,10 @@ def initialise(network: nn.Sequential, how: str, generator: torch.Generator) -> 
 def _new_network(
     width: int, config: HypernetworkConfig, base: Family, generator: torch.Generator | None
 ) -> nn.Sequential:
-    with allocated_on(base, None) if generator is None else nullcontext():
-        network = build_network(width, config)
     if generator is None:
-        return network
+        with allocated_on(base, generator):
+            return build_network(width, config)
+    network = build_network(width, config)
     initialise(network, config.initialisation, generator)
     for module in network.modules():  # replaced, as fake and empty tensors need it
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -198,9 +197,8 @@ class Hypernetwork(Technique):
     ) -> None:
         super().__init__(config, base, generator)
         self.layers = self._find_layers(base)
-        widths = sorted({layer.in_features for _, layer in self.layers})
         self.networks = nn.ModuleDict()
-        for width in widths:
+        for width in sorted({layer.in_features for _, layer in self.layers}):
             for part in ("k", "v"):
                 self.networks[f"{width}/{part}"] = _new_network(width, config, base, generator)
         self._ratios: dict[str, Tensor] = {}

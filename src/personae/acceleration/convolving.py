@@ -1,0 +1,70 @@
+"""What accelerations of convolutions share: which layers they serve, and when."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from personae.acceleration.base import Acceleration, Packs, frozen, needs_gradient
+from personae.families.base import Family
+from personae.forwards import Forward
+
+
+class QuickConvolutions(Acceleration):
+    """Convolutions with frozen weights, whose inputs need not be kept for the backward pass."""
+
+    part = "convolutions"
+    tolerance = 1e-5
+
+    @classmethod
+    def modules(cls, base: Family) -> dict[str, nn.Module]:
+        """Return the denoiser's plain two-dimensional convolutions."""
+        return {
+            name: module
+            for name, module in base.denoiser.named_modules()
+            if isinstance(module, nn.Conv2d)
+            and module.groups == 1
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        }
+
+    def forward_for(self, module: nn.Conv2d, plain: Forward) -> Forward:
+        """Return the forward of one convolution."""
+        return partial(self._forward, module, plain, Packs(module))
+
+    @abstractmethod
+    def convolve(self, module: nn.Conv2d, packs: Packs, x: Tensor) -> Tensor:
+        """Return the convolution of `x` (b, c, h, w), channels first."""
+
+    @abstractmethod
+    def input_gradient(
+        self, module: nn.Conv2d, packs: Packs, gradient: Tensor, shape: torch.Size
+    ) -> Tensor:
+        """Return the gradient of an input of `shape`, of that of the result."""
+
+    def _forward(self, module: nn.Conv2d, plain: Forward, packs: Packs, x: Tensor) -> Tensor:
+        if not frozen(module) or x.dtype != module.weight.dtype or x.dim() != 4:
+            return plain(x)
+        if needs_gradient(x):
+            return _WithGradient.apply(x, self, module, packs)
+        return self.convolve(module, packs, x)
+
+
+class _WithGradient(torch.autograd.Function):
+    """The convolution and the gradient of its input, nothing kept in between."""
+
+    @staticmethod
+    def forward(
+        context: Any, x: Tensor, way: QuickConvolutions, module: nn.Conv2d, packs: Packs
+    ) -> Tensor:
+        context.way, context.module, context.packs, context.shape = way, module, packs, x.shape
+        return way.convolve(module, packs, x)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        found = context.way.input_gradient(context.module, context.packs, gradient, context.shape)
+        return found, None, None, None

@@ -38,7 +38,7 @@ def setting(wanted: str = "auto") -> str:
         if name not in known:
             raise UsageError(
                 f"acceleration is '{chosen}'; it must be auto, lean, none, or some of "
-                f"{', '.join(known)} joined by commas.{nearest(name, known)}"
+                f"{', '.join(known)} joined by commas.{nearest(name, [*known, 'auto', *FRUGAL])}"
             )
     return chosen
 

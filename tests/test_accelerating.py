@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_a_damaged_cache_is_measured_again(quick: Family, tmp_path: Path) -> Non
     file.write_text("{", encoding="utf-8")
     assert isinstance(choose(quick, 2, training=False), list)
     assert '"chosen"' in file.read_text(encoding="utf-8")
+
+
+def test_a_choice_made_of_other_code_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quick_way.py").write_text("class Way: pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = importlib.import_module("quick_way").Way
+    first = accelerating._code([kind])
+    assert accelerating._code([kind]) == first
+    (tmp_path / "beside.py").write_text("PIECE = 2\n", encoding="utf-8")
+    assert accelerating._code([kind]) != first
+    assert accelerating._code([*discover("acceleration", Acceleration).values()]) != first
 
 
 def test_after_the_block_the_base_computes_as_before(quick: Family) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from inspect import getfile
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -119,6 +121,7 @@ def _measured(
     """Return the choice of the probe, from the cache where this machine has made it before.
 
     The cache is what makes a recipe draw the same bytes, and a resumed run go on to the same bits.
+    What was measured of other code says nothing, so that the code is part of the key.
     """
     about = {
         "torch": torch.__version__,
@@ -131,6 +134,7 @@ def _measured(
         "rows": rows,
         "training": training,
         "candidates": sorted(kind.name for kinds in parts.values() for kind in kinds),
+        "code": _code(kind for kinds in parts.values() for kind in kinds),
     }
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
     path = default_folder() / "acceleration" / f"{digest}.json"
@@ -175,6 +179,13 @@ def _shapes(network: nn.Module) -> str:
     """Return 16 hex digits that say which modules of which shapes a network has."""
     lines = [f"{name} {tuple(weight.shape)}" for name, weight in network.named_parameters()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _code(kinds: Iterable[type[Acceleration]]) -> str:
+    """Return 16 hex digits of the Python files beside which the candidates are written."""
+    folders = {Path(getfile(kind)).parent for kind in kinds}
+    files = sorted(file for folder in folders for file in folder.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def _by_module(base: Family, names: Sequence[str]) -> dict[nn.Module, list[Acceleration]]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from personae.acceleration import matmul_attention, unfolding
+from personae.acceleration import matmul_attention, piecewise, unfolding
 from personae.acceleration.base import Acceleration
 from personae.allocation import peak_allocated
 from personae.families.base import Family
@@ -204,19 +204,19 @@ def test_written_and_replaced_weights_are_noticed(name: str, base: Family) -> No
 def test_attention_over_more_places_than_can_be_kept_equals_torch_s_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In pieces that do and do not divide the rows, of other tokens than its own too."""
+    """In pieces of heads or of rows, with and without a rest, of other tokens than its own too."""
     generator = torch.Generator().manual_seed(3)
 
     def several(places: int) -> torch.Tensor:
         return torch.randn(2, 3, places, 8, generator=generator, dtype=torch.float64)
 
-    for rows, columns, piece in ((20, 20, 2**21), (20, 7, 7 * 6), (5, 11, 1)):
+    for rows, columns, piece in ((20, 20, 2**21), (20, 7, 20 * 7 * 4), (20, 7, 7 * 6), (5, 11, 1)):
         given = [several(rows), several(columns), several(columns)]
         given = [each.float().requires_grad_() for each in given]
         toward = several(rows).float()
-        monkeypatch.setattr(matmul_attention, "PIECE", piece)
+        monkeypatch.setattr(piecewise, "PIECE", piece)
         outputs = [
-            matmul_attention._Recomputed.apply(*given, 0.3),
+            piecewise.attend(*given, 0.3),
             functional.scaled_dot_product_attention(*given, scale=0.3),
         ]
         assert torch.equal(*outputs)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from personae.devices import synchronize
 from personae.families.base import Family
 from personae.forwards import Forward
 
+PLAIN = "plain"
 ROUNDS = 2
 # The share of the plain time an acceleration may take at most: below the noise of the probe it
 # would be chosen by chance, and a choice by chance is not worth its memory.
@@ -25,7 +26,7 @@ WORTHWHILE = 0.95
 WORTH_COPIES = 0.8  # the same where weights are held twice, gigabytes on a large base; and the
 # share of the time of what holds them once
 # Seconds for all shapes of one part; the heaviest come first.
-PATIENCE = 0.5
+PATIENCE = 0.75
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def quickest(
     calls.sort(key=lambda call: -call.seconds * call.count)  # the heaviest first
     for part, candidates in parts.items():
         mine = [call for call in calls if call.module in concerned[part]]
-        shares = {each.name: _share(each, mine, training) for each in candidates}
+        shares = _shares(candidates, mine, training)
         best, share = None, 1.0
         for copies, worth in ((False, WORTHWHILE), (True, WORTH_COPIES)):
             alike = [each for each in candidates if each.copies == copies]
@@ -121,30 +122,38 @@ def _watching(modules: set[nn.Module], found: dict[Any, Call]) -> Iterator[None]
             handle.remove()
 
 
-def _share(candidate: type[Acceleration], calls: Sequence[Call], training: bool) -> float:
-    """Return the time of `candidate` over that of the plain way, infinite where it fails."""
+def _shares(
+    candidates: Sequence[type[Acceleration]], calls: Sequence[Call], training: bool
+) -> dict[str, float]:
+    """Return the time of each candidate over that of the plain way, infinite where it fails."""
     began = time.perf_counter()
-    plain_seconds = quick_seconds = 0.0
+    taken = dict.fromkeys([PLAIN, *(each.name for each in candidates)], 0.0)
     for call in calls:
-        try:
-            quick = candidate().forward_for(call.module, call.module.forward)
-            plain, fast = _pair(call, quick, training)
-        except RuntimeError as error:  # operators of other versions and processors may refuse
-            logger.info("%s cannot serve: %s", candidate.name, error)
-            return float("inf")
-        plain_seconds += call.count * plain
-        quick_seconds += call.count * fast
+        plain = call.module.forward
+        ways = {each.name: each().forward_for(call.module, plain) for each in candidates}
+        for name, seconds in _least({PLAIN: plain, **ways}, call, training).items():
+            taken[name] += call.count * seconds
         if time.perf_counter() - began > PATIENCE:
             break
-    return quick_seconds / plain_seconds if plain_seconds else float("inf")
+    plain_seconds = taken.pop(PLAIN)
+    return {
+        name: seconds / plain_seconds if 0 < plain_seconds < inf else inf
+        for name, seconds in taken.items()
+    }
 
 
-def _pair(call: Call, quick: Forward, training: bool) -> tuple[float, float]:
-    """Return the least seconds of both ways, taken in turns after one call to warm up."""
-    ways = [partial(_once, forward, call, training) for forward in (call.module.forward, quick)]
-    times = [[way() for way in ways] for _ in range(ROUNDS + 1)]
-    plain, fast = (min(taken) for taken in zip(*times[1:], strict=True))
-    return plain, fast
+def _least(ways: Mapping[str, Forward], call: Call, training: bool) -> dict[str, float]:
+    """Return the least seconds of each way, taken in turns after one call to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS + 1):
+        for name, forward in ways.items():
+            try:
+                seconds = _once(forward, call, training)
+            except RuntimeError as error:  # operators of other versions and processors may refuse
+                logger.info("%s cannot serve: %s", name, error)
+                seconds = inf
+            times[name].append(seconds)
+    return {name: min(seconds[1:]) for name, seconds in times.items()}
 
 
 def _once(forward: Forward, call: Call, training: bool) -> float:

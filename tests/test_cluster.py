@@ -29,6 +29,7 @@ def cluster():
     """Start a cluster with room for two cells at a time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("PERSONAE_ACCELERATION", "none")  # workers have the environment of this start
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         yield
         ray.shutdown()

@@ -14,6 +14,7 @@ from torch.nn import functional
 from personae.acceleration import matmul_attention, piecewise, unfolding
 from personae.acceleration.base import Acceleration
 from personae.allocation import peak_allocated
+from personae.checkpointing import Extent, Recomputing
 from personae.families.base import Family
 from personae.registry import discover
 from tiny_world import PROMPTS, bases, make, noisy, phrase, prediction, stir, weights
@@ -70,6 +71,22 @@ def test_outputs_and_input_gradients_are_those_of_the_plain_way(name: str, base:
         assert close(mine, theirs, KINDS[name].tolerance * DEPTH)
 
 
+@pytest.mark.parametrize("extent", ["selective", "full"])
+@each_case
+def test_checkpointing_changes_nothing_of_it(
+    name: str, base: Family, extent: Extent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matmul_attention, "LARGEST_TABLE", 100)  # some tables kept, some not
+    with using(base, name):
+        kept = passes(base)
+        recomputing = Recomputing(base.denoiser, extent)
+        try:
+            again = passes(base)
+        finally:
+            recomputing.end()
+    assert all(map(torch.equal, again, kept))
+
+
 @each_case
 def test_every_module_alone_keeps_the_stated_tolerance(name: str, base: Family) -> None:
     """Module by module, on the very inputs it gets, and its input's gradient."""
@@ -97,6 +114,32 @@ def test_every_module_alone_keeps_the_stated_tolerance(name: str, base: Family) 
             found.append([output.detach(), *grad])
         for mine, theirs in zip(found[1], found[0], strict=True):
             assert close(mine, theirs, kind.tolerance)
+
+
+def kept_for_the_backward_pass(base: Family) -> int:
+    """Return the bytes of all that a forward pass keeps for its gradients."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    latents, times = noisy(base, 2)
+    text = base.encode_text([PROMPTS[0]] * 2)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        base.denoise(latents.requires_grad_(), times, text)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.frugal])
+def test_a_frugal_one_keeps_no_more_than_the_plain_way(name: str, sd1: Family) -> None:
+    assert not KINDS[name].copies
+    plain = kept_for_the_backward_pass(sd1)
+    with using(sd1, name):
+        assert kept_for_the_backward_pass(sd1) <= plain
+    with using(sd1, "matmul_attention"):
+        assert kept_for_the_backward_pass(sd1) > plain  # it can be seen where tables are kept
 
 
 @each_case

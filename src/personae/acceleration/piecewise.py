@@ -34,6 +34,8 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        shape = gradient.shape[:2]
+        # Read once: checkpointing lets go of what was read.
         query, key, value, gradient = (
             each.flatten(0, 1) for each in (*context.saved_tensors, gradient)
         )
@@ -50,7 +52,6 @@ class _Recomputed(torch.autograd.Function):
             parts = zip(*(each.unbind() for each in given), strict=True)
         for part in parts:
             _add_gradients(*part, room[:, : len(part[0])])
-        shape = context.saved_tensors[0].shape[:2]
         of_query, of_key, of_value = (each.to(query.dtype).unflatten(0, shape) for each in found)
         return of_query * context.scale, of_key, of_value, None
 

@@ -47,6 +47,7 @@ class Refusing(Counting):
         """Return a forward that fails as an operator of another version does."""
 
         def forward(x: Tensor) -> Tensor:
+            type(self).calls += 1
             raise RuntimeError("no kernel")
 
         return forward
@@ -55,9 +56,10 @@ class Refusing(Counting):
 @pytest.mark.parametrize("training", [False, True])
 def test_a_way_that_fails_costs_infinitely_and_the_others_are_timed(training: bool) -> None:
     calls = [Call(nn.Linear(3, 3), (torch.ones(2, 3),), {}, 1.0, count) for count in (1, 5)]
-    Counting.calls = 0
+    Counting.calls = Refusing.calls = 0
     shares = _shares([Refusing, Counting], calls, training)
     assert shares["refusing"] == inf
+    assert Refusing.calls == 1  # what failed is not tried again
     assert 0 < shares["counting"] < inf
     assert Counting.calls >= 3  # one to warm up and two that count, of the first shape at least
 

@@ -130,7 +130,8 @@ def _shares(
     taken = dict.fromkeys([PLAIN, *(each.name for each in candidates)], 0.0)
     for call in calls:
         plain = call.module.forward
-        ways = {each.name: each().forward_for(call.module, plain) for each in candidates}
+        serving = [each for each in candidates if taken[each.name] < inf]
+        ways = {each.name: each().forward_for(call.module, plain) for each in serving}
         for name, seconds in _least({PLAIN: plain, **ways}, call, training).items():
             taken[name] += call.count * seconds
         if time.perf_counter() - began > PATIENCE:
@@ -147,13 +148,14 @@ def _least(ways: Mapping[str, Forward], call: Call, training: bool) -> dict[str,
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS + 1):
         for name, forward in ways.items():
+            if inf in times[name]:
+                continue
             try:
-                seconds = _once(forward, call, training)
+                times[name].append(_once(forward, call, training))
             except RuntimeError as error:  # operators of other versions and processors may refuse
                 logger.info("%s cannot serve: %s", name, error)
-                seconds = inf
-            times[name].append(seconds)
-    return {name: min(seconds[1:]) for name, seconds in times.items()}
+                times[name].append(inf)
+    return {name: inf if inf in taken else min(taken[1:]) for name, taken in times.items()}
 
 
 def _once(forward: Forward, call: Call, training: bool) -> float:

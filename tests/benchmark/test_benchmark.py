@@ -13,7 +13,8 @@ from personae.benchmark.operations import operations
 from personae.benchmark.plain_loop import TECHNIQUES, PlainLoop, inputs
 from personae.benchmark.plot import draw_plot
 from personae.benchmark.results import Results
-from personae.benchmark.running import jobs_of, run, where
+from personae.benchmark.running import jobs_of, together, where
+from personae.benchmark.turns import WorkerProcess, measure_together
 from personae.benchmark.worker import main, measure
 from personae.devices import HOST
 from personae.errors import PersonaeError, UsageError
@@ -152,8 +153,48 @@ def test_plans_that_cannot_be_measured_are_refused() -> None:
 
 def test_a_process_measures_and_one_that_breaks_is_told(folder: Path, tmp_path: Path) -> None:
     plan = Plan(base=str(folder), device="cpu", **TINY)
-    peak = run(Job.of(plan, str(folder), "peak", precision="fp32"), tmp_path)
+    peak_job = Job.of(plan, str(folder), "peak", precision="fp32")
+    (peak,) = measure_together([peak_job], tmp_path)
     assert peak["peak_rate"] == max(peak["rates"].values()) > 0
     lost = Job.of(plan, str(tmp_path / "lost"), "training", technique="lora", precision="fp32")
     with pytest.raises(PersonaeError, match=r"training lora fp32 personae: .*lost"):
-        run(lost, tmp_path)
+        measure_together([lost], tmp_path)
+
+
+def test_processes_of_a_round_take_turns_by_steps() -> None:
+    plan = Plan(against="diffusers", rounds=2, precision="fp32", turns="steps")
+    groups = together(jobs_of(plan, "toon"))
+    sides = [each.side for each in groups[-1]]
+    trained = [group for group in groups if group[0].kind == "training"]
+    assert len(trained) == 2
+    assert [each.round for each in trained[1]] == [1] * 7
+    assert sum(each.side == "diffusers" for each in trained[0]) == 3
+    assert sides in (["personae"], ["diffusers"])
+
+
+def test_a_process_does_one_step_each_time_it_is_told_to(folder: Path, tmp_path: Path) -> None:
+    plan = Plan(base=str(folder), device="cpu", turns="steps", **{**TINY, "steps": 3})
+    lora = Job.of(plan, str(folder), "training", technique="lora", precision="fp32")
+    with (tmp_path / "complaints").open("w+", encoding="utf-8") as complaints:
+        process = WorkerProcess(lora, tmp_path, complaints)
+        process.await_turn()
+        told = 0
+        while process.figures is None:
+            process.go_on()
+            told += 1
+        process.close()
+    assert told == 2
+
+
+def test_two_processes_in_memory_together_measure_as_one_alone(
+    folder: Path, tmp_path: Path
+) -> None:
+    plan = Plan(base=str(folder), device="cpu", turns="steps", **{**TINY, "steps": 3})
+    both = [
+        Job.of(plan, str(folder), "training", technique="lora", precision="fp32", side=side)
+        for side in ("personae", "diffusers")
+    ]
+    ours, theirs = measure_together(both, tmp_path)
+    assert "forecast_bytes" in ours
+    assert "forecast_bytes" not in theirs
+    assert min(ours["step_seconds"], theirs["step_seconds"]) > 0

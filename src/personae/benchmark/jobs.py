@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Literal, Self
@@ -14,6 +15,10 @@ from personae.errors import UsageError
 Clock = Literal["wall", "processor"]
 Side = Literal["personae", "diffusers"]
 Kind = Literal["peak", "operations", "training", "drawing"]
+Turns = Literal["processes", "steps"]
+
+TURN = "turn"
+"""What a process writes after a training step when it lets the next one go on."""
 
 CLOCKS: dict[Clock, Callable[[], float]] = {
     "wall": time.perf_counter,
@@ -52,6 +57,10 @@ class Plan(Config):
     clock: Clock = "wall"
     """processor counts the time it computes, not the time of day: for machines that others use at
     the same time, with OMP_NUM_THREADS=1."""
+    turns: Turns = "processes"
+    """What takes turns in training: processes run one after the other; with steps, those of a
+    round are in memory together and each does a step while the others wait, so that other work on
+    the machine meets all alike."""
 
     def parts(self) -> list[str]:
         """Return which of training and drawing to measure.
@@ -95,6 +104,7 @@ class Job(Config):
     rank: int
     picture_steps: int
     clock: Clock
+    turns: Turns = "processes"
     round: int = 0
     started: float = 0.0
     """Reading of the machine's monotonic clock when the process was started."""
@@ -112,6 +122,13 @@ class Job(Config):
     def since_start(self) -> float:
         """Return the seconds since the process was started, what it imported included."""
         return time.monotonic() - self.started if self.clock == "wall" else time.process_time()
+
+    def give_way(self) -> None:
+        """Where steps take turns, wait for the next one's; else return at once."""
+        if self.turns == "steps":
+            sys.stdout.write(TURN + "\n")
+            sys.stdout.flush()
+            sys.stdin.readline()
 
     @property
     def settings(self) -> dict[str, int]:

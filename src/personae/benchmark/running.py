@@ -1,29 +1,24 @@
-"""Runs measurements one after the other, each in its own process, ours and theirs by turns."""
+"""Runs measurements, each in its own process, ours and theirs by turns."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from personae.benchmark.jobs import Job, Plan, techniques_of
 from personae.benchmark.plain_loop import TECHNIQUES
 from personae.benchmark.results import Results
+from personae.benchmark.turns import measure_together
 from personae.devices import PRECISIONS, pick_device
-from personae.errors import PersonaeError, UsageError
+from personae.errors import UsageError
 from personae.families import sources
 from personae.frozen_formats import NARROW, pick_format
 from personae.registry import discover
 from personae.techniques.base import Technique
 
 SHAPED = "sd15-shape"
-LAST_WORDS = 400  # letters shown of what a broken process wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +40,24 @@ def bench(plan: Plan) -> Iterator[Measuring]:
     Raises:
         PersonaeError: the plan cannot be measured, or a process broke.
     """
-    jobs = list(jobs_of(plan, where(plan)))
+    groups = together(jobs_of(plan, where(plan)))
     results = Results(plan)
     with tempfile.TemporaryDirectory() as cache:
-        for done, job in enumerate(jobs):
-            yield Measuring(done, len(jobs), job.title, results)
-            results.add(job, run(job, Path(cache)))
-    yield Measuring(len(jobs), len(jobs), "", results)
+        for done, jobs in enumerate(groups):
+            title = " and ".join(job.title for job in jobs)
+            yield Measuring(done, len(groups), title, results)
+            for job, figures in zip(jobs, measure_together(jobs, Path(cache)), strict=True):
+                results.add(job, figures)
+    yield Measuring(len(groups), len(groups), "", results)
+
+
+def together(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Return the jobs in the order they are made, with those that take turns by steps together."""
+    groups: dict[object, list[Job]] = {}
+    for number, job in enumerate(jobs):
+        by_steps = job.kind == "training" and job.turns == "steps"
+        groups.setdefault((job.precision, job.round) if by_steps else number, []).append(job)
+    return list(groups.values())
 
 
 def where(plan: Plan) -> str:
@@ -96,31 +102,3 @@ def _full_name(precision: str, device: str) -> str:
         return precision
     chosen = pick_format(precision, pick_device(device))
     return next(name for name, dtype in PRECISIONS.items() if dtype is chosen)
-
-
-def run(job: Job, cache: Path) -> dict[str, float]:
-    """Make one measurement in a process of its own and return its figures.
-
-    Args:
-        job: what to measure.
-        cache: where the process keeps what it computes once.
-
-    Raises:
-        PersonaeError: it cannot be measured, or the process broke.
-    """
-    begun = job.model_copy(update={"started": time.monotonic()})
-    ended = subprocess.run(
-        [sys.executable, "-m", "personae.benchmark.worker", begun.model_dump_json()],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PERSONAE_CACHE": str(cache)},
-        check=False,
-    )
-    lines = ended.stdout.splitlines()
-    if ended.returncode or not lines:
-        reason = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1][-LAST_WORDS:]
-        raise PersonaeError(f"{job.title}: its process ended with {ended.returncode} ({reason})")
-    result = json.loads(lines[-1])
-    if "error" in result:
-        raise PersonaeError(f"{job.title}: {result['error']}")
-    return result

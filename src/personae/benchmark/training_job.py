@@ -97,6 +97,7 @@ def _timed(job: Job, step: Callable[[], None]) -> dict[str, float]:
     first = job.since_start()
     seconds = []
     for _ in range(job.steps - 1):
+        job.give_way()
         before = job.now()
         step()
         seconds.append(job.now() - before)

@@ -21,7 +21,10 @@ MAX_FUNCTION_LINES = 60
 
 # The layers of the package; a module may import its own layer and those below it. A folder of
 # plug-ins is named by its folder.
-GROUND = {"errors", "config", "registry", "devices", "atomic", "recommended", "events", "naming"}
+GROUND = {
+    "errors", "config", "registry", "devices", "atomic", "recommended", "events", "naming",
+    "side_by_side",
+}  # fmt: skip
 MATTER = {
     "noise_path", "hooks", "character", "character_file", "references", "cropping", "duplicates",
     "holding_out", "sidecars", "caption_tables", "pictures", "caches", "datasets", "findings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -244,10 +245,14 @@ def test_written_and_replaced_weights_are_noticed(name: str, base: Family) -> No
                 value.copy_(kept[key])
 
 
+@pytest.mark.parametrize("threads", [1, 4])
 def test_attention_over_more_places_than_can_be_kept_equals_torch_s_own(
-    monkeypatch: pytest.MonkeyPatch,
+    threads: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """In pieces of heads or of rows, with and without a rest, of other tokens than its own too."""
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(piecewise, "WORTH_THREADS", 0)
     generator = torch.Generator().manual_seed(3)
 
     def several(places: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -9,11 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from personae.acceleration.base import needs_gradient
+from personae.side_by_side import side_by_side
 
 # Numbers of a table of weights that are computed at once, of several heads or of some rows of one:
-# with 4096 tokens, pieces of 512 rows took 0.7 to 0.85 of the time of torch's fused backward pass,
-# pieces of 256 rows 0.85 (bf16, two cores).
+# with 4096 tokens, pieces of 512 rows take 0.8 of the time of torch's fused backward pass, pieces
+# of 256 rows 0.95, of 1024 rows again 0.8 (bf16, two cores).
 PIECE = 2**21
+# Numbers of all tables together from which heads are computed side by side, a thread each: 0.85 of
+# the time for 8 heads of 1024 or 4096 tokens on two cores, 0.73 where other work takes one of them;
+# 1.1 for 256 tokens.
+WORTH_THREADS = 2**21
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -37,23 +43,38 @@ class _Recomputed(torch.autograd.Function):
         shape = gradient.shape[:2]
         # Read once: checkpointing lets go of what was read.
         query, key, value, gradient = (
-            each.flatten(0, 1) for each in (*context.saved_tensors, gradient)
+            each.contiguous().flatten(0, 1) for each in (*context.saved_tensors, gradient)
         )
         query = query * context.scale
         found = torch.empty_like(query), *(torch.zeros(each.shape) for each in (key, value))
-        given = query, key, value, gradient, *found
-        places, seen = query.shape[1], key.shape[1]
-        heads = min(len(query), PIECE // (places * seen))
-        if heads > 1:
-            room = query.new_empty(2, heads, places, seen)
-            parts = zip(*(each.split(heads) for each in given), strict=True)
-        else:  # matrices: for batches of one, torch's products of batches take twice as long
-            room = query.new_empty(2, min(places, max(1, PIECE // seen)), seen)
-            parts = zip(*(each.unbind() for each in given), strict=True)
-        for part in parts:
-            _add_gradients(*part, room[:, : len(part[0])])
+        _in_pieces(query, key, value, gradient, *found)
         of_query, of_key, of_value = (each.to(query.dtype).unflatten(0, shape) for each in found)
         return of_query * context.scale, of_key, of_value, None
+
+
+def _in_pieces(query: Tensor, key: Tensor, *others: Tensor) -> None:
+    """Let `_add_gradients` do all heads, several at once in rooms of their own."""
+    table = query.shape[1] * key.shape[1]
+    many = len(query) * table >= WORTH_THREADS
+    threads = min(len(query), torch.get_num_threads()) if many else 1
+    heads = min(len(query) // threads, PIECE // table)
+    given = query, key, *others
+    if heads > 1:
+        shape = heads, query.shape[1], key.shape[1]
+        parts = zip(*(each.split(heads) for each in given), strict=True)
+    else:  # matrices: for batches of one, torch's products of batches take twice as long
+        shape = min(query.shape[1], max(1, PIECE // key.shape[1])), key.shape[1]
+        parts = zip(*(each.unbind() for each in given), strict=True)
+    rooms: SimpleQueue[Tensor] = SimpleQueue()
+    for room in query.new_empty(threads, 2, *shape):
+        rooms.put(room)
+
+    def add(*part: Tensor) -> None:
+        room = rooms.get()
+        _add_gradients(*part, room[:, : len(part[0])])
+        rooms.put(room)
+
+    side_by_side(add, parts, threads)
 
 
 def _add_gradients(

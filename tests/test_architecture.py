@@ -28,7 +28,7 @@ GROUND = {
 MATTER = {
     "noise_path", "hooks", "character", "character_file", "references", "cropping", "duplicates",
     "holding_out", "sidecars", "caption_tables", "pictures", "caches", "datasets", "findings",
-    "pretrained", "forwards", "frozen_formats",
+    "pretrained", "forwards", "frozen_formats", "activations",
 }  # fmt: skip
 PLUG_INS = {"families", "techniques", "metrics", "encoders", "acceleration"}
 FACES = {"cli", "studio", "__main__"}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from personae.activations import ACTIVATIONS
+from personae.allocation import peak_allocated
+from personae.bases import load_base
 from personae.errors import UnsupportedError, UsageError
 from personae.families.base import Family
+from personae.families.tiny import tiny_stable_diffusion
 from personae.techniques.base import Technique
 from personae.techniques.hypernetwork import (
-    ACTIVATIONS,
     HypernetworkConfig,
     build_network,
     initialise,
@@ -118,7 +124,8 @@ def test_keys_and_values_read_the_changed_context(sd1: Family) -> None:
 def calls(technique: Technique, base: Family, *, training: bool = False) -> int:
     """Return how often the text's network for keys computes in one pass of the denoiser."""
     seen: list[object] = []
-    handle = technique.networks["24/k"].register_forward_hook(lambda *_: seen.append(None))
+    activation = technique.networks["24/k"][1]
+    handle = activation.register_forward_hook(lambda *_: seen.append(None))
     technique.train(training).inject()
     try:
         with torch.set_grad_enabled(training):
@@ -259,3 +266,27 @@ def test_last_layers_of_zeros_that_could_not_learn_are_not_trained(
 def test_an_activation_with_a_slope_at_zero_may_end_a_network(sd1: Family) -> None:
     technique = make("hypernetwork", sd1, activation="tanh", activate_output=True)
     assert technique.parameter_groups(1e-4, 0.0)
+
+
+def test_weights_made_narrow_once_a_pass_learn_as_those_made_anew_by_each_layer(
+    tmp_path: Path,
+) -> None:
+    tiny_stable_diffusion(1).save_pretrained(tmp_path)
+    base = load_base(str(tmp_path), device="cpu", precision="bf16")
+    latents, times = noisy(base)
+    text = base.encode_text(["a cat", "the man"])
+    found, peaks = [], []
+    for anew in (False, True):
+        technique = stir(make("hypernetwork", base)).train().inject()
+        if anew:
+            forget = lambda *_: setattr(technique, "_narrow", None)  # noqa: B023, E731
+            technique.attach(base.denoiser.register_forward_pre_hook(forget))
+        pass_of = partial(base.denoise, latents, times, text)
+        peaks.append(peak_allocated(pass_of))
+        loss = pass_of().float().square().mean()
+        found.append(torch.autograd.grad(loss, list(technique.parameters())))
+        assert technique._narrow is None
+        technique.eject()
+    for shared, own in zip(*found, strict=True):
+        assert float((shared - own).norm()) <= 0.01 * float(own.norm())
+    assert peaks[0] < peaks[1]

@@ -13,40 +13,14 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
+from personae.activations import ACTIVATIONS, at_zero
 from personae.errors import UnsupportedError
 from personae.families.base import Family
 from personae.hooks import layers_matching
 from personae.recommended import Recommended
 from personae.techniques.base import Technique, TechniqueConfig, allocated_on
-
-# All that A1111 knows and that keep the width of their input and the pictures of a batch apart.
-ACTIVATIONS: dict[str, type[nn.Module] | None] = {
-    "linear": None,
-    "swish": nn.Hardswish,  # A1111's "swish" is Hardswish
-    "relu": nn.ReLU,
-    "leakyrelu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "softsign": nn.Softsign,
-    "mish": nn.Mish,
-    "celu": nn.CELU,
-    "gelu": nn.GELU,
-    "hardshrink": nn.Hardshrink,
-    "hardsigmoid": nn.Hardsigmoid,
-    "hardswish": nn.Hardswish,
-    "hardtanh": nn.Hardtanh,
-    "logsigmoid": nn.LogSigmoid,
-    "prelu": nn.PReLU,
-    "relu6": nn.ReLU6,
-    "rrelu": nn.RReLU,
-    "selu": nn.SELU,
-    "silu": nn.SiLU,
-    "softplus": nn.Softplus,
-    "softshrink": nn.Softshrink,
-    "tanhshrink": nn.Tanhshrink,
-}
 
 
 class HypernetworkConfig(TechniqueConfig):
@@ -96,16 +70,6 @@ class HypernetworkConfig(TechniqueConfig):
         if not value or value[0] or value[-1] or not all(0 <= p < 1 for p in value):
             raise ValueError("must hold numbers in [0, 1) with 0 first and last")
         return value
-
-
-def at_zero(activation: str) -> tuple[float, float]:
-    """Return the value and the slope of an activation at 0."""
-    kind = ACTIVATIONS[activation]
-    if kind is None:
-        return 0.0, 1.0
-    zero = torch.zeros(1, requires_grad=True)
-    value = kind()(zero)
-    return value.item(), torch.autograd.grad(value, zero)[0].item()
 
 
 def build_network(width: int, config: HypernetworkConfig) -> nn.Sequential:
@@ -202,8 +166,10 @@ class Hypernetwork(Technique):
             for part in ("k", "v"):
                 self.networks[f"{width}/{part}"] = _new_network(width, config, base, generator)
         self._ratios: dict[str, Tensor] = {}
-        # {network: context, changed context} of the denoiser's pass that is going on, else None.
+        # Of the denoiser's pass that is going on, else None: {network: context, changed context},
+        # and {parameter: the same in the format of the contexts}.
         self._changed: dict[str, tuple[Tensor, Tensor]] | None = None
+        self._narrow: dict[nn.Parameter, Tensor] | None = None
 
     def _find_layers(self, base: Family) -> list[tuple[str, nn.Linear]]:
         targets = base.targets
@@ -254,9 +220,10 @@ class Hypernetwork(Technique):
         alone = torch.is_grad_enabled() and getattr(denoiser, "is_gradient_checkpointing", False)
         drawn = self.training and any(self.config.dropout_structure or ())
         self._changed = None if alone or drawn else {}
+        self._narrow = None if alone else {}
 
     def _end(self, *_: object) -> None:
-        self._changed = None
+        self._changed = self._narrow = None
 
     def _add(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Change the context; all layers that read the text read one tensor, changed once."""
@@ -271,12 +238,29 @@ class Hypernetwork(Technique):
 
     def _change(self, name: str, context: Tensor) -> Tensor:
         narrow = context.dtype != torch.float32
+        change = context
         with torch.autocast(context.device.type, context.dtype) if narrow else nullcontext():
-            change = self.networks[name](context)
+            for layer in self.networks[name]:
+                if isinstance(layer, nn.Linear):
+                    weight, bias = (self._in(context.dtype, each) for each in layer.parameters())
+                    change = functional.linear(change, weight, bias)
+                else:
+                    change = layer(change)
         if self.training and torch.is_grad_enabled():
             ratio = (change.detach().float().norm() / context.detach().float().norm()).nan_to_num()
             self._ratios[name] = torch.maximum(ratio, self._ratios.get(name, ratio))
         return change
+
+    def _in(self, dtype: torch.dtype, parameter: nn.Parameter) -> Tensor:
+        """Return a parameter in `dtype`, made once for all layers that read one network.
+
+        Made anew by each, with a float32 gradient for each, a step took 1.13 times as long.
+        """
+        if self._narrow is None:
+            return parameter.to(dtype)
+        if parameter not in self._narrow:
+            self._narrow[parameter] = parameter.to(dtype)
+        return self._narrow[parameter]
 
     @torch.no_grad()
     def after_step(self) -> None:

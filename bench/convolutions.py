@@ -65,7 +65,9 @@ def times(inputs: int, outputs: int, side: int, batch: int) -> list[float]:
         milliseconds(lambda i: unfolding.convolve(modules[i], x)),
         milliseconds(plain),
         milliseconds(lambda i: packed_gradient(modules[i], packs[i], gradient, x.shape)),
-        milliseconds(lambda i: unfolding.input_gradient(modules[i], gradient, x.shape)),
+        milliseconds(
+            lambda i: unfolding.input_gradient(modules[i], modules[i].weight, gradient, x.shape)
+        ),
     ]
 
 

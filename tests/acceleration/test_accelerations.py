@@ -301,13 +301,37 @@ def test_convolutions_as_products_equal_torch_s_own_whatever_their_form(
     monkeypatch.setattr(unfolding, "MOST_PLACES_BACK", most)
     for bias in (True, False):
         module = nn.Conv2d(3, 5, kernel, stride, padding, dilation, bias=bias)
-        module.requires_grad_(False)
         x = torch.randn(2, 3, 8, 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
         wanted = module(x)
         found = unfolding.convolve(module, x.detach())
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
         assert found.is_contiguous()
         assert unfolding.places(x.shape, module) == wanted[:, 0].numel()
-        (gradient,) = torch.autograd.grad(wanted.square().sum(), x)
-        mine = unfolding.input_gradient(module, 2 * wanted.detach(), x.shape)
-        torch.testing.assert_close(mine, gradient, rtol=1e-4, atol=1e-5)
+        toward = 2 * wanted.detach()
+        of_x, of_weight = torch.autograd.grad(wanted.square().sum(), (x, module.weight))
+        mine = unfolding.input_gradient(module, module.weight, toward, x.shape)
+        torch.testing.assert_close(mine, of_x, rtol=1e-4, atol=1e-5)
+        mine = unfolding.weight_gradient(module, x, toward)
+        torch.testing.assert_close(mine, of_weight, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n, kind in KINDS.items() if kind.part == "convolutions"])
+@pytest.mark.parametrize("most", [0, 10**6])
+def test_convolutions_that_are_trained_get_the_gradients_of_torch_s_own(
+    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of input, weight and bias, and of what alone is asked for."""
+    monkeypatch.setattr(unfolding, "MOST_PLACES", most)
+    for trained in (["weight", "bias"], ["weight"], ["bias"]):
+        module = nn.Conv2d(3, 5, 3, padding=1).requires_grad_(False)
+        asked = [getattr(module, each).requires_grad_() for each in trained]
+        x = torch.randn(2, 3, 8, 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        found = []
+        for forward in (module.forward, KINDS[name]().forward_for(module, module.forward)):
+            for inputs in (x, x.detach()):
+                output = forward(inputs)
+                wanted = [*([inputs] if inputs.requires_grad else []), *asked]
+                found.append([output, *torch.autograd.grad(output.square().sum(), wanted)])
+        for plain, quick in zip(found[:2], found[2:], strict=True):
+            for theirs, mine in zip(plain, quick, strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)

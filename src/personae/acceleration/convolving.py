@@ -9,13 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from personae.acceleration import unfolding
 from personae.acceleration.base import Acceleration, Packs, frozen, needs_gradient
 from personae.families.base import Family
 from personae.forwards import Forward
+from personae.frozen_formats import is_narrow
 
 
 class QuickConvolutions(Acceleration):
-    """Convolutions with frozen weights, whose inputs need not be kept for the backward pass."""
+    """Convolutions with frozen weights, whose inputs need not be kept for the backward pass.
+
+    Weights that are trained, or changed by what is trained, are used as they lie: on small maps
+    by matrix products, on others as torch does it.
+    """
 
     part = "convolutions"
     tolerance = 1e-5
@@ -47,8 +53,13 @@ class QuickConvolutions(Acceleration):
         """Return the gradient of an input of `shape`, of that of the result."""
 
     def _forward(self, module: nn.Conv2d, plain: Forward, packs: Packs, x: Tensor) -> Tensor:
-        if not frozen(module) or x.dtype != module.weight.dtype or x.dim() != 4:
+        weight, bias = module.weight, module.bias
+        if is_narrow(weight) or x.dtype != weight.dtype or x.dim() != 4:
             return plain(x)
+        if not frozen(module):
+            if unfolding.places(x.shape, module) > unfolding.MOST_PLACES:
+                return plain(x)
+            return _Trained.apply(x, weight, bias, module)
         if needs_gradient(x):
             return _WithGradient.apply(x, self, module, packs)
         return self.convolve(module, packs, x)
@@ -68,3 +79,27 @@ class _WithGradient(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         found = context.way.input_gradient(context.module, context.packs, gradient, context.shape)
         return found, None, None, None
+
+
+class _Trained(torch.autograd.Function):
+    """The convolution of a small map, and the gradients of input, weight and bias."""
+
+    @staticmethod
+    def forward(
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, module: nn.Conv2d
+    ) -> Tensor:
+        context.save_for_backward(x, weight)
+        context.module = module
+        return unfolding.convolve(module, x)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = context.saved_tensors
+        of_x, of_weight, of_bias, _ = context.needs_input_grad
+        module = context.module
+        return (
+            unfolding.input_gradient(module, weight, gradient, x.shape) if of_x else None,
+            unfolding.weight_gradient(module, x, gradient) if of_weight else None,
+            gradient.sum((0, 2, 3)) if of_bias else None,
+            None,
+        )

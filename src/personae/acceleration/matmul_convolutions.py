@@ -33,4 +33,4 @@ class MatmulConvolutions(QuickConvolutions):
         self, module: nn.Conv2d, packs: Packs, gradient: Tensor, shape: torch.Size
     ) -> Tensor:
         """Return the gradient of an input of `shape`."""
-        return unfolding.input_gradient(module, gradient, shape)
+        return unfolding.input_gradient(module, module.weight, gradient, shape)

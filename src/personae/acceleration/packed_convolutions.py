@@ -56,7 +56,7 @@ class PackedConvolutions(QuickConvolutions):
         """Return the gradient of an input of `shape`."""
         if unfolding.places(shape, module) <= MOST_PLACES:
             return packed_gradient(module, packs, gradient, shape)
-        return unfolding.input_gradient(module, gradient, shape)
+        return unfolding.input_gradient(module, module.weight, gradient, shape)
 
 
 def packed(module: nn.Conv2d, packs: Packs, x: Tensor) -> Tensor:

@@ -41,14 +41,26 @@ def convolve(module: nn.Conv2d, x: Tensor) -> Tensor:
     return y.view(-1, len(x), height, width).transpose(0, 1).contiguous()
 
 
-def input_gradient(module: nn.Conv2d, gradient: Tensor, shape: torch.Size) -> Tensor:
+def input_gradient(
+    module: nn.Conv2d, weight: Tensor, gradient: Tensor, shape: torch.Size
+) -> Tensor:
     """Return the gradient of an input of `shape`, of that of the result, by the quicker way."""
     if places(shape, module) > MOST_PLACES_BACK:
         laid = module.stride, module.padding, module.dilation
-        return torch.nn.grad.conv2d_input(shape, module.weight, gradient, *laid)
-    rows = gradient.transpose(0, 1).reshape(gradient.shape[1], -1)
-    columns = module.weight.flatten(1).t() @ rows
+        return torch.nn.grad.conv2d_input(shape, weight, gradient, *laid)
+    columns = weight.flatten(1).t() @ _rows(gradient)
     return _summed(module, columns, shape, gradient.shape[2:])
+
+
+def weight_gradient(module: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of the weight, of that of the result for `x`, by one product."""
+    seen = _columns(module, x, *gradient.shape[2:])
+    return (_rows(gradient) @ seen.t()).view(-1, x.shape[1], *module.kernel_size)
+
+
+def _rows(result: Tensor) -> Tensor:
+    """Return a result (b, out, h, w) as (out, batch x places)."""
+    return result.transpose(0, 1).reshape(result.shape[1], -1)
 
 
 def _result(shape: torch.Size, module: nn.Conv2d) -> tuple[int, int]:

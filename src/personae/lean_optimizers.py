@@ -106,7 +106,9 @@ class _Tensor:
         part = slice(start, start + len(direction))
         kahan = None if self.compensation is None else self.compensation[part]
         value = read(self.weights[part], kahan)
-        value.mul_(1 - self.rate * self.decay).sub_(direction, alpha=rate)
+        if self.decay:
+            value.mul_(1 - self.rate * self.decay)
+        value.sub_(direction, alpha=rate)
         drawn = None if self.noise is None else self.noise[: len(direction)]
         write(self.weights[part], value, drawn, kahan)
 
@@ -186,39 +188,40 @@ class Adafactor(LeanOptimizer):
 
     def _apply(self, parameter: Tensor, gradient: Tensor, tensor: _Tensor) -> None:
         state = tensor.state
-        share = state["step"] ** -0.8  # of the new square in the mean
         matrix = gradient.reshape(len(gradient) if "rows" in state else 1, -1)
-        scale = self._scales(matrix, state, share)
-        parts = list(_blocks(matrix))
+        left, right = self._scales(matrix, state, share=state["step"] ** -0.8)
+        # The sum of squares of the update, as products with the squares of the gradient.
         squares = sum(
-            (scale(rows, columns).mul_(matrix[rows, columns])).square_().sum()
-            for rows, columns in parts
+            left[rows].square() @ (_square(matrix[rows, columns]) @ right[columns].square())
+            for rows, columns in _blocks(matrix)
         )
         size = (squares / matrix.numel()).sqrt().item()
         rate = tensor.rate / max(1.0, size / self.CLIP)
-        for rows, columns in parts:
-            direction = scale(rows, columns).mul_(matrix[rows, columns])
+        for rows, columns in _blocks(matrix):
+            direction = matrix[rows, columns].float().mul_(right[columns]).mul_(left[rows, None])
             start = rows.start * matrix.shape[1] + columns.start
             tensor.move(start, direction.flatten(), rate)
 
-    def _scales(self, matrix: Tensor, state: dict[str, Any], share: float) -> Any:
-        """Move the second moment; return (rows, columns) -> what the gradient is multiplied by."""
+    def _scales(self, matrix: Tensor, state: dict[str, Any], share: float) -> tuple[Tensor, Tensor]:
+        """Move the second moment; return what rows and columns of the gradient are multiplied by.
+
+        `share` is that of the new square in the mean.
+        """
         if "rows" not in state:
             for part in _chunks(matrix.shape[1]):
-                square = matrix[0, part].float().square().add_(self.FLOOR)
+                square = _square(matrix[0, part]).add_(self.FLOOR)
                 state["second"][part].lerp_(square, share)
-            return lambda rows, columns: state["second"][columns].rsqrt()[None]
+            return torch.ones(1, device=matrix.device), state["second"].rsqrt()
+        height, width = matrix.shape
         sums = torch.zeros_like(state["columns"])
         means = torch.zeros_like(state["rows"])
         for rows, columns in _blocks(matrix):
-            square = matrix[rows, columns].float().square().add_(self.FLOOR)
-            means[rows] += square.sum(1) / matrix.shape[1]
+            square = _square(matrix[rows, columns])
+            means[rows] += square.sum(1)
             sums[columns] += square.sum(0)
-        state["rows"].lerp_(means, share)
-        state["columns"].lerp_(sums / matrix.shape[0], share)
-        left = (state["rows"] / state["rows"].mean()).rsqrt_()
-        right = state["columns"].rsqrt()
-        return lambda rows, columns: left[rows, None] * right[columns]
+        state["rows"].lerp_(means.div_(width).add_(self.FLOOR), share)
+        state["columns"].lerp_(sums.div_(height).add_(self.FLOOR), share)
+        return (state["rows"] / state["rows"].mean()).rsqrt_(), state["columns"].rsqrt()
 
     @staticmethod
     def state_bytes(parameter: Tensor) -> int:
@@ -240,6 +243,11 @@ def _adam(gradient: Tensor, first: Tensor, second: Tensor, step: int) -> Tensor:
     second.mul_(high).addcmul_(gradient, gradient, value=1 - high)
     size = (second / (1 - high**step)).sqrt_().add_(ADAM_EPSILON)
     return (first / (1 - low**step)).div_(size)
+
+
+def _square(gradient: Tensor) -> Tensor:
+    """Return its squares as new float32 numbers."""
+    return gradient.to(torch.float32, copy=True).square_()
 
 
 def _chunks(count: int) -> Iterator[slice]:

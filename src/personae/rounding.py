@@ -37,14 +37,14 @@ def noise(count: int, device: torch.device, seed: int, *stream: int | str) -> Te
 
 
 def stochastically(value: Tensor, noise: Tensor) -> Tensor:
-    """Return float32 `value` rounded to bf16, up or down so that it is right on average.
+    """Round float32 `value` in place to numbers of bf16, up or down so that it is right on average.
 
     Args:
         value: float32, finite.
         noise: int32 in [0, 2^16) of the same shape.
     """
-    bits = (value.view(torch.int32) + noise).bitwise_and_(-(1 << CUT_BITS))
-    return bits.view(torch.float32).to(torch.bfloat16)
+    value.view(torch.int32).add_(noise).bitwise_and_(-(1 << CUT_BITS))
+    return value
 
 
 def read(weight: Tensor, compensation: Tensor | None) -> Tensor:
@@ -58,7 +58,7 @@ def write(weight: Tensor, value: Tensor, noise: Tensor | None, compensation: Ten
 
     Args:
         weight: written in place.
-        value: float32, same shape.
+        value: float32, same shape; used up.
         noise: rounds stochastically, where given.
         compensation: takes what was cut off (Kahan), where given.
     """

@@ -31,12 +31,12 @@ from personae.training import train
 WARM, STEPS = 4, 3
 RANK = 4  # of a LoRA: a product with such a side is one of its own
 KINDS = {
-    "attention": ("attention", "softmax", "bmm", "_Recomputed", "_Kept"),
+    "attention": ("attention", "softmax", "bmm", "_Recomputed"),
     "convolutions": ("convolution",),
-    "products": ("mm",),
+    "products": ("mm", "matmul", "linear"),
     "copies": ("copy_", "cat", "clone"),
     "norms": ("norm",),
-    "elementwise": ("add", "mul", "sub", "div", "gelu", "silu", "sum", "sigmoid", "exp", "square"),
+    "elementwise": ("add", "mul", "sub", "div", "gelu", "silu", "sum", "square"),
 }
 REST = "Python, views, allocation"
 

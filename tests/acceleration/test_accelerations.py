@@ -273,6 +273,25 @@ def test_attention_over_more_places_than_can_be_kept_equals_torch_s_own(
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_a_head_that_fails_is_told_and_lets_no_other_wait(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """As where memory runs out; more heads than threads fail."""
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(2)
+    monkeypatch.setattr(piecewise, "WORTH_THREADS", 0)
+    monkeypatch.setattr(piecewise, "PIECE", 1)
+
+    def fail(*_: torch.Tensor) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(piecewise, "_add_gradients", fail)
+    query = torch.ones(1, 8, 5, 4, requires_grad=True)
+    output = piecewise.attend(query, query, query, 0.5)
+    with pytest.raises(MemoryError, match="no room"):
+        torch.autograd.grad(output.sum(), query)
+
+
 def test_a_table_too_large_to_keep_is_computed_again(
     sd1: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,20 @@ def test_a_process_does_one_step_each_time_it_is_told_to(folder: Path, tmp_path:
     assert told == 2
 
 
+def test_a_process_that_ends_while_it_waits_is_told(folder: Path, tmp_path: Path) -> None:
+    """As the system does where memory is short."""
+    plan = Plan(base=str(folder), device="cpu", turns="steps", **TINY)
+    lora = Job.of(plan, str(folder), "training", technique="lora", precision="fp32")
+    with (tmp_path / "complaints").open("w+", encoding="utf-8") as complaints:
+        process = WorkerProcess(lora, tmp_path, complaints)
+        process.await_turn()
+        process._process.kill()
+        process._process.wait()
+        with pytest.raises(PersonaeError, match=r"training lora .*its process ended with -9"):
+            process.go_on()
+        process.close()
+
+
 def test_two_processes_in_memory_together_measure_as_one_alone(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -71,8 +71,10 @@ def _in_pieces(query: Tensor, key: Tensor, *others: Tensor) -> None:
 
     def add(*part: Tensor) -> None:
         room = rooms.get()
-        _add_gradients(*part, room[:, : len(part[0])])
-        rooms.put(room)
+        try:
+            _add_gradients(*part, room[:, : len(part[0])])
+        finally:  # whoever waits for a room would wait for ever
+            rooms.put(room)
 
     side_by_side(add, parts, threads)
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,9 +69,14 @@ class WorkerProcess:
             raise PersonaeError(f"{self.job.title}: {self.figures['error']}")
 
     def go_on(self) -> None:
-        """Let it do its next step, and wait until it is done."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        """Let it do its next step, and wait until it is done.
+
+        Raises:
+            PersonaeError: it cannot be measured, or the process broke, if only while it waited.
+        """
+        with suppress(BrokenPipeError):  # it is gone; waiting for it tells how
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         self.await_turn()
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ def bench(
 ) -> None:
     """Measure training steps, memory, switching and pictures of techniques on a base.
 
-    Each figure comes from a process of its own, one after the other; medians are told.
+    Each figure comes from a process of its own; medians are told.
     """
     terminal = Terminal(as_json)
     results = _measured(terminal, settings_given(ctx), out)

@@ -44,7 +44,7 @@ def bench(plan: Plan) -> Iterator[Measuring]:
     results = Results(plan)
     with tempfile.TemporaryDirectory() as cache:
         for done, jobs in enumerate(groups):
-            title = " and ".join(job.title for job in jobs)
+            title = jobs[0].title if len(jobs) == 1 else f"training, {len(jobs)} in turns"
             yield Measuring(done, len(groups), title, results)
             for job, figures in zip(jobs, measure_together(jobs, Path(cache)), strict=True):
                 results.add(job, figures)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from personae.artifact import Artifact
+from personae.bases import load_base
+from personae.caches import default_folder
 from personae.checkpoint_choice import ScoredCheckpoint
 from personae.errors import UsageError
 from personae.events import Checkpoint, Finished, Kept, Scored, StoppedEarly
+from personae.families.tiny import tiny_stable_diffusion
 from personae.keeping import Keeper
 from personae.run_folder import RunFolder
 from personae.training import train
@@ -49,6 +54,16 @@ def test_scoring_does_not_change_what_is_learnt(world, character, sd1, tmp_path)
     assert only(scored, Kept)[0].last == 4
     assert final.is_file()  # the last one is always kept beside the best
     assert Artifact.load(final).card.content_hash == last.card.content_hash
+
+
+def test_networks_put_aside_change_no_score(world, character, tmp_path):
+    tiny_stable_diffusion(1).save_pretrained(tmp_path / "base")
+    base, told = load_base(tmp_path / "base", device="cpu", precision="fp32"), []
+    for unload in (True, False):
+        shutil.rmtree(default_folder() / "untouched", ignore_errors=True)  # drawn once on a machine
+        settings = config(world, character, base=base.source, unload=unload)
+        told.append(only(run(settings, tmp_path / f"run-{unload}", base), Scored))
+    assert told[0] == told[1]
 
 
 def test_the_average_is_scored_and_training_goes_on_from_the_parameters(

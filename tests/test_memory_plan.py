@@ -98,12 +98,12 @@ def test_a_pass_is_run_once_on_a_machine_for_modes_that_do_not_change_it(
     config, opened = plain(character, "dreambooth"), Character.open(character)
     kept = default_folder() / "passes"
     whole = needed(config, opened, sd1, 0)
-    (file,) = kept.iterdir()
+    file, _ = sorted(kept.iterdir(), key=lambda one: -int(one.read_text()))  # a step, a preview
     file.write_text(str(whole.passes + 1))
     smaller = with_mode(config, {"optimizer": "adamw8bit", "unload": True, "seed": 5})
     assert needed(smaller, opened, sd1, 0).passes == whole.passes + 1
     needed(with_mode(config, {"gradient_checkpointing": "full"}), opened, sd1, 0)
-    assert len(list(kept.iterdir())) == 2
+    assert len(list(kept.iterdir())) == 4  # with unload, previews are drawn otherwise
     file.write_text("damaged")
     assert needed(config, opened, sd1, 0).passes == whole.passes
 

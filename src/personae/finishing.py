@@ -1,21 +1,19 @@
-"""The end of a run: previews, and the proof that the saved file draws what memory drew."""
+"""The end of a run: the proof that the saved file draws what memory drew, and last previews."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from personae.artifact import Artifact, CharacterRecord, TrainingRecord
 from personae.cast import Cast, Member
 from personae.devices import peak_bytes
 from personae.errors import TrainingError
-from personae.events import Event, Finished, Preview, Verdict
-from personae.generation import Shot, draw
-from personae.pictures import Picture, Sampling
+from personae.events import Event, Finished, Verdict
+from personae.previewing import draw_previews, saved
 from personae.run_folder import RunFolder
 from personae.workbench import Workbench
 
-PREVIEW_STEPS = 15
+PROOF_STEPS = 4  # a difference in what was saved shows in the first of them
 
 
 def artifact_of(bench: Workbench) -> Artifact:
@@ -44,23 +42,6 @@ def artifact_of(bench: Workbench) -> Artifact:
     )
 
 
-def _draw_previews(bench: Workbench, cast: Cast) -> list[Picture]:
-    shots = [Shot(prompt, bench.config.seed) for prompt in bench.config.preview_prompts]
-    with bench.whole():
-        return draw(bench.base, shots, Sampling(steps=PREVIEW_STEPS), cast)
-
-
-def preview(bench: Workbench, folder: RunFolder, step: int) -> Iterator[Preview]:
-    """Draw the preview prompts with what is in memory."""
-    for technique in bench.techniques:
-        technique.eval()
-    cast = Cast({"character": Member(artifact_of(bench), techniques=bench.techniques)})
-    for number, picture in enumerate(_draw_previews(bench, cast)):
-        yield Preview(step, picture.save(preview_file(folder.path, step, number)))
-    for technique in bench.techniques:
-        technique.train()
-
-
 def finish(bench: Workbench, folder: RunFolder) -> Iterator[Event]:
     """Save, read the file back, and prove that it draws what memory drew.
 
@@ -73,22 +54,23 @@ def finish(bench: Workbench, folder: RunFolder) -> Iterator[Event]:
         technique.eval()
     artifact = artifact_of(bench)
     yield from _report_dead(artifact, bench)
-    cast = Cast({"character": Member(artifact, techniques=bench.techniques)})
-    from_memory = _draw_previews(bench, cast)
+    in_memory = Member(artifact, techniques=bench.techniques)
+    from_memory = draw_previews(bench, Cast({"character": in_memory}), PROOF_STEPS)
     name = f"{bench.character.name}.{artifact.technique}.safetensors"
     path = artifact.save(folder.path / name)
-    bench.eject()
+    record = artifact.card.training
+    del artifact, in_memory  # they hold what the file is about to bring once more
+    bench.release()
     reread = Cast({"character": Member(Artifact.load(path), path=path)})
     with reread.on(bench.base):
-        from_file = _draw_previews(bench, reread)
-    for number, (mine, theirs) in enumerate(zip(from_memory, from_file, strict=True)):
+        from_file = draw_previews(bench, reread, PROOF_STEPS)
+        previews = draw_previews(bench, reread)
+    for mine, theirs in zip(from_memory, from_file, strict=True):
         if mine.image.tobytes() != theirs.image.tobytes():
             raise TrainingError(
                 f"{path}: the file draws another picture than memory did; please report this"
             )
-        step = bench.schedule.steps
-        yield Preview(step, theirs.save(preview_file(folder.path, step, number)))
-    record = artifact.card.training
+    yield from saved(previews, folder, bench.schedule.steps)
     finished = Finished(
         path, record.seconds, record.peak_bytes, record.parameters, path.stat().st_size
     )
@@ -121,8 +103,3 @@ def _report_dead(artifact: Artifact, bench: Workbench) -> Iterator[Verdict]:
             "no effect; they learnt nothing, or less than the file's number format can hold"
         )
         yield Verdict(bench.schedule.steps, "warning", message, 0.0, 0.0)
-
-
-def preview_file(folder: Path, step: int, number: int) -> Path:
-    """Return where preview `number` of `step` goes."""
-    return folder / "previews" / f"step-{step:06d}-{number}.png"

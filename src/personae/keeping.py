@@ -64,7 +64,7 @@ class Keeper:
 
     def look(self, bench: Workbench, step: int) -> Iterator[Event]:
         """Store and score the state after `step`."""
-        with bench.whole(), _as_drawn(bench):
+        with _as_drawn(bench):
             artifact = artifact_of(bench)
             artifact.save(self.file(step))
             scores = self._scores(bench, artifact)

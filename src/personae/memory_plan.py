@@ -23,10 +23,11 @@ from personae.checkpointing import Recomputing
 from personae.devices import HOST, held_bytes, resident_bytes
 from personae.errors import DoesNotFitError
 from personae.events import Planned
+from personae.families.aside import Aside
 from personae.families.base import Family
 from personae.families.reading import weight_bytes
 from personae.optimizers import held_on, state_bytes
-from personae.pass_memory import pass_bytes
+from personae.pass_memory import drawing_bytes, pass_bytes
 from personae.preparing import build_techniques, resting
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
@@ -79,7 +80,8 @@ class Bytes:
         networks: frozen weights that stay in memory.
         trained: what is learnt, with its moving average.
         states: of the optimiser.
-        passes: activations and gradients, and merged weights where a technique has them.
+        passes: activations and gradients, and merged weights where a technique has them; or what
+            drawing previews takes, where that is more.
         copies: the most that packed copies of weights can take; 0 without acceleration.
     """
 
@@ -118,8 +120,8 @@ def needed(
     frozen = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
     with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as stack:
         techniques = build_techniques(config, character, base)
-        if config.unload:
-            frozen -= _unloaded(config, base, techniques)
+        aside = _aside(config, base, techniques)
+        frozen -= aside.bytes
         groups = [group for each in techniques for group in each.train().parameter_groups(1, 0)]
         parameters = [p for group in groups for p in group["params"]]
         for each in techniques:
@@ -137,7 +139,9 @@ def needed(
         without = Bytes(process, frozen, trained + average, states, 0, copies)
         if without.total > limit:
             return without
-        return replace(without, passes=pass_bytes(config, schedule, base, techniques))
+        passes = pass_bytes(config, schedule, base, techniques)
+        drawing = aside.largest_part + drawing_bytes(config, schedule, base, techniques)
+        return replace(without, passes=max(passes, drawing))
 
 
 def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunConfig, Planned]:
@@ -244,11 +248,12 @@ def _resolved(config: RunConfig, character: Character, base: Family) -> Schedule
     return config.schedule.resolved(len(character.references), recommended)
 
 
-def _unloaded(config: RunConfig, base: Family, techniques: list[Technique]) -> int:
+def _aside(config: RunConfig, base: Family, techniques: list[Technique]) -> Aside:
+    """Return the networks that are put aside in a run."""
     parts: dict[str, nn.Module] = {"vae": base.autoencoder}
     if not any(each.trains_text for each in techniques):
         parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
-    return resting(config, base, parts).bytes
+    return resting(config, base, parts)
 
 
 def _drop_gradient(parameter: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The memory that the passes of a step take, counted without computing them and remembered.
+"""The memory that the passes of a step and previews take, counted without computing, remembered.
 
 To be called with techniques attached, under torch's fake tensors: they have shapes and no values.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +18,9 @@ from personae.allocation import peak_allocated
 from personae.atomic import write_text
 from personae.caches import default_folder
 from personae.families.base import Family, Text
+from personae.generation import decode
+from personae.pictures import Sampling
+from personae.previewing import sampling, together
 from personae.release import __version__
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
@@ -30,19 +33,41 @@ def pass_bytes(
 
     It takes seconds on a large base, so it is counted once on a machine.
     """
-    facts = _facts(config, schedule, base)
+    about = {
+        "rows": _rows(schedule),
+        "side": schedule.resolution or base.resolution,
+        "checkpointing": schedule.gradient_checkpointing,
+        "update": schedule.update,
+    }
+    one_pass = partial(_one_pass, base, techniques, schedule)
+    return _remembered(_facts(config, base) | about, one_pass, base.device)
+
+
+def drawing_bytes(
+    config: RunConfig, schedule: Schedule, base: Family, techniques: Sequence[Technique]
+) -> int:
+    """Return what drawing previews takes on the device of `base`; networks do not count."""
+    how = sampling(config, schedule, base)
+    rows = 2 * min(together(config), max(1, len(config.preview_prompts)))  # guidance doubles them
+    about = {"drawn": rows, "sampling": how.model_dump(mode="json")}
+    one_batch = partial(_one_batch, base, how, rows)
+    return _remembered(_facts(config, base) | about, one_batch, base.device)
+
+
+def _remembered(facts: dict[str, Any], run: Callable[[], None], device: torch.device) -> int:
+    """Return the most bytes that `run` takes, counted once on a machine for the same facts."""
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
     path = default_folder() / "passes" / digest
     try:
         return int(path.read_text())
     except (OSError, ValueError):  # not there, or damaged: count again
-        found = peak_allocated(partial(_one_pass, base, techniques, schedule), base.device)
+        found = peak_allocated(run, device)
         write_text(path, str(found))
         return found
 
 
-def _facts(config: RunConfig, schedule: Schedule, base: Family) -> dict[str, Any]:
-    """Return all that the memory of a pass depends on."""
+def _facts(config: RunConfig, base: Family) -> dict[str, Any]:
+    """Return what the memory of every pass depends on."""
     own = {name: each.model_dump(mode="json") for name, each in config.technique_configs().items()}
     return {
         "torch": torch.__version__,
@@ -50,10 +75,6 @@ def _facts(config: RunConfig, schedule: Schedule, base: Family) -> dict[str, Any
         "personae": __version__,
         "base": [base.fingerprint, base.narrow, str(base.dtype), base.device.type],
         "techniques": own,
-        "rows": _rows(schedule),
-        "side": schedule.resolution or base.resolution,
-        "checkpointing": schedule.gradient_checkpointing,
-        "update": schedule.update,
     }
 
 
@@ -69,6 +90,15 @@ def _one_pass(base: Family, techniques: Sequence[Technique], schedule: Schedule)
     # One thread for all devices, since fake tensors know of one; and it frees in one order.
     with torch.autograd.set_multithreading_enabled(False):
         loss.backward()
+
+
+@torch.no_grad()
+def _one_batch(base: Family, how: Sampling, rows: int) -> None:
+    """Draw a batch of previews as far as memory is concerned: one pass, then one decoding."""
+    latents = torch.zeros(rows, *base.latent_shape(how.width, how.height))
+    times = torch.ones(rows, dtype=torch.long)
+    base.denoise(latents, times, Text.concatenate([base.encode_text(["a"])] * rows))
+    decode(base, latents[:1], how.tile)
 
 
 def _rows(schedule: Schedule) -> int:

@@ -12,8 +12,8 @@ from personae.character import Character
 from personae.devices import generator_for
 from personae.events import Preparing
 from personae.families import sources
+from personae.families.aside import Aside, readable_again
 from personae.families.base import Family
-from personae.families.reading import Aside, readable_again
 from personae.generation import Shot, generate
 from personae.pictures import Picture, Sampling
 from personae.references import Reference

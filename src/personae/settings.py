@@ -167,8 +167,8 @@ class RunConfig(Config):
     """Quicker ways to compute the base: auto (measured on this machine), lean (those of them that
     take no memory), none, or names joined by commas."""
     memory: str | None = None
-    """Most memory the training may take, such as 6GiB; modes that fit are chosen and named. Drawing
-    previews may take more."""
+    """Most memory the training may take, such as 6GiB; modes that fit are chosen and named. Judging
+    checkpoints (`keep`) may take more."""
     unload: bool = False
     """Keep the autoencoder, and the text encoders where they are not trained, in memory only while
     they are used; needs a base in a local folder."""
@@ -177,7 +177,8 @@ class RunConfig(Config):
     preview_every: int | None = Field(None, ge=1)
     """Steps between previews. Default: with each checkpoint."""
     preview_prompts: list[str] = ["{character}", "{character} at the beach"]
-    """Prompts of the previews; {character} is the one being trained."""
+    """Prompts of the previews, which are as large as the training's pictures; {character} is the
+    one being trained."""
     validate_every: int | None = Field(None, ge=1)
     """Steps between validation losses. Default: ten in a run."""
     tensorboard: bool = False

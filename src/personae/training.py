@@ -20,13 +20,14 @@ from personae.devices import give_back_as_freed
 from personae.errors import TrainingError, UsageError
 from personae.events import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.families.base import Family
-from personae.finishing import finish, preview
+from personae.finishing import artifact_of, finish
 from personae.forecast import forecast
 from personae.keeping import Keeper
 from personae.memory_plan import fitting
 from personae.monitor import FrozenProbe, Monitor, other_rate, usual_rate
 from personae.objective import settled, untouched
 from personae.preparing import resting
+from personae.previewing import preview
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.tensorboard_log import TensorBoardLog
@@ -89,6 +90,7 @@ def _run(
         if config.unload or config.memory is not None:
             give_back_as_freed()
             stack.callback(give_back_as_freed, at_once=False)
+        own = base is None
         base = base or load_base(
             config.base,
             device=config.device,
@@ -121,6 +123,8 @@ def _run(
         finally:
             if bench is not None:
                 bench.eject()
+                if not own:
+                    bench.aside.back()
 
 
 def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:
@@ -157,7 +161,7 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
         if step % rhythm.checkpoint == 0 and not last:
             yield Checkpoint(step, folder.save_checkpoint(step, bench.state()))
         if step % rhythm.preview == 0 and not last:
-            yield from preview(bench, folder, step)
+            yield from preview(bench, artifact_of(bench), folder, step)
         if keeper and (last or step % rhythm.checkpoint == 0):
             yield from keeper.look(bench, step)
     if keeper:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +14,10 @@ from personae.batches import TextSource, TrainingSet
 from personae.caches import TensorCache, default_folder
 from personae.character import Character
 from personae.checkpointing import Recomputing
-from personae.devices import seeded, synchronize
+from personae.devices import give_back_freed, seeded, synchronize
 from personae.events import Preparing
+from personae.families.aside import Aside
 from personae.families.base import Family
-from personae.families.reading import Aside
 from personae.monitor import FrozenProbe
 from personae.objective import Noised, captions_with_dropout, draw_noise, training_loss
 from personae.optimizers import OWN_RATES, make_optimizer, rate_factor, set_rate
@@ -48,7 +47,7 @@ class Workbench:
         held_out: frozen probe on held-out pictures, or None without any.
         average: exponential moving averages of the parameters, or None.
         update: applies gradients to what is trained.
-        aside: networks of the base that are in memory only while they are used.
+        aside: networks of the base that are in memory only while they are called.
         recomputing: which activations are not kept for the backward pass.
         lowered: factor on the learning rate after a rollback.
         seconds: of all steps so far.
@@ -204,22 +203,21 @@ class Workbench:
         self.lowered, self.seconds = state["lowered"], state["seconds"]
 
     def eject(self) -> None:
-        """Detach the techniques; the base is what it was."""
+        """Detach the techniques; but for what is put aside, the base is what it was."""
         self.update.detach()
-        self.aside.back()
         for technique in reversed(self.techniques):
             if technique.injected:
                 technique.eject()
         self.recomputing.end()
 
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Have every network of the base in memory for the length of a `with` block."""
-        away = self.aside.away
-        self.aside.back()
-        yield
-        if away:
-            self.aside.put()
+    def release(self) -> None:
+        """Detach the techniques and free all that was trained, which must be saved by now."""
+        self.eject()
+        self.optimizer.state.clear()
+        for parameter in self.parameters:
+            parameter.data = parameter.data.new_empty(0)
+        self.average = None
+        give_back_freed()
 
 
 def set_up(

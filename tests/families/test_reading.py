@@ -12,11 +12,9 @@ from diffusers import StableDiffusionPipeline
 
 from personae.bases import load_base
 from personae.events import Validation
-from personae.families import sources
-from personae.families.base import Family
-from personae.families.reading import Aside, networks, readable_again
+from personae.families.reading import networks
 from personae.families.tiny import tiny_stable_diffusion
-from tiny_world import only, prediction, run, run_config
+from tiny_world import only, run, run_config
 
 
 @pytest.fixture
@@ -49,19 +47,6 @@ def test_what_cannot_be_read_here_is_left_to_diffusers(folder: Path) -> None:
     assert load_base(folder, device="cpu", precision="fp32").fingerprint == whole.fingerprint
 
 
-def test_networks_put_aside_keep_their_shapes_and_come_back_bitwise(folder: Path) -> None:
-    base = load_base(folder, device="cpu", precision="bf16")
-    before, parameters = prediction(base), list(base.denoiser.parameters())
-    aside = Aside(list(readable_again(folder, {"unet": base.denoiser, "vae": base.autoencoder})))
-    aside.put()
-    held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parameters}
-    assert sum(held.values()) <= 2 * len(parameters)
-    assert [p.shape for p in base.denoiser.parameters()] == [p.shape for p in parameters]
-    aside.back()
-    assert all(a is b for a, b in zip(parameters, base.denoiser.parameters(), strict=True))
-    assert torch.equal(prediction(base), before)
-
-
 def test_a_run_without_encoders_in_memory_learns_the_same(
     folder: Path, character: Path, tmp_path: Path
 ) -> None:
@@ -79,14 +64,6 @@ def test_a_run_without_encoders_in_memory_learns_the_same(
 
     for mine, theirs in zip(*(load_file(file).values() for file in files), strict=True):
         assert torch.equal(mine, theirs)
-
-
-def test_a_foreign_base_is_never_read_in_the_place_of_the_loaded_one(
-    folder: Path, sd1: Family
-) -> None:
-    """A base made in memory has no file, whatever the run calls it."""
-    parts = {"unet": sd1.denoiser, "vae": sd1.autoencoder}
-    assert not list(readable_again(sources.local_folder(sd1.source), parts))
 
 
 MEASURE = """

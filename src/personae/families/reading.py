@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personae.devices import give_back_freed
-from personae.frozen_formats import is_narrow, stored_bytes
+from personae.frozen_formats import stored_bytes
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
@@ -81,18 +79,18 @@ def networks(folder: Path, dtype: torch.dtype) -> dict[str, nn.Module]:
         path = folder / name / WEIGHTS.get(library, "")
         if library in WEIGHTS and path.is_file():
             network = _empty(library, kind, folder / name)
-            if _places(network, path) is not None:
-                read_into(network, path, dtype)
+            places = places_of(network, path)
+            if places is not None:
+                read_into(network, places, path, dtype)
                 found[name] = network.eval()
     return found
 
 
-def read_into(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """Give every tensor of `network` its value from the file.
+def read_into(network: nn.Module, places: dict[str, Entry], path: Path, dtype: torch.dtype) -> None:
+    """Give the tensors of `network` that `places` names their values from the file.
 
     Parameters on the meta device are replaced; others stay the same objects with other data.
     """
-    places = _places(network, path)
     modules = dict(network.named_modules())
     with path.open("rb", buffering=0) as file, ThreadPoolExecutor(READERS) as readers:
         # All memory is this thread's: what others allocate comes from heaps of their own, beside
@@ -113,7 +111,7 @@ def read_into(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
                 old.data = value.to(old.device)
 
 
-def _places(network: nn.Module, path: Path) -> dict[str, Entry] | None:
+def places_of(network: nn.Module, path: Path) -> dict[str, Entry] | None:
     """Return where each tensor of `network` lies in the file, or None where names differ."""
     try:
         entries = header(path)
@@ -166,63 +164,6 @@ def _empty(library: str, kind: str, folder: Path) -> nn.Module:
         return cls(cls.config_class.from_pretrained(folder, local_files_only=True))
 
 
-class Aside:
-    """Networks of a base that leave memory and are read again when they are needed.
-
-    Their parameters keep identity, shape, format and device; only the values go.
-
-    Attributes:
-        files: (network, the file it is read from).
-        away: whether they are out of memory now.
-    """
-
-    def __init__(self, files: list[tuple[nn.Module, Path]]) -> None:
-        self.files = files
-        self.away = False
-
-    def put(self) -> None:
-        """Drop the values."""
-        for network, _ in self.files:
-            for parameter in network.parameters():
-                place = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
-                parameter.data = place.expand(parameter.shape)
-        self.away = bool(self.files)
-        if self.away:
-            give_back_freed()
-
-    def back(self) -> None:
-        """Read the values again, where they are away."""
-        if self.away:
-            for network, path in self.files:
-                read_into(network, path, next(network.parameters()).dtype)
-        self.away = False
-
-    def __enter__(self) -> None:
-        self.put()
-
-    def __exit__(self, *_: object) -> None:
-        self.back()
-
-    @property
-    def bytes(self) -> int:
-        """Return the memory that is free while they are away."""
-        return sum(weight_bytes(network) for network, _ in self.files)
-
-
 def weight_bytes(network: nn.Module) -> int:
     """Return the bytes of the parameters of a network."""
     return sum(map(stored_bytes, network.parameters()))
-
-
-def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[nn.Module, Path]]:
-    """Yield those of `parts` (by component name) that `folder` holds in a form read here.
-
-    Not those in 8 or 4 bits: what is read would be whole again.
-    """
-    for name, network in parts.items():
-        if any(map(is_narrow, network.parameters())):
-            continue
-        for weights in WEIGHTS.values():
-            path = folder / name / weights
-            if path.is_file() and _places(network, path) is not None:
-                yield network, path

@@ -1,0 +1,124 @@
+"""Networks that leave memory, and are in it again for the length of each call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from personae.devices import give_back_freed
+from personae.families.reading import WEIGHTS, Entry, places_of, read_into, weight_bytes
+from personae.frozen_formats import is_narrow
+
+
+class Aside:
+    """Networks of a base that leave memory and are read again when they are needed.
+
+    Their parameters keep identity, shape, format and device; only the values go. Each of a
+    network's direct parts (such as an autoencoder's decoder) has them while it is called.
+
+    Attributes:
+        files: (network, the file it is read from).
+        away: whether they are out of memory now.
+    """
+
+    def __init__(self, files: list[tuple[nn.Module, Path]]) -> None:
+        self.files = files
+        self.away = False
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def put(self) -> None:
+        """Drop the values."""
+        if self.away:
+            return
+        for network, path in self.files:
+            for part, places in _parts(network, path):
+                read = partial(_read, places, path)
+                self._hooks += [
+                    part.register_forward_pre_hook(read),
+                    part.register_forward_hook(_dropped, always_call=True),
+                ]
+                _drop(part)
+        self.away = bool(self.files)
+        if self.away:
+            give_back_freed()
+
+    def back(self) -> None:
+        """Read the values again, where they are away."""
+        if not self.away:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self.away = [], False
+        for network, path in self.files:
+            for part, places in _parts(network, path):
+                _read(places, path, part)
+
+    def __enter__(self) -> None:
+        self.put()
+
+    def __exit__(self, *_: object) -> None:
+        self.back()
+
+    @property
+    def bytes(self) -> int:
+        """Return the memory that is free while they are away and nothing calls them."""
+        return sum(weight_bytes(network) for network, _ in self.files)
+
+    @property
+    def largest_part(self) -> int:
+        """Return the most bytes of them that a call brings back."""
+        parts = (part for network, _ in self.files for _, part in _called(network))
+        return max(map(weight_bytes, parts), default=0)
+
+
+def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[nn.Module, Path]]:
+    """Yield those of `parts` (by component name) that `folder` holds in a form read here.
+
+    Not those in 8 or 4 bits: what is read would be whole again. Nor those with parameters outside
+    of every part, which no call would bring back.
+    """
+    for name, network in parts.items():
+        if any(map(is_narrow, network.parameters())) or network._parameters:
+            continue
+        for weights in WEIGHTS.values():
+            path = folder / name / weights
+            if path.is_file() and places_of(network, path) is not None:
+                yield network, path
+
+
+def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str, Entry]]]:
+    """Yield the direct parts of a network that hold parameters, and where those lie in the file."""
+    places = places_of(network, path)
+    for prefix, part in _called(network):
+        names = [name for name, _ in part.named_parameters()]
+        if names:
+            yield part, {name: places[f"{prefix}{name}"] for name in names}
+
+
+def _called(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the direct parts of a network; of a list, which nobody calls, its members."""
+    for name, part in network.named_children():
+        if isinstance(part, nn.ModuleList):
+            yield from _called(part, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}.", part
+
+
+def _read(places: dict[str, Entry], path: Path, part: nn.Module, *_: Any) -> None:
+    read_into(part, places, path, next(part.parameters()).dtype)
+
+
+def _drop(part: nn.Module) -> None:
+    for parameter in part.parameters():
+        place = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+        parameter.data = place.expand(parameter.shape)
+
+
+def _dropped(part: nn.Module, *_: Any) -> None:
+    _drop(part)
+    give_back_freed()

@@ -92,6 +92,12 @@ def test_a_training_process_tells_steps_first_step_and_memory(folder: Path, side
     assert figures["peak_bytes"] >= figures["steady_bytes"] > 0
 
 
+def test_a_training_process_keeps_to_a_limit_or_says_that_none_fits(folder: Path) -> None:
+    assert measure(job(folder, "training", "lora", memory="64GiB"))["step_seconds"] > 0
+    with pytest.raises(PersonaeError, match="memory is 1MiB; the leanest run of lora"):
+        measure(job(folder, "training", "lora", memory="1MiB"))
+
+
 @pytest.mark.parametrize("technique", KINDS)
 def test_a_drawing_process_tells_switching_and_a_picture(folder: Path, technique: str) -> None:
     ours = measure(job(folder, "drawing", technique))

@@ -57,6 +57,9 @@ class Plan(Config):
     clock: Clock = "wall"
     """processor counts the time it computes, not the time of day: for machines that others use at
     the same time, with OMP_NUM_THREADS=1."""
+    memory: str | None = None
+    """Train under this limit, such as 6GiB, by the modes that `train --memory` chooses; the plain
+    loop has none."""
     turns: Turns = "processes"
     """What takes turns in training: processes run one after the other; with steps, those of a
     round are in memory together and each does a step while the others wait, so that other work on
@@ -104,6 +107,7 @@ class Job(Config):
     rank: int
     picture_steps: int
     clock: Clock
+    memory: str | None = None
     turns: Turns = "processes"
     round: int = 0
     started: float = 0.0

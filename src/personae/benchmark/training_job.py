@@ -9,7 +9,14 @@ from statistics import median
 
 from personae.benchmark.jobs import Job
 from personae.benchmark.painting import paint_character
-from personae.devices import PRECISIONS, held_bytes, peak_bytes, pick_device, synchronize
+from personae.devices import (
+    PRECISIONS,
+    give_back_as_freed,
+    held_bytes,
+    peak_bytes,
+    pick_device,
+    synchronize,
+)
 
 NEVER = 10**6
 
@@ -24,6 +31,8 @@ def train_ours(job: Job) -> dict[str, float]:
     from personae.training import train
 
     discover("families", Family)  # imports what loading imports, which is no part of loading
+    if job.memory:
+        give_back_as_freed()  # before anything is loaded, as `train` does
     before = job.now()
     base = load_base(job.base, device=job.device, precision=job.precision)
     loaded = job.now() - before
@@ -66,6 +75,7 @@ def _settings(job: Job, character: Path) -> dict:
         "technique": job.technique,
         "device": job.device,
         "precision": job.precision,
+        "memory": job.memory,
         "schedule": schedule,
         "settings": {job.technique: job.settings},
         **rare,

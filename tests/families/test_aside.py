@@ -90,6 +90,19 @@ def test_only_the_part_that_is_called_is_in_memory(folder: Path, base: Family) -
     assert aside.largest_part >= weight_bytes(vae.decoder)
 
 
+def test_large_parts_come_back_block_by_block(
+    folder: Path, base: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = draw(base, [Shot("a cat")], SAMPLING)
+    aside = all_of(folder, base)
+    before = aside.largest_part
+    monkeypatch.setattr("personae.families.aside.LARGE", 2**10)
+    assert aside.largest_part < before / 2
+    with aside:
+        (blockwise,) = draw(base, [Shot("a cat")], SAMPLING)
+    assert whole.image.tobytes() == blockwise.image.tobytes()
+
+
 def test_a_call_that_fails_leaves_nothing_in_memory(folder: Path, base: Family) -> None:
     with all_of(folder, base):
         with pytest.raises(RuntimeError):

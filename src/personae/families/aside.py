@@ -14,12 +14,14 @@ from personae.devices import give_back_freed
 from personae.families.reading import WEIGHTS, Entry, places_of, read_into, weight_bytes
 from personae.frozen_formats import is_narrow
 
+LARGE = 32 * 2**20  # bytes; smaller parts are not worth a reading of their own
+
 
 class Aside:
     """Networks of a base that leave memory and are read again when they are needed.
 
-    Their parameters keep identity, shape, format and device; only the values go. Each of a
-    network's direct parts (such as an autoencoder's decoder) has them while it is called.
+    Their parameters keep identity, shape, format and device; only the values go. A part of a
+    network (such as a block of an autoencoder's decoder) has them while it is called.
 
     Attributes:
         files: (network, the file it is read from).
@@ -92,7 +94,7 @@ def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[
 
 
 def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str, Entry]]]:
-    """Yield the direct parts of a network that hold parameters, and where those lie in the file."""
+    """Yield the parts of a network that hold parameters, and where those lie in the file."""
     places = places_of(network, path)
     for prefix, part in _called(network):
         names = [name for name, _ in part.named_parameters()]
@@ -101,9 +103,11 @@ def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str
 
 
 def _called(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the direct parts of a network; of a list, which nobody calls, its members."""
+    """Yield the parts of a network that are read when called: lists, which nobody calls, and large
+    parts without parameters of their own are taken apart."""
     for name, part in network.named_children():
-        if isinstance(part, nn.ModuleList):
+        large = weight_bytes(part) > LARGE and not part._parameters and any(part.children())
+        if large or isinstance(part, nn.ModuleList):
             yield from _called(part, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}.", part

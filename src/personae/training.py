@@ -16,7 +16,7 @@ from pathlib import Path
 from personae.accelerating import accelerated
 from personae.bases import load_base
 from personae.character import Character
-from personae.devices import give_back_as_freed
+from personae.devices import give_back_as_freed, give_back_freed
 from personae.errors import TrainingError, UsageError
 from personae.events import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.families.base import Family
@@ -140,6 +140,8 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
         if should_stop():
             yield Stopped(step, folder.save_checkpoint(step, bench.state()))
             return
+        if bench.aside.away:  # memory is short: what validation and previews left counts
+            give_back_freed()
         started = time.perf_counter()
         loss, norm = bench.step(step)
         if not (math.isfinite(loss) and math.isfinite(norm)):

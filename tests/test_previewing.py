@@ -57,7 +57,7 @@ def test_drawing_takes_what_the_forecast_says(
     )
     *_, bench = set_up(config, Character.open(character), base)
     try:
-        forecast = drawing_bytes(config, bench.schedule, base, bench.techniques)
+        forecast = drawing_bytes(config, bench.schedule, base)
         member = Member(artifact_of(bench), techniques=bench.techniques)
         cast = Cast({"character": member})
         measured = peak_allocated(lambda: draw_previews(bench, cast, steps=1))

@@ -141,7 +141,7 @@ def needed(
         if without.total > limit:
             return without
         passes = pass_bytes(config, schedule, base, techniques)
-        drawing = aside.largest_part + drawing_bytes(config, schedule, base, techniques)
+        drawing = aside.largest_part + drawing_bytes(config, schedule, base)
         return replace(without, passes=max(passes, drawing))
 
 

@@ -43,9 +43,7 @@ def pass_bytes(
     return _remembered(_facts(config, base) | about, one_pass, base.device)
 
 
-def drawing_bytes(
-    config: RunConfig, schedule: Schedule, base: Family, techniques: Sequence[Technique]
-) -> int:
+def drawing_bytes(config: RunConfig, schedule: Schedule, base: Family) -> int:
     """Return what drawing previews takes on the device of `base`; networks do not count."""
     how = sampling(config, schedule, base)
     rows = 2 * min(together(config), max(1, len(config.preview_prompts)))  # guidance doubles them

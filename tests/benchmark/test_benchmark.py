@@ -96,6 +96,8 @@ def test_a_training_process_keeps_to_a_limit_or_says_that_none_fits(folder: Path
     assert measure(job(folder, "training", "lora", memory="64GiB"))["step_seconds"] > 0
     with pytest.raises(PersonaeError, match="memory is 1MiB; the leanest run of lora"):
         measure(job(folder, "training", "lora", memory="1MiB"))
+    with pytest.raises(UsageError, match="memory"):
+        Plan.parse({"memory": "much"}, where="bench")
 
 
 @pytest.mark.parametrize("technique", KINDS)

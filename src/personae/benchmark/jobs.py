@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from personae.config import Config
 from personae.errors import UsageError
+from personae.wording import parse_bytes
 
 Clock = Literal["wall", "processor"]
 Side = Literal["personae", "diffusers"]
@@ -64,6 +65,13 @@ class Plan(Config):
     """What takes turns in training: processes run one after the other; with steps, those of a
     round are in memory together and each does a step while the others wait, so that other work on
     the machine meets all alike."""
+
+    @field_validator("memory")
+    @classmethod
+    def _amount(cls, memory: str | None) -> str | None:
+        if memory is not None:
+            parse_bytes(memory)  # before minutes were spent on the rest
+        return memory
 
     def parts(self) -> list[str]:
         """Return which of training and drawing to measure.

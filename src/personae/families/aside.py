@@ -103,8 +103,10 @@ def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str
 
 
 def _called(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts of a network that are read when called: lists, which nobody calls, and large
-    parts without parameters of their own are taken apart."""
+    """Yield the parts of a network that are read when they are called.
+
+    Lists, which nobody calls, and large parts without parameters of their own are taken apart.
+    """
     for name, part in network.named_children():
         large = weight_bytes(part) > LARGE and not part._parameters and any(part.children())
         if large or isinstance(part, nn.ModuleList):

@@ -19,8 +19,8 @@ demo: setup  ## Train the shipped character, draw it, write a contact sheet and 
 	$(BIN)/personae demo --out demo
 
 test: setup lint $(VENV)/narrow/torchao  ## Run the tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
-	PYTHONPATH=$(VENV)/narrow $(BIN)/python -m pytest tests/test_frozen_formats.py
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	PYTHONPATH=$(VENV)/narrow $(BIN)/python -m pytest -n auto --maxprocesses 2 tests/test_frozen_formats.py
 
 # In a folder of its own: where torchao is there, every start of the other libraries takes longer.
 $(VENV)/narrow/torchao: | setup

@@ -17,6 +17,19 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 
+# Files that take minutes; a worker that met one of them last would let the others wait.
+LONG = (
+    "test_memory_plan", "test_command_demo", "test_docs", "test_training", "test_benchmark",
+    "test_cells", "test_compare", "test_accelerations", "test_cluster",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    last = len(LONG)
+    items.sort(key=lambda one: LONG.index(one.path.stem) if one.path.stem in LONG else last)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the caches of each test apart from one another and from the user's."""

@@ -23,7 +23,7 @@ MAX_FUNCTION_LINES = 60
 # plug-ins is named by its folder.
 GROUND = {
     "errors", "config", "registry", "devices", "atomic", "recommended", "events", "naming",
-    "side_by_side",
+    "side_by_side", "wide_products",
 }  # fmt: skip
 MATTER = {
     "noise_path", "hooks", "character", "character_file", "references", "cropping", "duplicates",

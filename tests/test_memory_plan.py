@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from personae.allocation import peak_allocated
 from personae.bases import load_base
@@ -17,9 +18,17 @@ from personae.devices import SHAPES_ONLY
 from personae.errors import DoesNotFitError, UsageError
 from personae.events import Planned, Step
 from personae.families.base import Family
+from personae.families.reading import stored_numbers
 from personae.families.text import TextTower
 from personae.families.tiny import tiny_stable_diffusion
-from personae.memory_plan import _modes, besides_tensors, fitting, needed, with_mode
+from personae.memory_plan import (
+    _modes,
+    besides_tensors,
+    fitting,
+    loading_precision,
+    needed,
+    with_mode,
+)
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.workbench import set_up
@@ -34,6 +43,17 @@ CASES = [
     ("lora", SELECTIVE),
     ("dreambooth", LEAN),
 ]
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where these tests remember what passes take, which costs seconds to count."""
+    return tmp_path_factory.mktemp("counted")
+
+
+@pytest.fixture(autouse=True)
+def _shared_cache(_own_cache: None, counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSONAE_CACHE", str(counted))
 
 
 def plain(character: Path, technique: str, **values: Any) -> RunConfig:
@@ -93,8 +113,9 @@ def test_a_pass_that_cannot_help_is_not_run(character: Path, sd1: Family) -> Non
 
 
 def test_a_pass_is_run_once_on_a_machine_for_modes_that_do_not_change_it(
-    character: Path, sd1: Family
+    character: Path, sd1: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PERSONAE_CACHE", str(tmp_path))
     config, opened = plain(character, "dreambooth"), Character.open(character)
     kept = default_folder() / "passes"
     whole = needed(config, opened, sd1, 0)
@@ -217,3 +238,37 @@ def test_the_base_as_it_was_loaded_is_the_least_a_run_needs(
         fitting(config.model_copy(update={"memory": f"{held - 1}B"}), opened, base)
     _, plan = fitting(config.model_copy(update={"memory": f"{held}B"}), opened, base)
     assert plan.peak_bytes == held
+
+
+def test_a_processor_that_computes_in_float32_keeps_a_base_in_bf16_where_a_limit_asks_for_it(
+    character: Path, base: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, check, lambda: False)
+    for name, amount in (("resident_bytes", lambda: 0), ("KERNELS", 0)):
+        monkeypatch.setattr(f"personae.memory_plan.{name}", amount)
+    config = plain(character, "textual_inversion", base=base.source, precision="auto")
+    whole = 4 * stored_numbers(Path(base.source))
+    assert loading_precision(config) == "auto"
+    assert loading_precision(config.model_copy(update={"memory": f"{whole}B"})) == "auto"
+    short = config.model_copy(update={"memory": f"{whole - 1}B"})
+    assert loading_precision(short) == "bf16"
+    assert loading_precision(short.model_copy(update={"precision": "fp32"})) == "fp32"
+    with pytest.raises(DoesNotFitError, match="--precision bf16"):
+        fitting(config.model_copy(update={"memory": "1kB"}), Character.open(character), base)
+    enough = {"memory": f"{whole - 1}B", "unload": True}
+    config = config.model_copy(update=enough)
+    events = run(config, tmp_path / "run", None)
+    (plan,) = only(events, Planned)
+    assert plan.mode["precision"] == "bf16"
+    assert "precision = bf16 (the base has two bytes a number" in plan.message
+    assert RunFolder(tmp_path / "run").config().precision == "bf16"
+
+
+def test_numbers_of_a_base_that_cannot_be_counted_are_none(tmp_path: Path, base: Family) -> None:
+    folder = Path(base.source)
+    networks = (*base.networks.values(), base.autoencoder)
+    assert stored_numbers(folder) == sum(p.numel() for each in networks for p in each.parameters())
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    assert stored_numbers(folder) == 0
+    assert stored_numbers(tmp_path / "none") == 0

@@ -19,6 +19,10 @@ SIZE = 128
 """Side of a rendered picture in pixels."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """Where trainings run: a GPU where there is one."""
+PRODUCTS = torch.bfloat16
+"""The format in which matrices are multiplied where that is safe."""
+if DEVICE.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    PRODUCTS = torch.float32  # torch has no kernels then; a convolution in bfloat16 takes 180 times as long
 
 
 def work_folder() -> Path:
@@ -61,8 +65,8 @@ class Pictures(Shards):
 
 
 def half_precision() -> torch.autocast:
-    """bfloat16 where it is safe, on the device that trains."""
-    return torch.autocast(DEVICE.type, torch.bfloat16)
+    """bfloat16 where it is safe, on the device that trains, if that multiplies in it."""
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=PRODUCTS is torch.bfloat16)
 
 
 def to_signed(pictures: torch.Tensor) -> torch.Tensor:

@@ -11,16 +11,18 @@ from collections import defaultdict
 import torch
 from torch import nn
 
+from data import PRODUCTS
+
 
 def orthogonal(matrices: torch.Tensor, rounds: tuple[int, ...] = (2, 3)) -> torch.Tensor:
-    """The orthogonal matrices near `matrices` (N x rows x columns), by Newton and Schulz's iteration in bfloat16.
+    """The orthogonal matrices near `matrices` (N x rows x columns), by Newton and Schulz's iteration in `PRODUCTS`.
 
     Each round multiplies by a polynomial of the small square X Xᵀ, so several rounds are done on the square alone
     before the long matrix is touched: half the work for a convolution's 256 x 2304. More than three rounds at once
     are not stable, since rounding makes small eigenvalues negative and those grow.
     """
     x = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(PRODUCTS)
     for together in rounds:
         square, product = x @ x.mT, None
         for _ in range(together):

@@ -15,6 +15,7 @@ from personae.frozen_formats import NARROW, narrow, pick_format
 from personae.recommended import Recommended
 from personae.registry import discover, lookup
 from personae.techniques.base import Technique
+from personae.wide_products import widen_slow_products
 
 
 def load_base(
@@ -33,7 +34,8 @@ def load_base(
         precision: auto, bf16, fp16 or fp32: the format of the frozen weights; int8 or nf4 keep the
             denoiser's linear layers in 8 or 4 bits (needs torchao).
         acceleration: auto (measured on this machine), lean (those that take no memory), none, or
-            names joined by commas.
+            names joined by commas. But with none, products in 16 bits are computed in float32 on
+            processors without kernels for them (`wide_products`).
 
     Raises:
         BaseError: the source is not there, damaged, or of no known family.
@@ -44,7 +46,10 @@ def load_base(
     families = discover("families", Family)
     for family in families.values():
         if family.recognises(where):
-            base = family.load(where, chosen, pick_format(precision, chosen))
+            dtype = pick_format(precision, chosen)
+            if quicker != "none":
+                widen_slow_products(chosen, dtype)
+            base = family.load(where, chosen, dtype)
             if precision in NARROW:
                 narrow(base.denoiser, precision)
                 base.narrow = precision

@@ -14,18 +14,21 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.accelerating import FRUGAL
 from personae.character import Character
 from personae.checkpointing import Recomputing
-from personae.devices import HOST, held_bytes, resident_bytes
+from personae.devices import HOST, held_bytes, pick_device, resident_bytes
 from personae.errors import DoesNotFitError
 from personae.events import Planned
 from personae.families.aside import Aside
 from personae.families.base import Family
-from personae.families.reading import weight_bytes
+from personae.families.reading import stored_numbers, weight_bytes
+from personae.families.sources import local_folder
+from personae.frozen_formats import pick_format
 from personae.optimizers import held_on, state_bytes
 from personae.pass_memory import drawing_bytes, pass_bytes
 from personae.preparing import build_techniques, resting
@@ -61,6 +64,7 @@ OTHER_NUMBERS: tuple[Mode, ...] = (
     {"optimizer": "adafactor", "update": "in_backward", "weight_precision": "bf16_stochastic"},
 )
 REASONS = {
+    "precision": "the base has two bytes a number in the place of four",
     "acceleration": "no second copies of weights are packed",
     "unload": "autoencoder and text encoders leave memory while they are not used",
     "gradient_checkpointing": "activations are computed again in the backward pass",
@@ -145,6 +149,18 @@ def needed(
         return replace(without, passes=max(passes, drawing))
 
 
+def loading_precision(config: RunConfig) -> str:
+    """Return the format to load the base in: bf16 where auto's float32 is sure not to fit."""
+    if config.precision != "auto" or config.memory is None or not _auto_is_whole(config):
+        return config.precision
+    whole = 4 * stored_numbers(local_folder(config.base)) + resident_bytes() + KERNELS
+    return "bf16" if whole > config.memory_bytes else config.precision
+
+
+def _auto_is_whole(config: RunConfig) -> bool:
+    return pick_format("auto", pick_device(config.device)) is torch.float32
+
+
 def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunConfig, Planned]:
     """Return the settings with the first modes that keep the run below `config.memory`.
 
@@ -155,11 +171,15 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     """
     limit = config.memory_bytes
     first = least = None
+    loaded = {}  # what was chosen before, by `loading_precision`
+    if config.precision == "auto" and _auto_is_whole(config) and base.dtype is torch.bfloat16:
+        loaded = {"precision": "bf16"}
     bare = max(besides_tensors(base, unload=True) + weight_bytes(base.denoiser), _loaded(base))
     for mode in _modes(config, host_apart=base.device.type != HOST.type):
         if bare > limit:  # known without trying a pass
             least = bare
             break
+        mode = loaded | mode
         chosen = with_mode(config, mode)
         bound = limit if first else math.inf  # the first is told in any case
         process = besides_tensors(base, unload=chosen.unload)
@@ -167,10 +187,11 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
         first, least = first or total, min(total, least or total)
         if total <= limit:
             return chosen, Planned(limit, total, first, mode, _in_words(mode, total, first))
+    halved = ", --precision bf16" if base.dtype is torch.float32 else ""
     raise DoesNotFitError(
         f"memory is {config.memory}; the leanest run of {config.technique} on this base needs "
         f"at least {least / 2**30:.2f} GiB (forecast); allow that much, or use a smaller "
-        "resolution or a technique that trains fewer numbers"
+        f"resolution{halved} or a technique that trains fewer numbers"
     )
 
 

@@ -24,6 +24,7 @@ from personae.previewing import sampling, together
 from personae.release import __version__
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
+from personae.wide_products import Widening, is_widened
 
 
 def pass_bytes(
@@ -59,9 +60,14 @@ def _remembered(facts: dict[str, Any], run: Callable[[], None], device: torch.de
     try:
         return int(path.read_text())
     except (OSError, ValueError):  # not there, or damaged: count again
-        found = peak_allocated(run, device)
+        found = peak_allocated(partial(_widening, run) if facts["widened"] else run, device)
         write_text(path, str(found))
         return found
+
+
+def _widening(run: Callable[[], None]) -> None:
+    with Widening():
+        run()
 
 
 def _facts(config: RunConfig, base: Family) -> dict[str, Any]:
@@ -72,6 +78,7 @@ def _facts(config: RunConfig, base: Family) -> dict[str, Any]:
         "diffusers": version("diffusers"),
         "personae": __version__,
         "base": [base.fingerprint, base.narrow, str(base.dtype), base.device.type],
+        "widened": is_widened(base.dtype),
         "techniques": own,
     }
 

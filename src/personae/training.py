@@ -23,7 +23,7 @@ from personae.families.base import Family
 from personae.finishing import artifact_of, finish
 from personae.forecast import forecast
 from personae.keeping import Keeper
-from personae.memory_plan import fitting
+from personae.memory_plan import fitting, loading_precision
 from personae.monitor import FrozenProbe, Monitor, other_rate, usual_rate
 from personae.objective import settled, untouched
 from personae.preparing import resting
@@ -94,7 +94,7 @@ def _run(
         base = base or load_base(
             config.base,
             device=config.device,
-            precision=config.precision,
+            precision=loading_precision(config),
             acceleration=config.acceleration,
         )
         if config.memory is not None and not planned:

@@ -17,9 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from personae.devices import HOST
 from personae.families.base import Family
 from personae.forwards import Forward
 from personae.frozen_formats import is_narrow
+from personae.wide_products import lacks_kernels
 
 
 class Acceleration(ABC):
@@ -111,11 +113,11 @@ class Packs:
         return self._made[kind]
 
 
-def has_packing(*operators: str) -> bool:
-    """Say whether this torch has oneDNN and the operators that take weights in its own layout."""
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, operator) for operator in operators
-    )
+def has_packing(base: Family, *operators: str) -> bool:
+    """Say whether `base` is where oneDNN computes, with operators that take its own layouts."""
+    on_host = base.device.type == HOST.type and torch.backends.mkldnn.is_available()
+    known = all(hasattr(torch.ops.mkldnn, operator) for operator in operators)
+    return on_host and known and not lacks_kernels(base.device, base.dtype)
 
 
 def needs_gradient(x: Tensor) -> bool:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from personae.acceleration import unfolding
 from personae.acceleration.base import Packs, has_packing
 from personae.acceleration.convolving import QuickConvolutions
-from personae.devices import HOST
 from personae.families.base import Family
 
 # Laying a weight out anew moves each number two or three times through memory, which at 20 GB/s
@@ -37,7 +36,8 @@ class PackedConvolutions(QuickConvolutions):
     @classmethod
     def fits(cls, base: Family) -> bool:
         """Serve on the processor, where torch brings oneDNN."""
-        return base.device.type == HOST.type and has_packing(
+        return has_packing(
+            base,
             "_reorder_convolution_weight",
             "_convolution_pointwise",
             "_reorder_convolution_transpose_weight",

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from personae.acceleration.base import Acceleration, Packs, frozen, has_packing, needs_gradient
-from personae.devices import HOST
 from personae.families.base import Family
 from personae.forwards import Forward
 
@@ -30,9 +29,7 @@ class PackedLinears(Acceleration):
     @classmethod
     def fits(cls, base: Family) -> bool:
         """Serve on the processor, where torch brings oneDNN."""
-        return base.device.type == HOST.type and has_packing(
-            "_reorder_linear_weight", "_linear_pointwise"
-        )
+        return has_packing(base, "_reorder_linear_weight", "_linear_pointwise")
 
     @classmethod
     def modules(cls, base: Family) -> dict[str, nn.Module]:

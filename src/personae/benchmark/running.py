@@ -17,6 +17,7 @@ from personae.families import sources
 from personae.frozen_formats import NARROW, pick_format
 from personae.registry import discover
 from personae.techniques.base import Technique
+from personae.wide_products import lacks_kernels
 
 SHAPED = "sd15-shape"
 
@@ -84,6 +85,11 @@ def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
     techniques, parts = techniques_of(plan, list(discover("techniques", Technique))), plan.parts()
     for precision in plan.precisions():
         name = _full_name(precision, plan.device)
+        if plan.against and lacks_kernels(pick_device(plan.device), pick_format(name, plan.device)):
+            raise UsageError(
+                f"precision is '{name}', for which this processor has no kernels, so that a step "
+                f"of the plain loop of --against takes hours; use --precision fp32"
+            )
         yield Job.of(plan, base, "peak", precision=name)
         for technique in techniques:
             rivals = [plan.against] if plan.against and technique in TECHNIQUES else []

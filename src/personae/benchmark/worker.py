@@ -38,9 +38,12 @@ def _peak(job: Job) -> dict[str, object]:
     from personae.benchmark.machine import peak_rates
     from personae.devices import pick_device
     from personae.frozen_formats import pick_format
+    from personae.wide_products import widen_slow_products
 
     device = pick_device(job.device)
-    rates = peak_rates(device, pick_format(job.precision, device), job.now)
+    dtype = pick_format(job.precision, device)
+    widen_slow_products(device, dtype)
+    rates = peak_rates(device, dtype, job.now)
     about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": str(device)}
     return {"rates": rates, "peak_rate": max(rates.values()), **about}
 

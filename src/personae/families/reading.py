@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,8 @@ def header(path: Path) -> dict[str, Entry]:
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("the file ends before its header")
         described: dict[str, Any] = json.loads(file.read(length))
     described.pop("__metadata__", None)
     return {
@@ -72,18 +75,33 @@ def networks(folder: Path, dtype: torch.dtype) -> dict[str, nn.Module]:
         folder: holds model_index.json and a folder for each component.
         dtype: format of the weights in memory.
     """
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     found = {}
+    for library, kind, path in _files(folder):
+        network = _empty(library, kind, path.parent)
+        places = places_of(network, path)
+        if places is not None:
+            read_into(network, places, path, dtype)
+            found[path.parent.name] = network.eval()
+    return found
+
+
+def stored_numbers(folder: Path) -> int:
+    """Return how many numbers the networks of a diffusers folder have, 0 where that is unknown."""
+    try:
+        entries = [entry for *_, path in _files(folder) for entry in header(path).values()]
+    except (KeyError, ValueError, OSError):
+        return 0
+    return sum(math.prod(entry.shape) for entry in entries)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Yield (library, class, weights) of the networks that lie in one safetensors file each."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     for name, described in index.items():
         library, kind = described if isinstance(described, list) else (None, None)
         path = folder / name / WEIGHTS.get(library, "")
         if library in WEIGHTS and path.is_file():
-            network = _empty(library, kind, folder / name)
-            places = places_of(network, path)
-            if places is not None:
-                read_into(network, places, path, dtype)
-                found[name] = network.eval()
-    return found
+            yield library, kind, path
 
 
 def read_into(network: nn.Module, places: dict[str, Entry], path: Path, dtype: torch.dtype) -> None:

@@ -217,6 +217,7 @@ def test_a_run_keeps_its_plan_when_it_is_resumed(
     first = run(config, tmp_path / "run", sd1, should_stop=lambda: next(asked, None) is None)
     (plan,) = only(first, Planned)
     assert "fits as it is" in plan.message
+    assert sd1.acceleration == "none"  # as its owner left it
     planned = RunFolder(tmp_path / "run").config()
     rest = run(config, tmp_path / "run", sd1, resume=True)
     assert not only(rest, Planned)

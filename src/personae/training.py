@@ -86,7 +86,7 @@ def _run(
             f"flip is on, but {character.name} is asymmetric (character.toml says so): mirrored "
             "pictures would teach a wrong one; leave --flip out"
         )
-    with ExitStack() as stack:
+    with ExitStack() as kept, ExitStack() as stack:
         if config.unload or config.memory is not None:
             give_back_as_freed()
             stack.callback(give_back_as_freed, at_once=False)
@@ -99,6 +99,7 @@ def _run(
         )
         if config.memory is not None and not planned:
             config, plan = fitting(config, character, base)
+            kept.callback(setattr, base, "acceleration", base.acceleration)
             base.acceleration = config.acceleration
             folder.settle(config)
             yield plan

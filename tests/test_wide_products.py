@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,34 @@ def test_a_result_is_written_where_it_is_asked_for(half: torch.dtype) -> None:
     with torch.no_grad():
         assert torch.matmul(a, b, out=room) is room
         assert torch.equal(room, a @ b)
+
+
+def test_operands_of_one_thread_are_not_those_of_another(half: torch.dtype) -> None:
+    """Each keeps memory of its own for them, of larger and smaller products in turn."""
+    pairs = [
+        [each.detach() for each in drawn([(size, 64), (64, size)], half)] for size in (96, 32) * 8
+    ]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda pair: pair[0] @ pair[1], pairs * 4))
+    for (a, b), mine in zip(pairs * 4, found, strict=True):
+        assert torch.equal(mine, (a.float() @ b.float()).to(half))
+
+
+def test_operands_keep_their_layout(half: torch.dtype) -> None:
+    """Transposed, with channels last, repeated or cut out of a larger one."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(6, 6, generator=generator).to(half) for _ in range(2))
+    for left in (a, a.t(), a[:, :1].expand(6, 6), a[1:4, 2:]):
+        right = b[: left.shape[1]]
+        wanted = (left.float() @ right.float()).to(half)
+        assert torch.equal(left @ right, wanted)
+    x, weight = (
+        torch.randn(shape, generator=generator).to(half) for shape in ((1, 4, 5, 5), (2, 4, 3, 3))
+    )
+    x = x.contiguous(memory_format=torch.channels_last)
+    found = functional.conv2d(x, weight)
+    assert torch.equal(found, functional.conv2d(x.float(), weight.float()).to(half))
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_torch_gets_its_kernels_back() -> None:

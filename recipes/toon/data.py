@@ -22,7 +22,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PRODUCTS = torch.bfloat16
 """The format in which matrices are multiplied where that is safe."""
 if DEVICE.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-    PRODUCTS = torch.float32  # torch has no kernels then; a convolution in bfloat16 takes 180 times as long
+    PRODUCTS = torch.float32  # torch has no kernels then; a convolution in bfloat16 takes a hundred times as long
 
 
 def work_folder() -> Path:

@@ -1,13 +1,14 @@
 """Products of 16-bit numbers on processors that have no kernels for them.
 
 Without such kernels torch multiplies number by number: on a processor with AVX2 alone, a
-convolution in bf16 takes 180 times as long as in float32 (docs/results.md). Here operands are
+convolution in bf16 takes a hundred times as long as in float32 (docs/results.md). Here operands are
 widened to float32 for the length of one product, whose result is rounded once, as processors with
 such kernels do it. What is kept stays in 16 bits: weights, activations, gradients.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.library import Library, get_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from personae.devices import HOST
+from personae.devices import HOST, SHAPES_ONLY
 
 KERNELS = {  # formats of 16 bits, and what says whether oneDNN multiplies in them here
     torch.bfloat16: "_is_mkldnn_bf16_supported",
@@ -73,6 +74,38 @@ def is_widened(dtype: torch.dtype) -> bool:
     return dtype in _widened
 
 
+class Room:
+    """Memory for the operands of one product in float32, kept for the next product.
+
+    Memory touched for the first time would take longer than the numbers that are to lie there.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: Tensor | None = None
+
+    def widen(self, operands: Sequence[Any]) -> list[Any]:
+        """Return the operands of an operator, those of 16 bits in float32, laid out as they are."""
+        narrow = [each for each in operands if isinstance(each, Tensor) and each.dtype in KERNELS]
+        wanted = sum(each.numel() for each in narrow)
+        if self._numbers is None or self._numbers.numel() < wanted:
+            self._numbers = None  # before there is a larger one
+            self._numbers = torch.empty(wanted, device=narrow[0].device)
+        wide, start = list(operands), 0
+        for place, each in enumerate(operands):
+            if isinstance(each, Tensor) and each.dtype in KERNELS:
+                strides = torch.empty_like(each, device=SHAPES_ONLY).stride()
+                wide[place] = self._numbers.as_strided(each.shape, strides, start).copy_(each)
+                start += each.numel()
+        return wide
+
+
+class _Rooms(threading.local):
+    """A room for each thread."""
+
+    def __init__(self) -> None:
+        self.mine = Room()
+
+
 def _kernel(name: str) -> Callable[..., Any]:
     """Return what computes an operator of torch from now on."""
     plain = get_kernel(f"aten::{name}", "CPU")
@@ -83,13 +116,18 @@ def _kernel(name: str) -> Callable[..., Any]:
         if half is None:
             return plain.call_boxed(keys, *given, **named)
         out = named.pop("out", None)
-        return _rounded(name, fresh.call_boxed(keys, *_wide(given), **named), half, out)
+        result = fresh.call_boxed(keys, *_rooms.mine.widen(given), **named)
+        return _rounded(name, result, half, out)
 
     return compute
 
 
 class Widening(TorchDispatchMode):
     """Does the same to tensors without values, so that a forecast counts what is widened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = Room()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -100,19 +138,16 @@ class Widening(TorchDispatchMode):
             return func(*args, **named)
         out = named.pop("out", None)
         fresh = getattr(torch.ops.aten, name.removesuffix(".out")).default
-        return _rounded(name, fresh(*_wide(args), **named), half, out)
+        return _rounded(name, fresh(*self._room.widen(args), **named), half, out)
+
+
+_rooms = _Rooms()
 
 
 def _half(given: Sequence[Any]) -> torch.dtype | None:
     """Return the format of the first operand, if it is one that is widened."""
     first = next(each for each in given if isinstance(each, Tensor))
     return first.dtype if first.dtype in _widened else None
-
-
-def _wide(given: Sequence[Any]) -> list[Any]:
-    narrow = (isinstance(each, Tensor) and each.dtype in KERNELS for each in given)
-    pairs = zip(given, narrow, strict=True)
-    return [_copied(each, torch.float32) if half else each for each, half in pairs]
 
 
 def _rounded(name: str, result: Any, half: torch.dtype, out: Tensor | None) -> Any:

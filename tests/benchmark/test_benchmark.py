@@ -148,6 +148,16 @@ def test_a_refusal_in_the_process_is_told_in_words(
     assert "lora.rank is 10000" in json.loads(capsys.readouterr().out)["error"]
 
 
+def test_a_plain_loop_that_would_take_hours_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    plan = Plan(base=str(folder), precision="fp32,bf16", device="cpu", against="diffusers")
+    with pytest.raises(UsageError, match="precision is 'bf16', for which this processor has no"):
+        list(jobs_of(plan, str(folder)))
+    assert list(jobs_of(plan.model_copy(update={"against": None}), str(folder)))
+
+
 def test_plans_that_cannot_be_measured_are_refused() -> None:
     with pytest.raises(UsageError, match=r"names 'lore'.*Did you mean 'lora'"):
         techniques_of(Plan(techniques="lore"), list(KINDS))

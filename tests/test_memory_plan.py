@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from personae import wide_products
 from personae.allocation import peak_allocated
 from personae.bases import load_base
 from personae.caches import default_folder
@@ -249,6 +250,7 @@ def test_a_processor_that_computes_in_float32_keeps_a_base_in_bf16_where_a_limit
     for name, amount in (("resident_bytes", lambda: 0), ("KERNELS", 0)):
         monkeypatch.setattr(f"personae.memory_plan.{name}", amount)
     config = plain(character, "textual_inversion", base=base.source, precision="auto")
+    config = config.model_copy(update={"acceleration": "lean"})
     whole = 4 * stored_numbers(Path(base.source))
     assert loading_precision(config) == "auto"
     assert loading_precision(config.model_copy(update={"memory": f"{whole}B"})) == "auto"
@@ -257,9 +259,16 @@ def test_a_processor_that_computes_in_float32_keeps_a_base_in_bf16_where_a_limit
     assert loading_precision(short.model_copy(update={"precision": "fp32"})) == "fp32"
     with pytest.raises(DoesNotFitError, match="--precision bf16"):
         fitting(config.model_copy(update={"memory": "1kB"}), Character.open(character), base)
+    with monkeypatch.context() as without:  # where torch would multiply number by number
+        without.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        assert loading_precision(short) == "bf16"
+        assert loading_precision(short.model_copy(update={"acceleration": "none"})) == "auto"
     enough = {"memory": f"{whole - 1}B", "unload": True}
     config = config.model_copy(update=enough)
-    events = run(config, tmp_path / "run", None)
+    try:
+        events = run(config, tmp_path / "run", None)
+    finally:
+        wide_products.leave()  # where the processor of these tests lacks kernels
     (plan,) = only(events, Planned)
     assert plan.mode["precision"] == "bf16"
     assert "precision = bf16 (the base has two bytes a number" in plan.message
@@ -271,5 +280,12 @@ def test_numbers_of_a_base_that_cannot_be_counted_are_none(tmp_path: Path, base:
     networks = (*base.networks.values(), base.autoencoder)
     assert stored_numbers(folder) == sum(p.numel() for each in networks for p in each.parameters())
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    assert stored_numbers(folder) == 0
+    described = b'{"weight": 5}'
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(
+        len(described).to_bytes(8, "little") + described
+    )
+    assert stored_numbers(folder) == 0
+    (folder / "model_index.json").write_text("[]", encoding="utf-8")
     assert stored_numbers(folder) == 0
     assert stored_numbers(tmp_path / "none") == 0

@@ -68,31 +68,27 @@ def test_a_product_is_that_of_float32_rounded_once_and_so_are_its_gradients(
             assert torch.equal(mine, theirs.to(half))
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_it_agrees_with_torch_s_own_to_the_format_s_rounding(name: str) -> None:
+def with_and_without(name: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """Return results and gradients on operands in `dtype` while bf16 is widened, and torch's."""
     operation, shapes = OPERATIONS[name]
-    operands = drawn(shapes, torch.bfloat16)
+    operands = drawn(shapes, dtype)
     plain = with_gradients(operation, operands)
     widen(torch.bfloat16)
     try:
-        found = with_gradients(operation, operands)
+        return with_gradients(operation, operands), plain
     finally:
         wide_products.leave()
-    for mine, theirs in zip(found, plain, strict=True):
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_it_agrees_with_torch_s_own_to_the_format_s_rounding(name: str) -> None:
+    for mine, theirs in zip(*with_and_without(name, torch.bfloat16), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0.02, atol=0.05)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_other_formats_keep_torch_s_kernels_and_bits(name: str) -> None:
-    operation, shapes = OPERATIONS[name]
-    operands = drawn(shapes, torch.float32)
-    plain = with_gradients(operation, operands)
-    widen(torch.bfloat16)
-    try:
-        found = with_gradients(operation, operands)
-    finally:
-        wide_products.leave()
-    assert all(map(torch.equal, found, plain))
+    assert all(map(torch.equal, *with_and_without(name, torch.float32)))
 
 
 def test_a_result_is_written_where_it_is_asked_for(half: torch.dtype) -> None:
@@ -134,10 +130,11 @@ def test_torch_gets_its_kernels_back() -> None:
     a, b = (each.detach() for each in drawn([(64, 512), (512, 64)], torch.bfloat16))
     plain = peak_allocated(lambda: a @ b)
     widen(torch.bfloat16)
-    assert is_widened(torch.bfloat16)
-    assert not is_widened(torch.float16)
+    assert is_widened(HOST, torch.bfloat16)
+    assert not is_widened(HOST, torch.float16)
+    assert not is_widened(torch.device("cuda"), torch.bfloat16)
     wide_products.leave()
-    assert not is_widened(torch.bfloat16)
+    assert not is_widened(HOST, torch.bfloat16)
     assert peak_allocated(lambda: a @ b) == plain
 
 
@@ -182,9 +179,9 @@ def test_only_a_processor_without_kernels_is_helped(monkeypatch: pytest.MonkeyPa
     assert not lacks_kernels(torch.device("cuda"), torch.bfloat16)
     try:
         widen_slow_products(HOST, torch.float32)
-        assert not is_widened(torch.float32)
+        assert not is_widened(HOST, torch.float32)
         widen_slow_products(HOST, torch.bfloat16)
-        assert is_widened(torch.bfloat16)
+        assert is_widened(HOST, torch.bfloat16)
     finally:
         wide_products.leave()
 
@@ -199,7 +196,7 @@ def test_a_base_in_16_bits_is_computed_as_its_processor_can(
         base = load_base(
             tmp_path / "base", device="cpu", precision="bf16", acceleration=acceleration
         )
-        assert is_widened(torch.bfloat16) is helped
+        assert is_widened(HOST, torch.bfloat16) is helped
         latents, times = noisy(base)
         with torch.no_grad():
             prediction = base.denoise(latents, times, base.encode_text(["a can", "a man"]))

@@ -34,8 +34,8 @@ def load_base(
         precision: auto, bf16, fp16 or fp32: the format of the frozen weights; int8 or nf4 keep the
             denoiser's linear layers in 8 or 4 bits (needs torchao).
         acceleration: auto (measured on this machine), lean (those that take no memory), none, or
-            names joined by commas. But with none, products in 16 bits are computed in float32 on
-            processors without kernels for them (`wide_products`).
+            names joined by commas. Unless it is none, products in 16 bits are computed in float32
+            on processors without kernels for them (`wide_products`).
 
     Raises:
         BaseError: the source is not there, damaged, or of no known family.

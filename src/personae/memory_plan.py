@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from personae.accelerating import FRUGAL
+from personae.accelerating import FRUGAL, setting
 from personae.character import Character
 from personae.checkpointing import Recomputing
 from personae.devices import HOST, held_bytes, pick_device, resident_bytes
@@ -35,6 +35,7 @@ from personae.preparing import build_techniques, resting
 from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
+from personae.wide_products import lacks_kernels
 
 SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
 # On a processor, besides tensors: compiled kernels with their scratch memory, and what the heap
@@ -153,6 +154,8 @@ def loading_precision(config: RunConfig) -> str:
     """Return the format to load the base in: bf16 where auto's float32 is sure not to fit."""
     if config.precision != "auto" or config.memory is None or not _auto_is_whole(config):
         return config.precision
+    if setting(config.acceleration) == "none" and lacks_kernels(HOST, torch.bfloat16):
+        return config.precision  # torch's own products would take a hundred times as long
     whole = 4 * stored_numbers(local_folder(config.base)) + resident_bytes() + KERNELS
     return "bf16" if whole > config.memory_bytes else config.precision
 

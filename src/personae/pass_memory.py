@@ -78,7 +78,7 @@ def _facts(config: RunConfig, base: Family) -> dict[str, Any]:
         "diffusers": version("diffusers"),
         "personae": __version__,
         "base": [base.fingerprint, base.narrow, str(base.dtype), base.device.type],
-        "widened": is_widened(base.dtype),
+        "widened": is_widened(base.device, base.dtype),
         "techniques": own,
     }
 

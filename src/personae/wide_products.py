@@ -69,9 +69,9 @@ def leave() -> None:
     _widened.clear()
 
 
-def is_widened(dtype: torch.dtype) -> bool:
-    """Say whether products in `dtype` are computed in float32 on the processor."""
-    return dtype in _widened
+def is_widened(device: torch.device, dtype: torch.dtype) -> bool:
+    """Say whether products in `dtype` are computed in float32 on `device`."""
+    return device.type == HOST.type and dtype in _widened
 
 
 class Room:

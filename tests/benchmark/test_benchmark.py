@@ -148,7 +148,7 @@ def test_a_refusal_in_the_process_is_told_in_words(
     assert "lora.rank is 10000" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_a_plain_loop_that_would_take_hours_is_refused(
+def test_a_plain_loop_of_minutes_a_step_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from personae.cli.compare import known
 from personae.cli.demo import find_example, plan
 
@@ -50,7 +48,6 @@ def test_the_comparison_of_the_demo_gives_every_technique_as_much(
     assert {spec.budget for spec in trained} == {"presentations=800"}
 
 
-@pytest.mark.slow
 def test_the_demo_of_the_embedded_base_ends_with_the_comparison(
     character: Path, here: Path, told: Callable[..., Any]
 ) -> None:

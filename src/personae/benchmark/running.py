@@ -88,7 +88,7 @@ def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
         if plan.against and lacks_kernels(pick_device(plan.device), pick_format(name, plan.device)):
             raise UsageError(
                 f"precision is '{name}', for which this processor has no kernels, so that a step "
-                f"of the plain loop of --against takes hours; use --precision fp32"
+                "of the plain loop of --against takes minutes; use --precision fp32"
             )
         yield Job.of(plan, base, "peak", precision=name)
         for technique in techniques:

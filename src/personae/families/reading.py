@@ -59,11 +59,16 @@ def header(path: Path) -> dict[str, Entry]:
         if length > path.stat().st_size:
             raise ValueError("the file ends before its header")
         described: dict[str, Any] = json.loads(file.read(length))
-    described.pop("__metadata__", None)
-    return {
-        name: Entry(FORMATS[one["dtype"]], tuple(one["shape"]), 8 + length + one["data_offsets"][0])
-        for name, one in described.items()
-    }
+    try:
+        described.pop("__metadata__", None)
+        return {
+            name: Entry(
+                FORMATS[one["dtype"]], tuple(one["shape"]), 8 + length + one["data_offsets"][0]
+            )
+            for name, one in described.items()
+        }
+    except (TypeError, AttributeError) as error:
+        raise ValueError("its header describes no tensors") from error
 
 
 def networks(folder: Path, dtype: torch.dtype) -> dict[str, nn.Module]:
@@ -89,7 +94,7 @@ def stored_numbers(folder: Path) -> int:
     """Return how many numbers the networks of a diffusers folder have, 0 where that is unknown."""
     try:
         entries = [entry for *_, path in _files(folder) for entry in header(path).values()]
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, AttributeError, OSError):
         return 0
     return sum(math.prod(entry.shape) for entry in entries)
 

@@ -45,5 +45,5 @@ def frechet(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def reducer(features: np.ndarray, size: int = 128) -> PCA:
-    """Principal components, so that a covariance can be estimated from a thousand pictures."""
-    return PCA(size, random_state=0).fit(features)
+    """At most `size` principal components, so that a covariance can be estimated from a thousand pictures."""
+    return PCA(min(size, *features.shape), random_state=0).fit(features)

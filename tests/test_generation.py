@@ -323,3 +323,26 @@ def test_an_unknown_sampler_or_name_is_refused_before_any_work(sd1: Family) -> N
 @pytest.mark.parametrize("shots", [[], [Shot("")]])
 def test_no_shots_and_empty_prompts_are_fine(sd1: Family, shots: Sequence[Shot]) -> None:
     assert len(draw(sd1, shots, FAST)) == len(shots)
+
+
+def test_rows_drawn_one_at_a_time_are_the_same_pictures(
+    sd1: Family, row_wise: dict[str, Artifact]
+) -> None:
+    """Each row keeps its own character; recipes draw the same bytes again."""
+    cast = Cast()
+    for name, technique in (("mira", "textual_inversion"), ("tom", "lora")):
+        cast.add(name, row_wise[technique])
+    shots = [Shot("{mira}", 1), Shot("{tom}", 2), Shot("the man", 3)]
+    rows: list[int] = []
+    watch = sd1.denoiser.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    with cast.on(sd1):
+        together = draw(sd1, shots, FAST, cast)
+        assert set(rows) == {6}
+        rows.clear()
+        lean = FAST.model_copy(update={"rows_at_once": 1})
+        apart = draw(sd1, shots, lean, cast)
+        assert set(rows) == {1}
+        again = redraw(sd1, apart[1].recipe, cast)
+    watch.remove()
+    assert all(map(alike, together, apart))
+    assert again.image.tobytes() == apart[1].image.tobytes()

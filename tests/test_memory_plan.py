@@ -289,3 +289,30 @@ def test_numbers_of_a_base_that_cannot_be_counted_are_none(tmp_path: Path, base:
     (folder / "model_index.json").write_text("[]", encoding="utf-8")
     assert stored_numbers(folder) == 0
     assert stored_numbers(tmp_path / "none") == 0
+
+
+def test_encoders_leave_memory_before_the_denoiser_comes(
+    character: Path, base: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a limit plans for is never in memory together, loading included."""
+    together: set[tuple[str, ...]] = set()
+
+    def watched(name: str) -> None:
+        plain = getattr(type(base), name)
+
+        def watching(self: Family, *inputs: Any) -> Any:
+            parts = {**self.networks, "autoencoder": self.autoencoder}
+            here = (name for name, part in parts.items() if filled(part))
+            together.add(tuple(sorted(here)))
+            return plain(self, *inputs)
+
+        monkeypatch.setattr(type(base), name, watching)
+
+    def filled(network: torch.nn.Module) -> bool:
+        return any(p.untyped_storage().nbytes() > p.element_size() for p in network.parameters())
+
+    for name in ("encode_image", "encode_text", "denoise"):
+        watched(name)
+    config = plain(character, "lora", base=base.source, unload=True)
+    run(config, tmp_path / "run", None)
+    assert together == {("autoencoder", "text_encoder"), ("denoiser",)}

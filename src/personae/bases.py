@@ -24,6 +24,7 @@ def load_base(
     device: str = "auto",
     precision: str = "auto",
     acceleration: str = "auto",
+    denoiser_aside: bool = False,
 ) -> Family:
     """Load a base model, frozen, ready for techniques.
 
@@ -36,6 +37,8 @@ def load_base(
         acceleration: auto (measured on this machine), lean (those that take no memory), none, or
             names joined by commas. Unless it is none, products in 16 bits are computed in float32
             on processors without kernels for them (`wide_products`).
+        denoiser_aside: leave the denoiser's weights in their file, where that can be read again,
+            until `base.aside.back()`; calls before that read them part by part.
 
     Raises:
         BaseError: the source is not there, damaged, or of no known family.
@@ -49,7 +52,8 @@ def load_base(
             dtype = pick_format(precision, chosen)
             if quicker != "none":
                 widen_slow_products(chosen, dtype)
-            base = family.load(where, chosen, dtype)
+            aside = denoiser_aside and precision not in NARROW  # made narrow in memory
+            base = family.load(where, chosen, dtype, denoiser_aside=aside)
             if precision in NARROW:
                 narrow(base.denoiser, precision)
                 base.narrow = precision

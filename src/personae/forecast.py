@@ -12,7 +12,6 @@ from personae.optimizers import held_on, state_bytes
 from personae.workbench import Workbench
 
 WARMED_UP = 1.0  # seconds of a first pass beside which what is set up in it does not count
-PACKED = 0.1  # share of a first pass beyond which the packing of weights in it does
 
 
 def forecast(bench: Workbench) -> Forecast:
@@ -29,7 +28,8 @@ def forecast(bench: Workbench) -> Forecast:
     before = free_bytes(device)
     packed_before = Packs.seconds
     seconds = _rehearsed(bench)
-    if seconds < WARMED_UP or Packs.seconds - packed_before > PACKED * seconds:
+    seconds -= Packs.seconds - packed_before  # done once, and only on a base of some size at length
+    if seconds < WARMED_UP:
         seconds = _rehearsed(bench)
     count = sum(parameter.numel() for parameter in bench.parameters)
     moments = state_bytes(bench.schedule.optimizer, held_on(device, bench.optimizer.param_groups))

@@ -69,7 +69,8 @@ def generate(
     size = picture_size(base, sampling)
     for rows in batches:
         batch = [shots[i] for i in rows]
-        with accelerated(base, len(rows) * (2 if sampling.guidance_scale > 1 else 1), size):
+        doubled = len(rows) * (2 if sampling.guidance_scale > 1 else 1)
+        with accelerated(base, min(doubled, sampling.rows_at_once or doubled), size):
             ways = base.forwards.names(training=False)
             painter = _sample(base, batch, sampling, cast)
             try:
@@ -196,24 +197,28 @@ def _sample(base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast)
     scheduler.set_timesteps(sampling.steps, device=base.device)
     latents = starting_noise(base, batch, sampling) * scheduler.init_noise_sigma
     guided = sampling.guidance_scale > 1
-    named = [set(cast.mentioned(shot.prompt)) for shot in batch]
+    named = [set(cast.mentioned(shot.prompt)) for shot in batch] * (2 if guided else 1)
     text, text_state = None, None
     for i, t in enumerate(scheduler.timesteps):
         progress = i / sampling.steps
         state = _text_state(cast, progress)
         if text is None or state != text_state:
             text, text_state = _encode(base, batch, sampling, cast, progress), state
-        _set_strengths(cast, named, progress, copies=2 if guided else 1)
         noisy = scheduler.scale_model_input(latents, t)
         if guided:
             noisy = torch.cat([noisy, noisy])
-        prediction = base.denoise(noisy, t.expand(len(noisy)), text).float()
+        parts = []
+        size = sampling.rows_at_once or len(noisy)
+        for rows in (slice(i, i + size) for i in range(0, len(noisy), size)):
+            _set_strengths(cast, named[rows], progress)
+            parts.append(base.denoise(noisy[rows], t.expand(len(noisy[rows])), text[rows]).float())
+        prediction = torch.cat(parts)
         if guided:
             without, following = prediction.chunk(2)
             prediction = without + sampling.guidance_scale * (following - without)
         latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
         yield
-    _set_strengths(cast, [set(cast.members)], 0.0, copies=1)
+    _set_strengths(cast, [set(cast.members)], 0.0)
     return latents
 
 
@@ -282,10 +287,10 @@ def _encode(
     return Text.concatenate(negative + plain)
 
 
-def _set_strengths(cast: Cast, named: Sequence[set[str]], progress: float, copies: int) -> None:
+def _set_strengths(cast: Cast, named: Sequence[set[str]], progress: float) -> None:
     """Give each technique its strength: a number where all rows agree, else one per row."""
     for name, member in cast.members.items():
         rows = [_strength_now(member, name in names, progress) for names in named]
         alike = all(row == rows[0] for row in rows)
         for technique in member.techniques:
-            technique.strength = rows[0] if alike else torch.tensor(rows).repeat(copies)
+            technique.strength = rows[0] if alike else torch.tensor(rows)

@@ -124,7 +124,11 @@ def needed(
     """
     schedule = _resolved(config, character, base)
     frozen = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
-    with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as stack:
+    with (
+        base.aside.shapes_only(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        ExitStack() as stack,
+    ):
         techniques = build_techniques(config, character, base)
         aside = _aside(config, base, techniques)
         frozen -= aside.bytes
@@ -209,11 +213,12 @@ def besides_tensors(base: Family, *, unload: bool = False) -> int:
         return 0
     networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
     heap = 0 if unload else round(HEAP * networks)
-    return max(0, resident_bytes() - networks) + KERNELS + heap
+    in_memory = networks - base.aside.bytes_away
+    return max(0, resident_bytes() - in_memory) + KERNELS + heap
 
 
 def _loaded(base: Family) -> int:
-    """Return what is held now, with every network in memory, as once in each run."""
+    """Return what is held now, with every network in memory that a run has once together."""
     return resident_bytes() if base.device.type == HOST.type else held_bytes(base.device)
 
 

@@ -35,7 +35,7 @@ def pass_bytes(
     It takes seconds on a large base, so it is counted once on a machine.
     """
     about = {
-        "rows": _rows(schedule),
+        "rows": schedule.most_rows,
         "side": schedule.resolution or base.resolution,
         "checkpointing": schedule.gradient_checkpointing,
         "update": schedule.update,
@@ -48,6 +48,7 @@ def drawing_bytes(config: RunConfig, schedule: Schedule, base: Family) -> int:
     """Return what drawing previews takes on the device of `base`; networks do not count."""
     how = sampling(config, schedule, base)
     rows = 2 * min(together(config), max(1, len(config.preview_prompts)))  # guidance doubles them
+    rows = min(rows, how.rows_at_once or rows)
     about = {"drawn": rows, "sampling": how.model_dump(mode="json")}
     one_batch = partial(_one_batch, base, how, rows)
     return _remembered(_facts(config, base) | about, one_batch, base.device)
@@ -85,7 +86,7 @@ def _facts(config: RunConfig, base: Family) -> dict[str, Any]:
 
 def _one_pass(base: Family, techniques: Sequence[Technique], schedule: Schedule) -> None:
     """Do the largest forward and backward pass of a step, on whatever mode is in force."""
-    rows = _rows(schedule)
+    rows = schedule.most_rows
     side = schedule.resolution or base.resolution
     noisy = torch.zeros(rows, *base.latent_shape(side, side))
     times = torch.ones(rows, dtype=torch.long)
@@ -104,9 +105,3 @@ def _one_batch(base: Family, how: Sampling, rows: int) -> None:
     times = torch.ones(rows, dtype=torch.long)
     base.denoise(latents, times, Text.concatenate([base.encode_text(["a"])] * rows))
     decode(base, latents[:1], how.tile)
-
-
-def _rows(schedule: Schedule) -> int:
-    """Return the most pictures that go through the network together."""
-    rows = max(part.stop - part.start for part in schedule.micro_batches)
-    return rows * (1 if schedule.prior == "none" else 2)

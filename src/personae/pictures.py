@@ -36,6 +36,9 @@ class Sampling(Config):
     tile: int | None = Field(None, gt=0)
     """Decode larger pictures in overlapping tiles of this many pixels a side, for little memory;
     such a picture differs a little. Default: whole. Typical: 512."""
+    rows_at_once: int | None = Field(None, ge=1)
+    """Most rows in a call of the denoiser, for little memory; guidance makes two of a picture, and
+    the last bits of a picture depend on it. Default: all of a batch."""
 
 
 class Row(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from personae.families import sources
 from personae.families.aside import Aside, readable_again
 from personae.families.base import Family
 from personae.generation import Shot, generate
+from personae.optimizers import OWN_RATES
 from personae.pictures import Picture, Sampling
 from personae.references import Reference
 from personae.registry import lookup
@@ -72,12 +74,17 @@ def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[Traini
     parts = {"vae": base.autoencoder}
     if config.unload and texts.frozen:
         parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
-        captions = [text for each in sets for item in each.items for text in item.captions]
-        for caption in dict.fromkeys(["", *captions]):
-            texts([caption])
+        encode_captions(texts, sets)
     aside = resting(config, base, parts)
     aside.put()
     return aside
+
+
+def encode_captions(texts: TextSource, sets: list[TrainingSet]) -> None:
+    """Fill the cache of encoded captions with those of `sets`, and the empty one."""
+    captions = [text for each in sets for item in each.items for text in item.captions]
+    for caption in dict.fromkeys(["", *captions]):
+        texts([caption])
 
 
 def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> Iterator[Preparing]:
@@ -94,3 +101,25 @@ def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> 
             drawn += 1
             yield Preparing("drawing class pictures", drawn, len(missing))
     return [Reference(path, caption) for path in paths]
+
+
+def parameter_groups(
+    techniques: Sequence[Technique], schedule: Schedule, base: Family
+) -> list[dict[str, Any]]:
+    """Return the optimiser's groups of all techniques, set to training."""
+    return [
+        group
+        for each in techniques
+        for group in each.train().parameter_groups(*_rates(each, techniques[0], schedule, base))
+    ]
+
+
+def _rates(
+    technique: Technique, first: Technique, schedule: Schedule, base: Family
+) -> tuple[float, float]:
+    """Return learning rate and decay; further techniques keep their own, scaled alike."""
+    own = base.recommended(technique.name, technique.recommended)
+    if technique is first or schedule.optimizer in OWN_RATES:
+        return schedule.learning_rate, schedule.weight_decay
+    leader = base.recommended(first.name, first.recommended)
+    return own.learning_rate * schedule.learning_rate / leader.learning_rate, own.weight_decay

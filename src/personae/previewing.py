@@ -1,6 +1,7 @@
 """Previews: what a run draws of itself, in the size it trains at and in no more memory than that.
 
-Where networks are put aside, pictures are drawn one by one and decoded in tiles of half their side.
+Where networks are put aside, pictures are drawn one by one and decoded in tiles of half their side;
+what guidance doubles goes through the denoiser row by row where training's batch is one row.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ TOGETHER = 4
 def sampling(config: RunConfig, schedule: Schedule, base: Family, steps: int = STEPS) -> Sampling:
     """Return how previews of a run are drawn."""
     side = schedule.resolution or base.resolution
-    tile = math.ceil(side / 2 / base.size_step) * base.size_step if config.unload else None
-    return Sampling(steps=steps, width=side, height=side, tile=tile)
+    lean = {}
+    if config.unload:
+        tile = math.ceil(side / 2 / base.size_step) * base.size_step
+        # Shapes that training has met need no further kernels.
+        lean = {"tile": tile, "rows_at_once": 1 if schedule.most_rows == 1 else None}
+    return Sampling(steps=steps, width=side, height=side, **lean)
 
 
 def together(config: RunConfig) -> int:

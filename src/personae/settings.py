@@ -121,6 +121,12 @@ class Schedule(Config):
         return [slice(i, min(i + size, self.batch_size)) for i in starts]
 
     @property
+    def most_rows(self) -> int:
+        """Return how many rows go through the network together at most, class pictures included."""
+        rows = max(part.stop - part.start for part in self.micro_batches)
+        return rows * (1 if self.prior == "none" else 2)
+
+    @property
     def pictures_per_step(self) -> int:
         """Return how many pictures one optimiser step sees."""
         return self.batch_size * self.gradient_accumulation

@@ -26,7 +26,6 @@ from personae.keeping import Keeper
 from personae.memory_plan import fitting, loading_precision
 from personae.monitor import FrozenProbe, Monitor, other_rate, usual_rate
 from personae.objective import settled, untouched
-from personae.preparing import resting
 from personae.previewing import preview
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
@@ -96,6 +95,7 @@ def _run(
             device=config.device,
             precision=loading_precision(config),
             acceleration=config.acceleration,
+            denoiser_aside=config.unload or config.memory is not None,
         )
         if config.memory is not None and not planned:
             config, plan = fitting(config, character, base)
@@ -105,14 +105,12 @@ def _run(
             yield plan
         if not config.unload:
             stack.close()  # what is kept is quicker, and there is room
+            base.aside.back()
         side = config.schedule.resolution or base.resolution
-        with resting(config, base, {"vae": base.autoencoder}):  # what is chosen is measured without
-            stack.enter_context(
-                accelerated(base, config.schedule.batch_size, (side, side), training=True)
-            )
+        quicker = accelerated(base, config.schedule.batch_size, (side, side), training=True)
         bench = None
         try:
-            for event in set_up(config, character, base):
+            for event in set_up(config, character, base, lambda: stack.enter_context(quicker)):
                 if isinstance(event, Workbench):
                     bench = event
                 else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,15 +21,18 @@ from personae.families.aside import Aside
 from personae.families.base import Family
 from personae.monitor import FrozenProbe
 from personae.objective import Noised, captions_with_dropout, draw_noise, training_loss
-from personae.optimizers import OWN_RATES, make_optimizer, rate_factor, set_rate
+from personae.optimizers import make_optimizer, rate_factor, set_rate
 from personae.preparing import (
     build_techniques,
     draw_prior,
+    encode_captions,
+    parameter_groups,
     phrase_of,
     resting,
     training_set,
     unload,
 )
+from personae.references import Reference
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 from personae.updating import Update, make_update
@@ -221,48 +225,53 @@ class Workbench:
 
 
 def set_up(
-    config: RunConfig, character: Character, base: Family
+    config: RunConfig,
+    character: Character,
+    base: Family,
+    encoded: Callable[[], object] = lambda: None,
 ) -> Iterator[Preparing | Workbench]:
-    """Build the workbench, yielding what is being prepared and at last the workbench itself."""
+    """Build the workbench, yielding what is being prepared and at last the workbench itself.
+
+    Args:
+        config: the run.
+        character: whose pictures are trained on.
+        base: loaded; where memory is short, with its denoiser aside.
+        encoded: called once with the encoders away and the denoiser back, before it computes.
+    """
     techniques = build_techniques(config, character, base)
     phrase = phrase_of(techniques, character)
-    first = techniques[0]
-    recommended = base.recommended(first.name, first.recommended)
+    recommended = base.recommended(techniques[0].name, techniques[0].recommended)
     schedule = config.schedule.resolved(len(character.references), recommended)
     cache = TensorCache(default_folder())
     texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
-    pictures = training_set(
-        character.references, character, phrase, base, cache, schedule=schedule, config=config
-    )
-    kept = prior = None
-    if character.held_out:
-        kept = training_set(
-            character.held_out, character, phrase, base, cache, schedule=schedule, config=config
-        )
-    with resting(config, base, {"unet": base.denoiser}):
-        for each in (pictures, kept):
-            for done, total in each.prepare() if each else ():
-                yield Preparing("encoding pictures", done, total)
+
+    def shown(references: Sequence[Reference]) -> TrainingSet:
+        about = (character, phrase, base, cache)
+        return training_set(references, *about, schedule=schedule, config=config)
+
+    pictures, prior = shown(character.references), None
+    kept = shown(character.held_out) if character.held_out else None
+    sets = [each for each in (pictures, kept) if each]
+    with base.aside if base.aside.away else resting(config, base, {"unet": base.denoiser}):
+        for done, total in chain.from_iterable(each.prepare() for each in sets):
+            yield Preparing("encoding pictures", done, total)
+        aside = unload(config, base, texts, sets)
+    encoded()
     if schedule.prior == "images":
         references = character.prior
         if not references:
             references = yield from draw_prior(base, character.class_noun, schedule, config.seed)
-        prior = training_set(
-            references, character, phrase, base, cache, schedule=schedule, config=config
-        )
+        prior = shown(references)
+        if aside.away and texts.frozen:
+            encode_captions(texts, [prior])
     held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
-    aside = unload(config, base, texts, [each for each in (pictures, prior, kept) if each])
     recomputing = Recomputing(base.denoiser, schedule.gradient_checkpointing)
-    groups = [
-        group
-        for each in techniques
-        for group in each.train().parameter_groups(*_rates(each, first, schedule, base))
-    ]
-    lean = schedule.update == "in_backward"
-    optimizer = make_optimizer(schedule.optimizer, groups, seed=config.seed, lean=lean)
+    groups = parameter_groups(techniques, schedule, base)
+    optimizer = make_optimizer(
+        schedule.optimizer, groups, seed=config.seed, lean=schedule.update == "in_backward"
+    )
     trained = [p for group in groups for p in group["params"]]
     average = [p.detach().float().clone() for p in trained] if schedule.ema else None
-    update = make_update(schedule.update, optimizer, schedule.max_grad_norm)
     for each in techniques:
         each.inject()
     yield Workbench(
@@ -276,19 +285,8 @@ def set_up(
         pictures,
         prior,
         held_out,
-        update,
+        make_update(schedule.update, optimizer, schedule.max_grad_norm),
         average,
         aside,
         recomputing,
     )
-
-
-def _rates(
-    technique: Technique, first: Technique, schedule: Schedule, base: Family
-) -> tuple[float, float]:
-    """Return learning rate and decay; further techniques keep their own, scaled alike."""
-    own = base.recommended(technique.name, technique.recommended)
-    if technique is first or schedule.optimizer in OWN_RATES:
-        return schedule.learning_rate, schedule.weight_decay
-    leader = base.recommended(first.name, first.recommended)
-    return own.learning_rate * schedule.learning_rate / leader.learning_rate, own.weight_decay

@@ -123,3 +123,41 @@ def test_a_foreign_base_is_never_read_in_the_place_of_the_loaded_one(
     """A base made in memory has no file, whatever the run calls it."""
     parts = {"unet": sd1.denoiser, "vae": sd1.autoencoder}
     assert not list(readable_again(sources.local_folder(sd1.source), parts))
+
+
+@pytest.fixture
+def without_denoiser(folder: Path) -> Family:
+    return load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)
+
+
+def test_a_base_loaded_without_its_denoiser_is_the_same_base(
+    base: Family, without_denoiser: Family
+) -> None:
+    parameters = list(without_denoiser.denoiser.parameters())
+    assert held(parameters) <= 2 * len(parameters)
+    assert without_denoiser.aside.bytes_away == weight_bytes(base.denoiser)
+    assert without_denoiser.fingerprint == base.fingerprint
+    assert torch.equal(prediction(without_denoiser), prediction(base))  # read for the call alone
+    assert held(parameters) <= 2 * len(parameters)
+    without_denoiser.aside.back()
+    assert not without_denoiser.aside.bytes_away
+    states = (each.denoiser.state_dict() for each in (base, without_denoiser))
+    assert all(map(torch.equal, *(state.values() for state in states)))
+    assert torch.equal(prediction(without_denoiser), prediction(base))
+
+
+def test_passes_on_shapes_alone_read_nothing(without_denoiser: Family) -> None:
+    hooks = [len(part._forward_pre_hooks) for part in without_denoiser.denoiser.modules()]
+    with without_denoiser.aside.shapes_only():
+        assert not any(part._forward_pre_hooks for part in without_denoiser.denoiser.modules())
+    assert [len(part._forward_pre_hooks) for part in without_denoiser.denoiser.modules()] == hooks
+
+
+def test_a_denoiser_that_is_not_read_here_is_loaded_whole(folder: Path, base: Family) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    base.denoiser.save_pretrained(folder / "unet", max_shard_size="200KB")
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    whole = load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)
+    assert not whole.aside.files
+    assert whole.fingerprint == base.fingerprint
+    assert torch.equal(prediction(whole), prediction(base))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import torch
 from torch import nn
 
 from personae.devices import give_back_freed
-from personae.families.reading import WEIGHTS, Entry, places_of, read_into, weight_bytes
+from personae.families.reading import (
+    WEIGHTS,
+    Entry,
+    is_called_in_parts,
+    placeholder,
+    places_of,
+    read_into,
+    weight_bytes,
+)
 from personae.frozen_formats import is_narrow
 
 LARGE = 32 * 2**20  # bytes; smaller parts are not worth a reading of their own
@@ -38,13 +47,9 @@ class Aside:
         if self.away:
             return
         for network, path in self.files:
-            for part, places in _parts(network, path):
-                read = partial(_read, places, path)
-                self._hooks += [
-                    part.register_forward_pre_hook(read),
-                    part.register_forward_hook(_dropped, always_call=True),
-                ]
+            for part, _ in _parts(network, path):
                 _drop(part)
+        self._hook()
         self.away = bool(self.files)
         if self.away:
             give_back_freed()
@@ -53,12 +58,34 @@ class Aside:
         """Read the values again, where they are away."""
         if not self.away:
             return
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks, self.away = [], False
+        self._unhook()
+        self.away = False
         for network, path in self.files:
             for part, places in _parts(network, path):
                 _read(places, path, part)
+
+    @contextmanager
+    def shapes_only(self) -> Iterator[None]:
+        """Let calls read nothing, for passes that are run on shapes alone."""
+        self._unhook()
+        try:
+            yield
+        finally:
+            if self.away:
+                self._hook()
+
+    def _hook(self) -> None:
+        for network, path in self.files:
+            for part, places in _parts(network, path):
+                self._hooks += [
+                    part.register_forward_pre_hook(partial(_read, places, path)),
+                    part.register_forward_hook(_dropped, always_call=True),
+                ]
+
+    def _unhook(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def __enter__(self) -> None:
         self.put()
@@ -70,6 +97,11 @@ class Aside:
     def bytes(self) -> int:
         """Return the memory that is free while they are away and nothing calls them."""
         return sum(weight_bytes(network) for network, _ in self.files)
+
+    @property
+    def bytes_away(self) -> int:
+        """Return the memory that is free because of them now."""
+        return self.bytes if self.away else 0
 
     @property
     def largest_part(self) -> int:
@@ -85,7 +117,7 @@ def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[
     of every part, which no call would bring back.
     """
     for name, network in parts.items():
-        if any(map(is_narrow, network.parameters())) or network._parameters:
+        if any(map(is_narrow, network.parameters())) or not is_called_in_parts(network):
             continue
         for weights in WEIGHTS.values():
             path = folder / name / weights
@@ -121,8 +153,7 @@ def _read(places: dict[str, Entry], path: Path, part: nn.Module, *_: Any) -> Non
 
 def _drop(part: nn.Module) -> None:
     for parameter in part.parameters():
-        place = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
-        parameter.data = place.expand(parameter.shape)
+        parameter.data = placeholder(parameter.shape, parameter.dtype, parameter.device)
 
 
 def _dropped(part: nn.Module, *_: Any) -> None:

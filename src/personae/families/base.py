@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from personae.families.aside import Aside
 from personae.families.text import TextTower
 from personae.forwards import Forwards
 from personae.hooks import WeightOverlay
@@ -86,6 +87,7 @@ class Family(ABC):
         narrow: format of the denoiser's linear layers where it has fewer bits than `dtype`, or "".
         recommendations: {technique: fields of `Recommended`} where this base wants others.
         overlays: the deltas laid over its networks, by identity; use `overlay`.
+        aside: networks that it was loaded without the weights of.
     """
 
     denoiser: nn.Module
@@ -102,6 +104,7 @@ class Family(ABC):
     acceleration: str = "none"
     forwards: Forwards = field(default_factory=Forwards)
     narrow: str = ""
+    aside: Aside = field(default_factory=lambda: Aside([]))
 
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
@@ -114,8 +117,18 @@ class Family(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, source: str | Path, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(
+        cls,
+        source: str | Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        denoiser_aside: bool = False,
+    ) -> Self:
         """Load a diffusers folder, a hub id or a single-file checkpoint.
+
+        With `denoiser_aside` the denoiser's weights stay in their file until `aside.back()`, where
+        they lie in one that is read here.
 
         Raises:
             BaseError: nothing loadable is there; the message says what was looked for.

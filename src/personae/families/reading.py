@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from personae.devices import HOST
 from personae.frozen_formats import stored_bytes
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
@@ -71,7 +72,9 @@ def header(path: Path) -> dict[str, Entry]:
         raise ValueError("its header describes no tensors") from error
 
 
-def networks(folder: Path, dtype: torch.dtype) -> dict[str, nn.Module]:
+def networks(
+    folder: Path, dtype: torch.dtype, aside: Collection[str] = (), device: torch.device = HOST
+) -> dict[str, nn.Module]:
     """Return the networks of a diffusers folder that can be read here, by component name.
 
     Left out, for diffusers to load: weights in several files, pickles, names that it converts.
@@ -79,15 +82,58 @@ def networks(folder: Path, dtype: torch.dtype) -> dict[str, nn.Module]:
     Args:
         folder: holds model_index.json and a folder for each component.
         dtype: format of the weights in memory.
+        aside: components whose parameters get shapes alone, for `Aside` to read later.
+        device: where those belong; all else is on the host.
     """
     found = {}
     for library, kind, path in _files(folder):
         network = _empty(library, kind, path.parent)
         places = places_of(network, path)
         if places is not None:
+            name = path.parent.name
+            if name in aside and is_called_in_parts(network):
+                buffers = dict(network.named_buffers())
+                places = {key: place for key, place in places.items() if key in buffers}
+                _leave_out(network, dtype, device)
             read_into(network, places, path, dtype)
-            found[path.parent.name] = network.eval()
+            found[name] = network.eval()
     return found
+
+
+def _leave_out(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Give every parameter on the meta device a placeholder."""
+    for module in network.modules():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                value = placeholder(parameter.shape, dtype, device)
+                module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+
+
+def placeholder(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros of any shape in the memory of one number."""
+    return torch.zeros((), dtype=dtype, device=device).expand(shape)
+
+
+def is_called_in_parts(network: nn.Module) -> bool:
+    """Say whether all parameters belong to parts of a network, which calls can bring back."""
+    return not any(parameter is not None for parameter in network._parameters.values())
+
+
+def spread_values(file: int, entry: Entry, count: int) -> Tensor:
+    """Return up to about `count` values spread evenly over a tensor of an open file.
+
+    The same as `tensor.flatten()[:: max(1, numel // count)]`, without reading the others.
+    """
+    numel, width = math.prod(entry.shape), entry.dtype.itemsize
+    step = max(1, numel // count)
+    if step == 1:
+        content = os.pread(file, entry.bytes, entry.start)
+    else:
+        places = range(entry.start, entry.start + entry.bytes, step * width)
+        content = b"".join(os.pread(file, width, place) for place in places)
+    if len(content) != -(-numel // step) * width:
+        raise OSError("the file ends before its last tensor")
+    return torch.frombuffer(bytearray(content), dtype=entry.dtype)
 
 
 def stored_numbers(folder: Path) -> int:

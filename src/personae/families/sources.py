@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from torch import nn
 
 from personae.devices import HOST
 from personae.errors import BaseError
-from personae.families.reading import networks
+from personae.families.reading import WEIGHTS, networks, places_of, spread_values
 from personae.registry import nearest
+
+SPREAD = 64  # values of each tensor that a fingerprint covers
 
 
 def is_single_file(source: str | Path) -> bool:
@@ -76,10 +79,19 @@ def pipeline_class(source: str | Path) -> str | None:
         ) from None
 
 
-def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **components: Any) -> Any:
+def load_pipeline(
+    kind: type,
+    source: str | Path,
+    dtype: torch.dtype,
+    *,
+    aside: Collection[str] = (),
+    device: torch.device = HOST,
+    **components: Any,
+) -> Any:
     """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
 
-    Networks of a local folder are read tensor by tensor (`reading`) where their files allow it.
+    Networks of a local folder are read tensor by tensor (`reading`) where their files allow it; of
+    those named in `aside` only the shapes, on `device`.
 
     A single file holds weights only. Its configuration and tokenizer come from a diffusers folder
     beside it that has its name without the ending (`model.safetensors` and `model/`), or, without
@@ -97,7 +109,7 @@ def load_pipeline(kind: type, source: str | Path, dtype: torch.dtype, **componen
             local = {"local_files_only": True, "config": str(path.with_suffix(""))}
     try:
         if (path / "model_index.json").is_file():
-            components = {**networks(path, dtype), **components}
+            components = {**networks(path, dtype, aside, device), **components}
         return load(str(source), **in_format(dtype), **local, **components)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
@@ -123,20 +135,33 @@ def fingerprint(network: nn.Module, folder: Path | None = None) -> str:
         folder: the diffusers folder it was loaded from. Values are then those on disk: weights
             kept in fp32 and loaded into fp16 would be rounded twice, and differ.
     """
-    tensors = network.state_dict()
-    files = sorted(folder.glob("*.safetensors")) if folder else []
-    if len(files) == 1:
-        with safe_open(files[0], "pt") as file:
-            if set(file.keys()) == set(tensors):
-                tensors = {name: file.get_tensor(name) for name in tensors}
+    stored = _stored_values(network, folder) if folder else None
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        if not tensor.is_meta:
-            flat = tensor.detach().flatten()
-            some = flat[:: max(1, len(flat) // 64)].float().to(HOST, torch.bfloat16)
+        if stored or not tensor.is_meta:
+            some = stored[name] if stored else _spread(tensor)
+            some = some.float().to(HOST, torch.bfloat16)
             digest.update(some.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _spread(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // SPREAD)]
+
+
+def _stored_values(network: nn.Module, folder: Path) -> dict[str, torch.Tensor] | None:
+    """Return the same values as they are on disk, or None where they cannot be read here."""
+    for path in (folder / name for name in WEIGHTS.values()):
+        places = places_of(network, path) if path.is_file() else None
+        if places is not None:
+            with path.open("rb") as file:
+                return {
+                    name: spread_values(file.fileno(), entry, SPREAD)
+                    for name, entry in places.items()
+                }
+    return None
 
 
 def local_folder(source: str | Path) -> Path:

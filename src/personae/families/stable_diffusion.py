@@ -19,6 +19,7 @@ from torch import Tensor
 from personae.devices import HOST
 from personae.errors import UsageError
 from personae.families import sources
+from personae.families.aside import Aside, readable_again
 from personae.families.base import Family, TargetSets, Text
 from personae.families.text import TextTower
 from personae.families.tiny import tiny_stable_diffusion
@@ -63,13 +64,29 @@ class StableDiffusion(Family):
         return sources.pipeline_class(source) == "StableDiffusionPipeline"
 
     @classmethod
-    def load(cls, source: str | Path, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(
+        cls,
+        source: str | Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        denoiser_aside: bool = False,
+    ) -> Self:
         """Load straight into `dtype`, tensor by tensor; the safety checker is left out."""
         pipe = sources.load_pipeline(
-            StableDiffusionPipeline, source, dtype, safety_checker=None, feature_extractor=None
+            StableDiffusionPipeline,
+            source,
+            dtype,
+            aside={"unet"} if denoiser_aside else (),
+            device=device,
+            safety_checker=None,
+            feature_extractor=None,
         )
         base = cls.from_pipeline(pipe, str(source), device, dtype)
-        if dtype is torch.float16:
+        if denoiser_aside:
+            base.aside = Aside(list(readable_again(Path(source), {"unet": pipe.unet})))
+            base.aside.put()
+        if denoiser_aside or dtype is torch.float16:
             base.fingerprint = sources.fingerprint(pipe.unet, Path(source) / "unet")
         return base
 

@@ -132,6 +132,7 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
     keeper = Keeper(bench, folder) if bench.config.keep != "last" else None
     monitor = Monitor(_probe(bench), bench.techniques, bench.texts)
     base_loss: float | None = None  # of the base alone; looked at when it is first told
+    short = bench.config.unload or bench.config.memory is not None
     step = _take_up(bench, folder)
     if keeper:
         yield from keeper.catch_up(bench, step, rhythm.checkpoint)
@@ -139,7 +140,7 @@ def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) 
         if should_stop():
             yield Stopped(step, folder.save_checkpoint(step, bench.state()))
             return
-        if bench.aside.away:  # memory is short: what validation and previews left counts
+        if short and rhythm.rests(step):  # what previews and the like left counts
             give_back_freed()
         started = time.perf_counter()
         loss, norm = bench.step(step)
@@ -195,6 +196,10 @@ class Rhythm:
         checkpoint = config.checkpoint_every or max(1, math.ceil(steps / 4))
         preview = config.preview_every or checkpoint
         return cls(checkpoint, preview, config.validate_every or max(1, math.ceil(steps / 10)))
+
+    def rests(self, step: int) -> bool:
+        """Say whether anything is saved, drawn or validated after `step` steps."""
+        return any(step % every == 0 for every in (self.checkpoint, self.preview, self.validate))
 
 
 def _probe(bench: Workbench) -> FrozenProbe:

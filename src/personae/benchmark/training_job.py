@@ -22,7 +22,10 @@ NEVER = 10**6
 
 
 def train_ours(job: Job) -> dict[str, float]:
-    """Return what `train` takes, without its checkpoints and previews."""
+    """Return what `train` takes, without its checkpoints and previews.
+
+    With a limit the denoiser is read by the training, as `train` does, and not while loading.
+    """
     from personae.bases import load_base
     from personae.events import Forecast, RolledBack, Step
     from personae.families.base import Family
@@ -34,7 +37,12 @@ def train_ours(job: Job) -> dict[str, float]:
     if job.memory:
         give_back_as_freed()  # before anything is loaded, as `train` does
     before = job.now()
-    base = load_base(job.base, device=job.device, precision=job.precision)
+    base = load_base(
+        job.base,
+        device=job.device,
+        precision=job.precision,
+        denoiser_aside=job.memory is not None,
+    )
     loaded = job.now() - before
     with tempfile.TemporaryDirectory() as folder:
         side = job.resolution or base.resolution

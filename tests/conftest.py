@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from personae.families.base import Family
-from tiny_world import bare, bases, paint
+from tiny_world import bare, bases, paint, shallow_base
 
 # Toy models gain nothing from a second thread, and two wait long for each other on a busy machine.
 torch.set_num_threads(1)
@@ -51,6 +51,14 @@ def base(request: pytest.FixtureRequest) -> Iterator[Family]:
 def sd1() -> Iterator[Family]:
     """Yield the tiny base of SD 1.x shape; a test must leave it as it was."""
     loaded = bases()["tiny-sd1"]
+    yield loaded
+    assert bare(loaded), "the test left something attached to the base"
+
+
+@pytest.fixture
+def shallow() -> Iterator[Family]:
+    """Yield a base of that shape with fewer levels; a test must leave it as it was."""
+    loaded = shallow_base()
     yield loaded
     assert bare(loaded), "the test left something attached to the base"
 

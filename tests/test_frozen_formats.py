@@ -33,8 +33,8 @@ WORST = {"int8": 0.03, "nf4": 0.15}  # of the largest prediction; bf16 alone rou
 
 
 @pytest.fixture(params=list(NARROW))
-def narrow_base(request: pytest.FixtureRequest, sd1: Family) -> Family:
-    base = copy.deepcopy(sd1)
+def narrow_base(request: pytest.FixtureRequest, shallow: Family) -> Family:
+    base = copy.deepcopy(shallow)
     narrow(base.denoiser, request.param)
     base.narrow = request.param
     return base
@@ -55,15 +55,17 @@ def test_every_linear_layer_takes_as_many_bits_as_its_format(narrow_base: Family
             assert ours <= bits <= ours + scales + layer.weight.numel()
 
 
-def test_other_layers_and_networks_stay_whole(narrow_base: Family, sd1: Family) -> None:
+def test_other_layers_and_networks_stay_whole(narrow_base: Family, shallow: Family) -> None:
     convolutions = [each for each in narrow_base.denoiser.modules() if isinstance(each, nn.Conv2d)]
     assert convolutions
     assert not any(is_narrow(each.weight) for each in convolutions)
     assert not any(map(is_narrow, narrow_base.towers[0].encoder.parameters()))
 
 
-def test_predictions_are_nearly_those_of_the_whole_base(narrow_base: Family, sd1: Family) -> None:
-    whole = prediction(sd1)
+def test_predictions_are_nearly_those_of_the_whole_base(
+    narrow_base: Family, shallow: Family
+) -> None:
+    whole = prediction(shallow)
     difference = (prediction(narrow_base) - whole).abs().max() / whole.abs().max()
     assert 0 < difference < WORST[narrow_base.narrow]
 

@@ -21,7 +21,6 @@ from personae.events import Planned, Step
 from personae.families.base import Family
 from personae.families.reading import stored_numbers
 from personae.families.text import TextTower
-from personae.families.tiny import tiny_stable_diffusion
 from personae.memory_plan import (
     _modes,
     besides_tensors,
@@ -33,7 +32,7 @@ from personae.memory_plan import (
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.workbench import set_up
-from tiny_world import bare, only, run, run_config, techniques
+from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques
 
 PARTS = {"gradient_checkpointing": "full", "micro_batch": 1}
 LEAN = {"update": "in_backward", "optimizer": "adafactor", "weight_precision": "bf16_stochastic"}
@@ -63,13 +62,13 @@ def plain(character: Path, technique: str, **values: Any) -> RunConfig:
 
 @pytest.mark.parametrize(("technique", "mode"), CASES)
 def test_the_forecast_is_what_a_step_allocates(
-    technique: str, mode: dict[str, Any], character: Path, sd1: Family
+    technique: str, mode: dict[str, Any], character: Path, shallow: Family
 ) -> None:
     """States are allocated in the first step, and bytes of the passes are counted in it."""
     config = with_mode(plain(character, technique), mode)
-    forecast = needed(config, Character.open(character), sd1, 0)
-    assert bare(sd1)
-    *_, bench = set_up(config, Character.open(character), sd1)
+    forecast = needed(config, Character.open(character), shallow, 0)
+    assert bare(shallow)
+    *_, bench = set_up(config, Character.open(character), shallow)
     try:
         bench.rehearse(0)  # fills the caches
         passes = peak_allocated(lambda: bench.backward(0))
@@ -93,7 +92,7 @@ def test_the_forecast_is_what_a_step_allocates(
 
 @pytest.fixture
 def base(tmp_path: Path) -> Family:
-    tiny_stable_diffusion(1).save_pretrained(tmp_path / "base")
+    shallow_pipeline().save_pretrained(tmp_path / "base")
     return load_base(tmp_path / "base", device="cpu", precision="fp32")
 
 
@@ -105,29 +104,29 @@ def forecasts(config: RunConfig, character: Path, base: Family, *modes: dict[str
     ]
 
 
-def test_a_pass_that_cannot_help_is_not_run(character: Path, sd1: Family) -> None:
+def test_a_pass_that_cannot_help_is_not_run(character: Path, shallow: Family) -> None:
     config, opened = plain(character, "lora"), Character.open(character)
-    whole = needed(config, opened, sd1, 0)
-    short = needed(config, opened, sd1, 0, limit=whole.total - whole.passes * 2)
+    whole = needed(config, opened, shallow, 0)
+    short = needed(config, opened, shallow, 0, limit=whole.total - whole.passes * 2)
     assert whole.passes > 0 == short.passes
     assert short.networks == whole.networks
 
 
 def test_a_pass_is_run_once_on_a_machine_for_modes_that_do_not_change_it(
-    character: Path, sd1: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    character: Path, shallow: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERSONAE_CACHE", str(tmp_path))
     config, opened = plain(character, "dreambooth"), Character.open(character)
     kept = default_folder() / "passes"
-    whole = needed(config, opened, sd1, 0)
+    whole = needed(config, opened, shallow, 0)
     file, _ = sorted(kept.iterdir(), key=lambda one: -int(one.read_text()))  # a step, a preview
     file.write_text(str(whole.passes + 1))
     smaller = with_mode(config, {"optimizer": "adamw8bit", "unload": True, "seed": 5})
-    assert needed(smaller, opened, sd1, 0).passes == whole.passes + 1
-    needed(with_mode(config, {"gradient_checkpointing": "full"}), opened, sd1, 0)
+    assert needed(smaller, opened, shallow, 0).passes == whole.passes + 1
+    needed(with_mode(config, {"gradient_checkpointing": "full"}), opened, shallow, 0)
     assert len(list(kept.iterdir())) == 4  # with unload, previews are drawn otherwise
     file.write_text("damaged")
-    assert needed(config, opened, sd1, 0).passes == whole.passes
+    assert needed(config, opened, shallow, 0).passes == whole.passes
 
 
 @pytest.mark.parametrize("technique", ["lora", "dreambooth"])
@@ -177,13 +176,15 @@ def test_moving_states_to_the_host_is_planned_only_where_its_memory_is_another(
         assert not any("offload" in mode for mode in _modes(config))
 
 
-def test_what_lies_on_the_host_is_not_counted_for_the_device(character: Path, sd1: Family) -> None:
+def test_what_lies_on_the_host_is_not_counted_for_the_device(
+    character: Path, shallow: Family
+) -> None:
     """Shown on a base whose weights are on another device, the one without values."""
-    parts = [*sd1.networks.values(), sd1.autoencoder]
+    parts = [*shallow.networks.values(), shallow.autoencoder]
     denoiser, encoder, autoencoder = (copy.deepcopy(part).to(SHAPES_ONLY) for part in parts)
-    towers = [TextTower(sd1.towers[0].tokenizer, encoder)]
+    towers = [TextTower(shallow.towers[0].tokenizer, encoder)]
     base = dataclasses.replace(
-        sd1,
+        shallow,
         denoiser=denoiser,
         autoencoder=autoencoder,
         towers=towers,
@@ -199,10 +200,12 @@ def test_what_lies_on_the_host_is_not_counted_for_the_device(character: Path, sd
     assert there.passes <= here.passes
 
 
-def test_a_limit_that_nothing_keeps_is_refused_with_the_least(character: Path, sd1: Family) -> None:
+def test_a_limit_that_nothing_keeps_is_refused_with_the_least(
+    character: Path, shallow: Family
+) -> None:
     config = plain(character, "lora", memory="1MB")
     with pytest.raises(DoesNotFitError, match=r"memory is 1MB; the leanest run of lora .* needs"):
-        fitting(config, Character.open(character), sd1)
+        fitting(config, Character.open(character), shallow)
 
 
 def test_an_amount_of_memory_that_is_none_is_refused(character: Path) -> None:
@@ -211,16 +214,16 @@ def test_an_amount_of_memory_that_is_none_is_refused(character: Path) -> None:
 
 
 def test_a_run_keeps_its_plan_when_it_is_resumed(
-    character: Path, sd1: Family, tmp_path: Path
+    character: Path, shallow: Family, tmp_path: Path
 ) -> None:
     config = run_config(character, memory="900GiB")
     asked = iter(range(1))
-    first = run(config, tmp_path / "run", sd1, should_stop=lambda: next(asked, None) is None)
+    first = run(config, tmp_path / "run", shallow, should_stop=lambda: next(asked, None) is None)
     (plan,) = only(first, Planned)
     assert "fits as it is" in plan.message
-    assert sd1.acceleration == "none"  # as its owner left it
+    assert shallow.acceleration == "none"  # as its owner left it
     planned = RunFolder(tmp_path / "run").config()
-    rest = run(config, tmp_path / "run", sd1, resume=True)
+    rest = run(config, tmp_path / "run", shallow, resume=True)
     assert not only(rest, Planned)
     assert only(rest, Step)[0].step == 2
     assert RunFolder(tmp_path / "run").config() == planned

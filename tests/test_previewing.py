@@ -14,7 +14,6 @@ from personae.cast import Cast, Member
 from personae.character import Character
 from personae.events import Finished, Preview
 from personae.families.base import Family
-from personae.families.tiny import tiny_stable_diffusion
 from personae.finishing import artifact_of, finish
 from personae.memory_plan import needed
 from personae.pass_memory import drawing_bytes
@@ -22,23 +21,23 @@ from personae.pictures import Picture
 from personae.previewing import draw_previews
 from personae.run_folder import RunFolder
 from personae.workbench import set_up
-from tiny_world import bare, only, run, run_config, techniques
+from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques
 
 PROMPTS = ["{character}", "a can", "{character} on a can"]
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Family:
-    tiny_stable_diffusion(1).save_pretrained(tmp_path / "base")
+    shallow_pipeline().save_pretrained(tmp_path / "base")
     return load_base(tmp_path / "base", device="cpu", precision="fp32", acceleration="none")
 
 
 def test_previews_are_as_large_as_the_pictures_of_the_training(
-    character: Path, sd1: Family, tmp_path: Path
+    character: Path, shallow: Family, tmp_path: Path
 ) -> None:
-    side = 2 * sd1.resolution
+    side = 2 * shallow.resolution
     config = run_config(character, preview_prompts=["a cat"], schedule={"resolution": side})
-    (preview,) = only(run(config, tmp_path / "run", sd1), Preview)
+    (preview,) = only(run(config, tmp_path / "run", shallow), Preview)
     assert Picture.open(preview.path).image.size == (side, side)
 
 
@@ -88,7 +87,7 @@ def test_a_forecast_of_little_training_is_that_of_the_previews(
 
 
 def test_what_was_trained_is_let_go_before_the_file_is_read_again(
-    character: Path, sd1: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    character: Path, shallow: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise all that was learnt would lie in memory twice."""
     left: list[int] = []
@@ -101,14 +100,14 @@ def test_what_was_trained_is_let_go_before_the_file_is_read_again(
     config = run_config(character, technique="dreambooth", preview_prompts=["a cat"])
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
-    *_, bench = set_up(config, Character.open(character), sd1)
+    *_, bench = set_up(config, Character.open(character), shallow)
     bench.step(0)
     assert sum(p.numel() for p in bench.parameters) > 0 < len(bench.optimizer.state)
     monkeypatch.setattr(Artifact, "load", classmethod(looking))
     (finished,) = only(list(finish(bench, folder)), Finished)
     assert left == [0]
     assert not bench.optimizer.state
-    assert bare(sd1)
+    assert bare(shallow)
     assert all(
         torch.isfinite(each).all() for each in load(Artifact, finished.path).tensors.values()
     )

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image, ImageDraw
 
 from personae.artifact import Artifact, CharacterRecord
-from personae.devices import generator_for
+from personae.devices import HOST, generator_for
 from personae.events import Event
 from personae.families.base import Family
+from personae.families.stable_diffusion import StableDiffusion
+from personae.families.tiny import tiny_stable_diffusion
 from personae.registry import discover, lookup
 from personae.settings import RunConfig
 from personae.techniques.base import Technique
@@ -32,6 +35,44 @@ def bases() -> dict[str, Family]:
     """Return {source: base} of every tiny variant of every family, built once."""
     families = discover("families", Family).values()
     return {base.source: base for family in families for base in family.tiny()}
+
+
+def shallow_pipeline() -> StableDiffusionPipeline:
+    """Return the tiny SD 1.x pipeline with two levels of its U-Net in the place of four.
+
+    A pass has fewer than half of the operations, for tests that are not about the blocks of Stable
+    Diffusion: each operation on tensors without values costs a third of a millisecond. The
+    autoencoder is half as wide, so that a step still takes more memory than a preview.
+    """
+    pipe = tiny_stable_diffusion(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=24,
+            attention_head_dim=2,
+            norm_num_groups=8,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(4, 4, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=64,
+        )
+    pipe.register_modules(unet=unet, vae=vae)
+    return pipe
+
+
+@cache
+def shallow_base() -> Family:
+    """Return the base of `shallow_pipeline`, built once."""
+    return StableDiffusion.from_pipeline(shallow_pipeline(), "shallow", HOST, torch.float32)
 
 
 def techniques() -> list[str]:

@@ -35,18 +35,18 @@ def learnt(character: Path, base: Family, technique: str, **schedule: Any) -> li
 
 @pytest.mark.parametrize("technique", techniques())
 def test_updates_inside_and_after_the_backward_pass_are_the_same_unclipped(
-    technique: str, character: Path, sd1: Family
+    technique: str, character: Path, shallow: Family
 ) -> None:
-    after = learnt(character, sd1, technique, max_grad_norm=1e6)
-    inside = learnt(character, sd1, technique, max_grad_norm=1e6, update="in_backward")
+    after = learnt(character, shallow, technique, max_grad_norm=1e6)
+    inside = learnt(character, shallow, technique, max_grad_norm=1e6, update="in_backward")
     for mine, theirs in zip(inside, after, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)  # of 3 steps of 1e-3
-    assert bare(sd1)
+    assert bare(shallow)
 
 
-def test_no_gradient_is_left_after_a_backward_pass(character: Path, sd1: Family) -> None:
+def test_no_gradient_is_left_after_a_backward_pass(character: Path, shallow: Family) -> None:
     """Neither after a step nor after a rehearsal, and at most a few at any moment."""
-    bench = bench_of(character, sd1, "dreambooth", update="in_backward")
+    bench = bench_of(character, shallow, "dreambooth", update="in_backward")
     held: list[int] = []
 
     def look(_: torch.Tensor) -> None:
@@ -67,8 +67,8 @@ def test_no_gradient_is_left_after_a_backward_pass(character: Path, sd1: Family)
         bench.eject()
 
 
-def test_each_tensor_is_clipped_on_its_own(character: Path, sd1: Family) -> None:
-    bench = bench_of(character, sd1, update="in_backward", max_grad_norm=1e-3)
+def test_each_tensor_is_clipped_on_its_own(character: Path, shallow: Family) -> None:
+    bench = bench_of(character, shallow, update="in_backward", max_grad_norm=1e-3)
     taken: list[torch.Tensor] = []
     try:
         bench.optimizer.update = lambda parameter: taken.append(parameter.grad.norm())
@@ -86,7 +86,7 @@ def test_updates_inside_a_backward_pass_of_many_are_refused(extra: dict[str, int
 
 
 def test_a_run_inside_the_backward_pass_goes_back_when_the_loss_breaks(
-    character: Path, sd1: Family, tmp_path: Path
+    character: Path, shallow: Family, tmp_path: Path
 ) -> None:
     schedule = {"update": "in_backward", "steps": 3, "optimizer": "adafactor"}
     config = run_config(character, technique="dreambooth", schedule=schedule)
@@ -98,9 +98,9 @@ def test_a_run_inside_the_backward_pass_goes_back_when_the_loss_breaks(
             return output * (float("nan") if len(broken) == 4 else 1.0)
         return output
 
-    handle = sd1.denoiser.conv_out.register_forward_hook(spoil)
+    handle = shallow.denoiser.conv_out.register_forward_hook(spoil)
     try:
-        events = run(config, tmp_path / "run", sd1)
+        events = run(config, tmp_path / "run", shallow)
     finally:
         handle.remove()
     assert len(only(events, RolledBack)) == 1
@@ -115,7 +115,7 @@ LEAN = [
 
 @pytest.mark.parametrize(("optimizer", "precision", "update"), LEAN)
 def test_a_lean_run_resumes_bit_for_bit(
-    optimizer: str, precision: str, update: str, character: Path, sd1: Family, tmp_path: Path
+    optimizer: str, precision: str, update: str, character: Path, shallow: Family, tmp_path: Path
 ) -> None:
     config = run_config(
         character,
@@ -124,10 +124,10 @@ def test_a_lean_run_resumes_bit_for_bit(
         schedule={"optimizer": optimizer, "update": update, "ema": 0.8, "learning_rate": 1e-4},
     )
     asked = iter(range(2))
-    whole = run(config, tmp_path / "whole", sd1)
-    first = run(config, tmp_path / "parts", sd1, should_stop=lambda: next(asked, None) is None)
+    whole = run(config, tmp_path / "whole", shallow)
+    first = run(config, tmp_path / "parts", shallow, should_stop=lambda: next(asked, None) is None)
     assert isinstance(first[-1], Stopped)
-    rest = run(config, tmp_path / "parts", sd1, resume=True)
+    rest = run(config, tmp_path / "parts", shallow, resume=True)
     seen = [(e.step, e.loss, e.grad_norm) for e in only([*first, *rest], Step)]
     assert seen == [(e.step, e.loss, e.grad_norm) for e in only(whole, Step)]
     one, two = (next((tmp_path / name).glob("*.safetensors")) for name in ("whole", "parts"))
@@ -141,12 +141,12 @@ def test_a_lean_run_resumes_bit_for_bit(
 @pytest.mark.parametrize("technique", techniques())
 @pytest.mark.parametrize("prior", ["none", "prediction"])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(
-    technique: str, prior: str, character: Path, sd1: Family
+    technique: str, prior: str, character: Path, shallow: Family
 ) -> None:
     gradients = []
     for micro_batch in (None, 3, 1):
         schedule = {"batch_size": 4, "micro_batch": micro_batch, "prior": prior}
-        bench = bench_of(character, sd1, technique, **schedule)
+        bench = bench_of(character, shallow, technique, **schedule)
         try:
             loss = bench.backward(0)
             gradients.append([p.grad for p in bench.parameters])

@@ -31,15 +31,31 @@ def world(tmp_path_factory):
     return build(tmp_path_factory.mktemp("world"))
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cells-cache")
+
+
 @pytest.fixture(autouse=True)
-def _shared_untouched(tmp_path_factory, monkeypatch):
+def _shared_untouched(shared_cache, monkeypatch):
     """Let the tests of this file share what the untouched base draws."""
-    monkeypatch.setenv("PERSONAE_CACHE", str(tmp_path_factory.getbasetemp() / "cells-cache"))
+    monkeypatch.setenv("PERSONAE_CACHE", str(shared_cache))
 
 
 def cell_of(study: Study, row: str) -> Cell:
     study.begin()
     return next(cell for cell in study.cells if cell.spec.row == row)
+
+
+@pytest.fixture(scope="module")
+def ran(world, character, tmp_path_factory, shared_cache):
+    """Return a cell of the usual grid that has been run, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERSONAE_CACHE", str(shared_cache))
+        patch.setenv("PERSONAE_ACCELERATION", "none")
+        cell = cell_of(Study.plan(grid(world, character), tmp_path_factory.mktemp("ran")), "lora")
+        run_cell(cell)
+    return cell
 
 
 def test_a_trained_cell_has_scores_costs_pictures_and_a_curve(world, character, tmp_path):
@@ -64,14 +80,11 @@ def test_a_trained_cell_has_scores_costs_pictures_and_a_curve(world, character, 
     assert Comparison.of(study).row("lora").mean("likeness_share") is not None
 
 
-def test_the_same_cell_gives_the_same_scores(world, character, tmp_path):
-    first, second = (
-        cell_of(Study.plan(grid(world, character), tmp_path / name), "lora") for name in "ab"
-    )
-    run_cell(first)
+def test_the_same_cell_gives_the_same_scores(world, character, tmp_path, ran):
+    second = cell_of(Study.plan(grid(world, character), tmp_path), "lora")
     run_cell(second)
-    assert first.result()["scores"] == second.result()["scores"]
-    assert first.result()["content_hash"] == second.result()["content_hash"]
+    assert ran.result()["scores"] == second.result()["scores"]
+    assert ran.result()["content_hash"] == second.result()["content_hash"]
 
 
 def test_the_untouched_base_and_the_real_pictures_are_measured(world, character, tmp_path):
@@ -86,15 +99,13 @@ def test_the_untouched_base_and_the_real_pictures_are_measured(world, character,
     assert real["agreement"]["mean"] is not None
 
 
-def test_what_was_trained_is_not_trained_again(world, character, tmp_path):
-    cell = cell_of(Study.plan(grid(world, character), tmp_path), "lora")
-    run_cell(cell)
-    log = cell.training / "events.jsonl"
-    before, result = log.read_text(), cell.result()
-    cell.result_file.unlink()
-    run_cell(cell)
+def test_what_was_trained_is_not_trained_again(ran):
+    log = ran.training / "events.jsonl"
+    before, result = log.read_text(), ran.result()
+    ran.result_file.unlink()
+    run_cell(ran)
     assert log.read_text() == before
-    assert cell.result()["content_hash"] == result["content_hash"]
+    assert ran.result()["content_hash"] == result["content_hash"]
 
 
 @pytest.mark.parametrize(
@@ -124,10 +135,11 @@ def test_missing_encoder_weights_become_the_cell_s_result(world, character, tmp_
 
 
 def test_a_study_runs_its_cells_side_by_side_in_processes_of_their_own(world, character, tmp_path):
-    study = Study.plan(grid(world, character), tmp_path)
+    """Two cells; `compare` runs one of each kind in the same way, in tests/cli."""
+    study = Study.plan(grid(world, character, seed=[0, 1], references=False), tmp_path)
     events = list(run_study(study, side_by_side(2)))
     finished = [event for event in events if isinstance(event, CellFinished)]
-    assert [event.error for event in finished] == [""] * 3
+    assert [event.error for event in finished] == [""] * 2
     assert study.pending() == []
     assert Comparison.of(study).unusable == {}
 

@@ -18,7 +18,7 @@ from personae.benchmark.turns import WorkerProcess, measure_together
 from personae.benchmark.worker import main, measure
 from personae.devices import HOST
 from personae.errors import PersonaeError, UsageError
-from personae.families.tiny import tiny_stable_diffusion
+from tiny_world import shallow_pipeline
 
 TINY = {"batch": 1, "steps": 2, "picture_steps": 1, "rank": 2, "resolution": 64}
 KINDS = ("lora", "hypernetwork", "textual_inversion", "dreambooth")
@@ -26,9 +26,9 @@ KINDS = ("lora", "hypernetwork", "textual_inversion", "dreambooth")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a diffusers folder of a base of SD 1.x shape."""
-    path = tmp_path_factory.mktemp("tiny")
-    tiny_stable_diffusion(1).save_pretrained(path)
+    """Return a diffusers folder of a base of SD 1.x shape with fewer levels."""
+    path = tmp_path_factory.mktemp("shallow")
+    shallow_pipeline().save_pretrained(path)
     return path
 
 

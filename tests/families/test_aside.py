@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from personae.bases import load_base
+from personae.errors import BaseError
 from personae.families import sources
 from personae.families.aside import Aside, readable_again
 from personae.families.base import Family
@@ -161,3 +162,10 @@ def test_a_denoiser_that_is_not_read_here_is_loaded_whole(folder: Path, base: Fa
     assert not whole.aside.files
     assert whole.fingerprint == base.fingerprint
     assert torch.equal(prediction(whole), prediction(base))
+
+
+def test_a_denoiser_cut_short_is_refused_before_anything_is_read_of_it(folder: Path) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(BaseError, match="could not be loaded"):
+        load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)

@@ -56,18 +56,21 @@ def header(path: Path) -> dict[str, Entry]:
         KeyError, ValueError, OSError: it is no such file, or has a format not known here.
     """
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if length > size:
             raise ValueError("the file ends before its header")
         described: dict[str, Any] = json.loads(file.read(length))
     try:
         described.pop("__metadata__", None)
-        return {
+        found = {
             name: Entry(
                 FORMATS[one["dtype"]], tuple(one["shape"]), 8 + length + one["data_offsets"][0]
             )
             for name, one in described.items()
         }
+        if any(entry.start + entry.bytes > size for entry in found.values()):
+            raise ValueError("the file ends before its last tensor")
+        return found
     except (TypeError, AttributeError) as error:
         raise ValueError("its header describes no tensors") from error
 

@@ -13,17 +13,18 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from personae.allocation import peak_allocated
 from personae.atomic import write_text
 from personae.caches import default_folder
 from personae.families.base import Family, Text
-from personae.generation import decode
 from personae.pictures import Sampling
 from personae.previewing import sampling, together
 from personae.release import __version__
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
+from personae.tiling import decode_tiled
 from personae.wide_products import Widening, is_widened
 
 
@@ -104,4 +105,17 @@ def _one_batch(base: Family, how: Sampling, rows: int) -> None:
     latents = torch.zeros(rows, *base.latent_shape(how.width, how.height))
     times = torch.ones(rows, dtype=torch.long)
     base.denoise(latents, times, Text.concatenate([base.encode_text(["a"])] * rows))
-    decode(base, latents[:1], how.tile)
+    tile = how.tile or max(how.width, how.height)
+    decode_tiled(_first_tiles(base), latents[:1], base.latent_shape(tile, tile)[1])
+
+
+def _first_tiles(base: Family) -> Callable[[Tensor], Tensor]:
+    """Return the decoding of tiles, only shapes from the third on: each takes as much."""
+    shapes: list[torch.Size] = []
+
+    def decode(latents: Tensor) -> Tensor:
+        pixels = base.decode_image(latents) if len(shapes) < 2 else torch.zeros(shapes[0])
+        shapes.append(pixels.shape)
+        return pixels
+
+    return decode

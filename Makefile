@@ -2,8 +2,6 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Python compiles a module when it is first imported; to compile all takes half of the installation.
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint fuzz setup toon tiny clean
 .DEFAULT_GOAL := demo
@@ -12,9 +10,9 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch==2.13.0
-	$(INSTALL) -r requirements.txt
-	$(INSTALL) --no-deps -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
 demo: setup  ## Train the shipped character, draw it, write a contact sheet and a page
@@ -26,7 +24,7 @@ test: setup lint $(VENV)/narrow/torchao  ## Run the tests
 
 # In a folder of its own: where torchao is there, every start of the other libraries takes longer.
 $(VENV)/narrow/torchao: | setup
-	$(INSTALL) --no-deps --target $(VENV)/narrow torchao==0.18.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/narrow torchao==0.18.0
 
 lint: setup
 	$(BIN)/ruff check src tests bench
@@ -34,7 +32,7 @@ lint: setup
 
 FUZZ_SECONDS ?= 3600
 fuzz: setup  ## Feed damaged files to every reader, as a nightly job does
-	$(INSTALL) atheris==3.0.0
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python bench/fuzz_readers.py -max_total_time=$(FUZZ_SECONDS)
 
 toon: setup  ## Render the data and train the embedded base anew (hours)

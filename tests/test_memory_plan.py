@@ -29,6 +29,7 @@ from personae.memory_plan import (
     needed,
     with_mode,
 )
+from personae.pass_memory import _first_tiles
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.workbench import set_up
@@ -179,11 +180,28 @@ def test_moving_states_to_the_host_is_planned_only_where_its_memory_is_another(
 def test_what_lies_on_the_host_is_not_counted_for_the_device(
     character: Path, shallow: Family
 ) -> None:
-    """Shown on a base whose weights are on another device, the one without values."""
+    base, opened = elsewhere(shallow), Character.open(character)
+    config = plain(character, "dreambooth")
+    here = needed(config, opened, base, 0)
+    there = needed(with_mode(config, {"offload": True}), opened, base, 0)
+    assert here.trained > 0
+    assert (there.trained, there.states) == (0, 0)
+    assert there.passes <= here.passes
+
+
+def test_every_tile_of_a_forecast_lies_on_the_device_of_the_base(shallow: Family) -> None:
+    """Other tiles than the first have shapes alone, and are added to them."""
+    decode = _first_tiles(elsewhere(shallow))
+    tiles = [decode(torch.zeros(1, 4, 4, 4)) for _ in range(4)]
+    assert {(tile.device, tile.shape) for tile in tiles} == {(SHAPES_ONLY, tiles[0].shape)}
+
+
+def elsewhere(shallow: Family) -> Family:
+    """Return a base whose weights are on another device, the one without values."""
     parts = [*shallow.networks.values(), shallow.autoencoder]
     denoiser, encoder, autoencoder = (copy.deepcopy(part).to(SHAPES_ONLY) for part in parts)
     towers = [TextTower(shallow.towers[0].tokenizer, encoder)]
-    base = dataclasses.replace(
+    return dataclasses.replace(
         shallow,
         denoiser=denoiser,
         autoencoder=autoencoder,
@@ -191,13 +209,6 @@ def test_what_lies_on_the_host_is_not_counted_for_the_device(
         device=SHAPES_ONLY,
         overlays={},
     )
-    opened = Character.open(character)
-    config = plain(character, "dreambooth")
-    here = needed(config, opened, base, 0)
-    there = needed(with_mode(config, {"offload": True}), opened, base, 0)
-    assert here.trained > 0
-    assert (there.trained, there.states) == (0, 0)
-    assert there.passes <= here.passes
 
 
 def test_a_limit_that_nothing_keeps_is_refused_with_the_least(

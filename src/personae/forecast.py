@@ -28,7 +28,7 @@ def forecast(bench: Workbench) -> Forecast:
     before = free_bytes(device)
     packed_before = Packs.seconds
     seconds = _rehearsed(bench)
-    seconds -= Packs.seconds - packed_before  # done once, and only on a base of some size at length
+    seconds -= Packs.seconds - packed_before  # no later step packs
     if seconds < WARMED_UP:
         seconds = _rehearsed(bench)
     count = sum(parameter.numel() for parameter in bench.parameters)

@@ -114,7 +114,9 @@ def _first_tiles(base: Family) -> Callable[[Tensor], Tensor]:
     shapes: list[torch.Size] = []
 
     def decode(latents: Tensor) -> Tensor:
-        pixels = base.decode_image(latents) if len(shapes) < 2 else torch.zeros(shapes[0])
+        if len(shapes) == 2:
+            return torch.zeros(shapes[0], device=base.device)
+        pixels = base.decode_image(latents)
         shapes.append(pixels.shape)
         return pixels
 

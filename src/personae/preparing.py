@@ -87,6 +87,15 @@ def encode_captions(texts: TextSource, sets: list[TrainingSet]) -> None:
         texts([caption])
 
 
+def class_references(
+    base: Family, character: Character, schedule: Schedule, seed: int
+) -> Iterator[Preparing]:
+    """Draw class pictures unless the character brings its own; returns references."""
+    if character.prior:
+        return character.prior
+    return (yield from draw_prior(base, character.class_noun, schedule, seed))
+
+
 def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> Iterator[Preparing]:
     """Draw class pictures with the untouched base, once per base and class; returns references."""
     folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -24,7 +25,7 @@ from personae.objective import Noised, captions_with_dropout, draw_noise, traini
 from personae.optimizers import make_optimizer, rate_factor, set_rate
 from personae.preparing import (
     build_techniques,
-    draw_prior,
+    class_references,
     encode_captions,
     parameter_groups,
     phrase_of,
@@ -256,14 +257,14 @@ def set_up(
         for done, total in chain.from_iterable(each.prepare() for each in sets):
             yield Preparing("encoding pictures", done, total)
         aside = unload(config, base, texts, sets)
-    encoded()
-    if schedule.prior == "images":
-        references = character.prior
-        if not references:
-            references = yield from draw_prior(base, character.class_noun, schedule, config.seed)
-        prior = shown(references)
-        if aside.away and texts.frozen:
-            encode_captions(texts, [prior])
+    with ExitStack() as undo:
+        undo.callback(aside.back)  # a run that ends here leaves the base in memory
+        encoded()
+        if schedule.prior == "images":
+            prior = shown((yield from class_references(base, character, schedule, config.seed)))
+            if aside.away and texts.frozen:
+                encode_captions(texts, [prior])
+        undo.pop_all()
     held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
     recomputing = Recomputing(base.denoiser, schedule.gradient_checkpointing)
     groups = parameter_groups(techniques, schedule, base)

@@ -11,9 +11,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from personae.bases import load_base
-from personae.events import Validation
+from personae.events import Preparing, Validation
 from personae.families.reading import networks
 from personae.families.tiny import tiny_stable_diffusion
+from personae.training import train
 from tiny_world import only, run, run_config
 
 
@@ -64,6 +65,21 @@ def test_a_run_without_encoders_in_memory_learns_the_same(
 
     for mine, theirs in zip(*(load_file(file).values() for file in files), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_run_closed_while_class_pictures_are_drawn_leaves_the_base_in_memory(
+    folder: Path, character: Path, tmp_path: Path
+) -> None:
+    base = load_base(folder, device="cpu", precision="fp32")
+    before = [parameter.detach().clone() for parameter in base.autoencoder.parameters()]
+    schedule = {"prior": "images", "prior_images": 2}
+    config = run_config(character, base=str(folder), unload=True, schedule=schedule)
+    events = train(config, tmp_path / "run", base=base)
+    drawing = "drawing class pictures"
+    assert next(e for e in events if isinstance(e, Preparing) and e.what == drawing)
+    events.close()
+    assert all(map(torch.equal, base.autoencoder.parameters(), before))
+    assert not any(part._forward_pre_hooks for part in base.autoencoder.modules())
 
 
 MEASURE = """

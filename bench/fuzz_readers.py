@@ -41,7 +41,7 @@ def seeds(base: Family, folder: Path) -> None:
     """Write a good file of each format to begin from."""
     made = folder / "made"
     for technique in ("lora", "textual_inversion", "hypernetwork"):
-        kind = lookup("techniques", Technique, technique)
+        kind = lookup(Technique, technique)
         small = {"rank": 1} if technique == "lora" else {}
         config = kind.settings_for(kind.Config.parse(small), "mira", "cat")
         character = {"name": "mira", "class_noun": "cat", "phrase": "mira cat"}

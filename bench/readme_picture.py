@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/readme"))
     parser.add_argument("--artifacts", type=Path, nargs="*", default=[])
     parser.add_argument("--steps", type=int, help="of each training; default: its own advice")
-    parser.add_argument("--techniques", nargs="*", default=list(discover("techniques", Technique)))
+    parser.add_argument("--techniques", nargs="*", default=list(discover(Technique)))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/images/techniques.png"))
     options = parser.parse_args()
@@ -80,7 +80,7 @@ def main() -> None:
     real = [Panel(each.image(), "") for each in character.references[: len(SCENES)]]
     sections = [Section(f"{len(character.references)} pictures to learn from, such as", real)]
     for name in options.techniques:
-        kind = lookup("techniques", Technique, name)
+        kind = lookup(Technique, name)
         path = given.get(name) or trained(
             name, options.character, base, options.runs / name, options.steps
         )

@@ -62,9 +62,7 @@ def test_a_base_that_allows_none_is_left_alone(quick: Family) -> None:
 def test_the_probe_chooses_one_of_each_part_at_most_and_leaves_no_trace(quick: Family) -> None:
     plain, kept = prediction(quick), weights(quick)
     for training in (False, True):
-        chosen = [
-            discover("acceleration", Acceleration)[n] for n in choose(quick, 2, training=training)
-        ]
+        chosen = [discover(Acceleration)[n] for n in choose(quick, 2, training=training)]
         assert len({kind.part for kind in chosen}) == len(chosen)
         assert not (training and any(kind.inference_only for kind in chosen))
     assert torch.equal(prediction(quick), plain)
@@ -97,7 +95,7 @@ def test_a_choice_made_of_other_code_is_made_anew(
     assert accelerating._code([kind]) == first
     (tmp_path / "beside.py").write_text("PIECE = 2\n", encoding="utf-8")
     assert accelerating._code([kind]) != first
-    assert accelerating._code([*discover("acceleration", Acceleration).values()]) != first
+    assert accelerating._code([*discover(Acceleration).values()]) != first
 
 
 def test_after_the_block_the_base_computes_as_before(quick: Family) -> None:

@@ -370,7 +370,7 @@ def without_memory(source: str) -> Family:
 def test_shapes_hold_on_the_meta_device(name: str, base: Family) -> None:
     """Build, inject and denoise without any memory: nothing relies on a device of its own."""
     other, meta = without_memory(base.source), torch.device("meta")
-    kind = lookup("techniques", Technique, name)
+    kind = lookup(Technique, name)
     config = kind.settings_for(kind.Config(), "mira", "cat")
     technique = kind(config, other, generator_for(0)).to(meta).inject()
     assert {p.device.type for p in technique.parameters()} == {"meta"}

@@ -55,7 +55,7 @@ def test_a_perfect_copyist_reaches_the_ceiling_and_is_told_apart_from_a_failure(
     assert right["agreement"].mean == pytest.approx(1.0)
     assert right["medium_adherence"].mean == pytest.approx(1.0, abs=1e-3)
     assert right["drift"].mean == pytest.approx(0.0, abs=1e-6)
-    assert set(right) == set(discover("metrics", Metric))
+    assert set(right) == set(discover(Metric))
 
 
 def test_each_score_carries_what_pairs_it_with_another(character):

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from personae.artifact import Artifact
-from personae.cast import Cast, Member, Strength
+from personae.cast import Cast, Member
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.generation import Drawing, Shot, draw, generate, redraw, starting_noise
 from personae.pictures import Picture, Sampling
+from personae.strength import Strength
 from tiny_world import artifact_of, bare, bases, make, stir
 
 FAST = Sampling(steps=3)

@@ -12,7 +12,7 @@ from tiny_world import bases
 
 
 def trained(name: str, base, seed: int = 1, size: float = 0.2, **settings) -> Artifact:
-    kind = lookup("techniques", Technique, name)
+    kind = lookup(Technique, name)
     generator = torch.Generator().manual_seed(seed)
     technique = kind(kind.Config(**settings), base, generator)
     with torch.no_grad():

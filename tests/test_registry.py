@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from inspect import isabstract
 from pathlib import Path
 
 import pytest
 
-import personae
 from personae.errors import UsageError
 from personae.families.base import Family
-from personae.registry import discover, lookup, nearest
+from personae.registry import PlugIn, discover, lookup, nearest
 from personae.techniques.base import Technique
 
 
 def test_the_four_techniques_of_the_paper_are_there() -> None:
     wanted = {"dreambooth", "hypernetwork", "lora", "textual_inversion"}
-    assert wanted <= set(discover("techniques", Technique))
+    assert wanted <= set(discover(Technique))
 
 
-@pytest.mark.parametrize(("folder", "kind"), [("techniques", Technique), ("families", Family)])
-def test_every_concrete_class_of_a_folder_is_found(folder: str, kind: type) -> None:
-    found = discover(folder, kind)
+@pytest.mark.parametrize("kind", [Technique, Family])
+def test_every_concrete_class_of_a_folder_is_found(kind: type[PlugIn]) -> None:
+    found = discover(kind)
     assert list(found) == sorted(found)
     assert all(not isabstract(plug_in) for plug_in in found.values())
     assert kind not in found.values()
     bases = {kind.__name__, *(plug_in.__name__ for plug_in in found.values())}
-    for path in (Path(personae.__file__).parent / folder).glob("*.py"):
+    for path in Path(importlib.import_module(kind.package).__path__[0]).glob("*.py"):
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef) and bases & {ast.unparse(b) for b in node.bases}:
                 assert node.name in bases
@@ -35,9 +35,9 @@ def test_every_concrete_class_of_a_folder_is_found(folder: str, kind: type) -> N
 
 def test_a_wrong_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"'loar' is not one of the techniques .*'lora'\?"):
-        lookup("techniques", Technique, "loar")
+        lookup(Technique, "loar")
     with pytest.raises(UsageError, match=r"lora, textual_inversion\)\.$"):
-        lookup("techniques", Technique, "zzzzz")
+        lookup(Technique, "zzzzz")
 
 
 def test_nearest_offers_one_word_or_none() -> None:

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import tiny_world
 from personae.artifact import Artifact
 from personae.caches import default_folder
 from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
@@ -243,7 +244,8 @@ run(config.model_copy(update={"checkpoint_every": 2}), Path(sys.argv[2]), bases(
 def test_a_run_killed_at_any_moment_resumes_as_if_nothing_was(
     character: Path, sd1: Family, tmp_path: Path
 ) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTHONWARNINGS": ""}
+    worlds = str(Path(tiny_world.__file__).parent)
+    environment = os.environ | {"PYTHONPATH": worlds, "PYTHONWARNINGS": ""}
     arguments = [sys.executable, "-c", KILLED, str(character), str(tmp_path / "killed")]
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
     events, moment = tmp_path / "killed" / "events.jsonl", random.randint(1, 6)

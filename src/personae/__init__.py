@@ -5,8 +5,9 @@ The public names load on first use, so that `import personae` takes no time.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from personae.core.doors import door
 
 if TYPE_CHECKING:
     from personae.artifact import Artifact
@@ -32,26 +33,19 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "Artifact": "artifact",
-    "Cast": "cast",
-    "Character": "character",
-    "Picture": "pictures",
-    "RunConfig": "settings",
-    "Sampling": "pictures",
-    "Shot": "generation",
-    "draw": "generation",
-    "generate": "generation",
-    "load_base": "bases",
-    "train": "training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'personae' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"personae.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "Artifact": "artifact",
+        "Cast": "cast",
+        "Character": "character",
+        "Picture": "pictures",
+        "RunConfig": "settings",
+        "Sampling": "pictures",
+        "Shot": "generation",
+        "draw": "generation",
+        "generate": "generation",
+        "load_base": "bases",
+        "train": "training",
+    },
+)

@@ -35,7 +35,7 @@ def setting(wanted: str = "auto") -> str:
         UsageError: it is neither auto, lean, none, nor names of accelerations joined by commas.
     """
     chosen = wanted if wanted != "auto" else os.environ.get(VARIABLE) or "auto"
-    known = discover("acceleration", Acceleration)
+    known = discover(Acceleration)
     for name in [] if chosen in ("auto", *FRUGAL) else chosen.split(","):
         if name not in known:
             raise UsageError(
@@ -78,7 +78,7 @@ def choose(
     Raises:
         UsageError: one asked for by name cannot serve this base on this machine.
     """
-    known = discover("acceleration", Acceleration)
+    known = discover(Acceleration)
     if base.acceleration == "none":
         return []
     fitting = {
@@ -190,7 +190,7 @@ def _code(kinds: Iterable[type[Acceleration]]) -> str:
 
 def _by_module(base: Family, names: Sequence[str]) -> dict[nn.Module, list[Acceleration]]:
     """Return {module: accelerations from the innermost to the outermost}."""
-    known = discover("acceleration", Acceleration)
+    known = discover(Acceleration)
     chosen: dict[nn.Module, list[Acceleration]] = {}
     for kind in sorted((known[name] for name in names), key=lambda kind: (kind.part, kind.name)):
         one = kind()

@@ -142,7 +142,7 @@ class Artifact:
 
     def _build_one(self, record: TechniqueRecord, base: Family) -> Technique:
         try:
-            kind = lookup("techniques", Technique, record.name)
+            kind = lookup(Technique, record.name)
             config = kind.Config.parse(record.config, where=f"card of {record.name}")
         except UsageError as error:
             raise ArtifactError(

@@ -12,9 +12,7 @@ from personae.errors import BaseError
 from personae.families import sources
 from personae.families.base import Family
 from personae.frozen_formats import NARROW, narrow, pick_format
-from personae.recommended import Recommended
-from personae.registry import discover, lookup
-from personae.techniques.base import Technique
+from personae.registry import discover
 from personae.wide_products import widen_slow_products
 
 
@@ -46,7 +44,7 @@ def load_base(
     quicker = setting(acceleration)
     where = sources.embedded_bases().get(str(source), source)
     chosen = pick_device(device)
-    families = discover("families", Family)
+    families = discover(Family)
     for family in families.values():
         if family.recognises(where):
             dtype = pick_format(precision, chosen)
@@ -70,16 +68,11 @@ def load_base(
 def _recommendations(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the training advice a base may bring along in `personae.toml`.
 
-    A `[recommended.<technique>]` table holds fields of `Recommended`.
+    A `[recommended.<technique>]` table holds fields of `Recommended`; `Family.recommended` checks
+    them when they are used.
 
     Raises:
-        UsageError: a field is unknown or out of range.
+        UsageError: the file is not TOML.
     """
     file = folder / "personae.toml"
-    if not file.is_file():
-        return {}
-    advice = read_toml(file).get("recommended", {})
-    for technique, values in advice.items():
-        usual = lookup("techniques", Technique, technique).recommended
-        Recommended.parse({**usual.model_dump(), **values}, where=f"{file}, {technique}")
-    return advice
+    return read_toml(file).get("recommended", {}) if file.is_file() else {}

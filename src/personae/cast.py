@@ -6,12 +6,10 @@ that may change over the sampling steps, so that one can fade into another.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -21,60 +19,10 @@ from personae.artifact import Artifact
 from personae.errors import ArtifactError, UsageError
 from personae.families.base import Family, Text
 from personae.registry import nearest
+from personae.strength import Strength
 from personae.techniques.base import Technique
 
 TEXTS_KEPT = 64  # encoded prompts; a quarter of a megabyte each
-
-
-@dataclass(frozen=True, slots=True)
-class Strength:
-    """A strength over the course of sampling.
-
-    Attributes:
-        keyframes: (progress in [0, 1], strength) in order; linear between, constant outside. Two
-            keyframes at the same progress make a jump.
-    """
-
-    keyframes: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
-
-    @classmethod
-    def parse(cls, text: str | float) -> Self:
-        """Read "0.8" or "0:1, 0.5:1, 0.5:0".
-
-        Raises:
-            UsageError: the text is neither a number nor ordered progress:strength pairs.
-        """
-        try:
-            numbers = [[float(n) for n in part.split(":")] for part in str(text).split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) == 1 and len(numbers[0]) == 1:
-            numbers = [[0.0, *numbers[0]]]
-        frames = tuple((part[0], part[-1]) for part in numbers if len(part) == 2)
-        whole = len(frames) == len(numbers) > 0 and all(math.isfinite(v) for _, v in frames)
-        ordered = all(a[0] <= b[0] for a, b in pairwise(frames))
-        if not whole or not ordered or not all(0 <= at <= 1 for at, _ in frames):
-            raise UsageError(
-                f"strength is '{text}'; expected a number such as 0.8, or progress:strength pairs "
-                "in order such as 0:1,0.5:0.2"
-            )
-        return cls(frames)
-
-    def at(self, progress: float) -> float:
-        """Return the strength at `progress` in [0, 1]."""
-        before = [frame for frame in self.keyframes if frame[0] <= progress]
-        after = [frame for frame in self.keyframes if frame[0] > progress]
-        if not before:
-            return after[0][1]
-        if not after:
-            return before[-1][1]
-        (start, low), (end, high) = before[-1], after[0]
-        return low + (high - low) * (progress - start) / (end - start)
-
-    def __str__(self) -> str:
-        if len(self.keyframes) == 1:
-            return f"{self.keyframes[0][1]:g}"
-        return ",".join(f"{at:g}:{value:g}" for at, value in self.keyframes)
 
 
 @dataclass(slots=True)
@@ -88,7 +36,7 @@ class Member:
     """
 
     artifact: Artifact
-    strength: Strength = Strength()
+    strength: Strength = field(default_factory=Strength)
     path: Path | None = None
     techniques: list[Technique] = field(default_factory=list)
 

@@ -163,7 +163,7 @@ def read_dataset(path: Path) -> Reading:
 
 
 def _read(path: Path) -> Reading:
-    conventions = [kind() for kind in discover("datasets", Convention).values()]
+    conventions = [kind() for kind in discover(Convention).values()]
     matching = [one for one in conventions if not one.fallback and one.matches(path)]
     if len(matching) > 1:
         layouts = " and ".join(one.layout for one in matching)

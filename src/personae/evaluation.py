@@ -210,9 +210,9 @@ def measure(
     if not evidence.generated:
         raise UsageError("there are no pictures to measure; draw the suite's shots first")
     _refuse_repeats(evidence)
-    known = registry.discover("metrics", Metric)
+    known = registry.discover(Metric)
     chosen = known if metrics is None else metrics
-    measures = [registry.lookup("metrics", Metric, name)() for name in chosen]
+    measures = [registry.lookup(Metric, name)() for name in chosen]
     scores = {metric.name: score(metric, evidence, confidence) for metric in measures}
     rows = evidence.identity.embed_images(images_of(evidence.generated))
     return Scores(scores, encoders, len(rows), int((~rows.any(axis=1)).sum()))

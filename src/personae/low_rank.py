@@ -163,7 +163,7 @@ def updates_of(artifact: Artifact) -> dict[str, Update]:
         raise ArtifactError(
             f"'{artifact.card.character.name}' is a {artifact.technique}; expected a lora"
         )
-    scale = lookup("techniques", Technique, "lora").Config.parse(records[0].config).scale
+    scale = lookup(Technique, "lora").Config.parse(records[0].config).scale
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in artifact.tensors.items():
         if name.startswith("lora.updates."):
@@ -212,7 +212,7 @@ def lora_artifact(
 
 def stored(updates: Mapping[str, Update]) -> dict[str, Update]:
     """Return the updates in the format LoRA files are kept in."""
-    dtype = lookup("techniques", Technique, "lora").stored_dtype
+    dtype = lookup(Technique, "lora").stored_dtype
     return {
         layer: Update(update.down.to(dtype), update.up.to(dtype), update.scale)
         for layer, update in updates.items()

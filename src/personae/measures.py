@@ -87,7 +87,7 @@ def measured(name: str) -> Measure:
         return DERIVED[name]
     if name in COSTS:
         return COSTS[name]
-    metric = discover("metrics", Metric)[name]
+    metric = discover(Metric)[name]
     return Measure(name, metric.title, metric.unit, metric.better, "number", metric.source)
 
 

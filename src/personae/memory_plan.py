@@ -273,7 +273,7 @@ def _in_words(mode: Mode, total: int, first: int) -> str:
 
 def _resolved(config: RunConfig, character: Character, base: Family) -> Schedule:
     first = next(iter(config.technique_configs()))
-    kind = lookup("techniques", Technique, first)
+    kind = lookup(Technique, first)
     recommended = base.recommended(first, kind.recommended)
     return config.schedule.resolved(len(character.references), recommended)
 

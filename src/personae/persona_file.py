@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from personae.artifact import SUFFIX, read_card
 from personae.atomic import replacing
-from personae.cast import Strength
 from personae.character import Character
 from personae.character_file import FILE_NAME as CHARACTER_FILE
 from personae.character_file import CharacterFile
@@ -33,6 +32,7 @@ from personae.persona_manifest import (
     PackedFile,
 )
 from personae.references import SUFFIXES as PICTURE_SUFFIXES
+from personae.strength import Strength
 
 ENDING = ".persona"
 LARGEST_MANIFEST = 4 * 2**20

@@ -28,7 +28,7 @@ def build_techniques(config: RunConfig, character: Character, base: Family) -> l
     """Return the techniques of a run, not yet attached."""
     techniques = []
     for name, settings in config.technique_configs().items():
-        kind = lookup("techniques", Technique, name)
+        kind = lookup(Technique, name)
         settings = kind.settings_for(settings, character.name, character.class_noun)
         techniques.append(kind(settings, base, generator_for(config.seed, "start", name)))
     return techniques

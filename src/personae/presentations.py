@@ -77,6 +77,6 @@ class Budget:
 
 
 def _recommended(schedule: Schedule, base: Family, pictures: int, technique: str) -> int:
-    usual = lookup("techniques", Technique, technique).recommended
+    usual = lookup(Technique, technique).recommended
     free = schedule.model_copy(update={"steps": None})
     return free.resolved(pictures, base.recommended(technique, usual)).steps

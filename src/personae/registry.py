@@ -1,7 +1,7 @@
 """Finds plug-ins: every class of a folder that has a name, without any list of them.
 
-A plug-in is one module in `families/`, `techniques/`, `metrics/`, `formats/` or `datasets/`, or an
-entry point of the group `personae.<folder>` in another package.
+A plug-in is one module in the package that its kind names, or an entry point of the kind's group in
+another package (`personae.techniques`, `personae.families`, `personae.metrics`, ...).
 """
 
 from __future__ import annotations
@@ -13,28 +13,42 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from inspect import isabstract
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from personae.errors import UsageError
 
-T = TypeVar("T")
+
+class PlugIn:
+    """Base of every kind of plug-in: says where those of its kind are.
+
+    Attributes:
+        name: what a plug-in is called in commands, settings and files; set by each of them.
+        package: package that holds the plug-ins of a kind, one module each; set by the kind.
+        group: entry-point group in which other packages offer theirs; set by the kind.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    group: ClassVar[str]
+
+
+T = TypeVar("T", bound=PlugIn)
 
 
 @cache
-def discover(folder: str, kind: type[T]) -> dict[str, type[T]]:
-    """Return {name: class} of the concrete subclasses of `kind` in `personae.<folder>`.
+def discover(kind: type[T]) -> dict[str, type[T]]:
+    """Return {name: class} of the concrete subclasses of `kind` in its package, folders included.
 
     Args:
-        folder: package below `personae` ("techniques"), also the entry-point group.
-        kind: base class; a plug-in sets its `name`.
+        kind: base class; it sets `package` and `group`, a plug-in sets its `name`.
     """
-    package = importlib.import_module(f"personae.{folder}")
+    package = importlib.import_module(kind.package)
     modules = [
-        importlib.import_module(f"{package.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(package.__path__)
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ]
     candidates = [value for module in modules for value in vars(module).values()]
-    candidates += [point.load() for point in entry_points(group=f"personae.{folder}")]
+    candidates += [point.load() for point in entry_points(group=kind.group)]
     found = {
         value.name: value
         for value in candidates
@@ -46,18 +60,18 @@ def discover(folder: str, kind: type[T]) -> dict[str, type[T]]:
     return dict(sorted(found.items()))
 
 
-def lookup(folder: str, kind: type[T], name: str) -> type[T]:
+def lookup(kind: type[T], name: str) -> type[T]:
     """Return the plug-in called `name`.
 
     Raises:
         UsageError: no such plug-in; the message lists the names and offers the nearest.
     """
-    found = discover(folder, kind)
+    found = discover(kind)
     if name in found:
         return found[name]
+    plural = kind.group.removeprefix("personae.").replace("_", " ")
     raise UsageError(
-        f"'{name}' is not one of the {folder.replace('_', ' ')} ({', '.join(found)})."
-        f"{nearest(name, found)}"
+        f"'{name}' is not one of the {plural} ({', '.join(found)}).{nearest(name, found)}"
     )
 
 

@@ -140,8 +140,7 @@ _KIND_ORDER = {"trained": 0, "untouched": 1, "real": 2}
 def _title(spec: CellSpec, base: str | None) -> str:
     """Return a row's name for people: "LoRA (rank 16, learning rate 0.003) on toon"."""
     technique = TITLES.get(spec.kind) or " + ".join(
-        lookup("techniques", Technique, each.strip()).title
-        for each in spec.run.technique.split("+")
+        lookup(Technique, each.strip()).title for each in spec.run.technique.split("+")
     )
     swept = [
         f"{field.split('.')[-1].replace('_', ' ')} {value}" for field, value in spec.swept.items()

@@ -209,7 +209,7 @@ class RunConfig(Config):
         Raises:
             UsageError: an unknown key, technique or value.
         """
-        known = discover("techniques", Technique)
+        known = discover(Technique)
         plain = dict(values)
         settings = plain.pop("settings", {})
         for name in known:
@@ -220,16 +220,16 @@ class RunConfig(Config):
                 settings = {**settings, name: {**settings.get(name, {}), **own}}
         config = cls.parse({**plain, "settings": settings}, where=where)
         for name in config.technique_names:
-            lookup("techniques", Technique, name)
+            lookup(Technique, name)
         for name in settings:
-            lookup("techniques", Technique, name)
+            lookup(Technique, name)
         config.technique_configs()
         return config
 
     @classmethod
     def tables(cls) -> dict[str, type[Config]]:
         """Return the tables of a run file, those of the techniques among them."""
-        techniques = discover("techniques", Technique)
+        techniques = discover(Technique)
         return {**super().tables(), **{name: kind.Config for name, kind in techniques.items()}}
 
     @field_validator("preview_prompts")
@@ -270,8 +270,6 @@ class RunConfig(Config):
         if len(set(names)) != len(names):
             raise UsageError(f"technique is '{self.technique}'; name each technique once")
         return {
-            name: lookup("techniques", Technique, name).Config.parse(
-                self.settings.get(name, {}), where=name
-            )
+            name: lookup(Technique, name).Config.parse(self.settings.get(name, {}), where=name)
             for name in names
         }

@@ -137,12 +137,12 @@ def expand(
     Raises:
         UsageError: a technique is unknown.
     """
-    known = discover("techniques", Technique)
+    known = discover(Technique)
     techniques = grid.get("technique", RunConfig.model_fields["technique"].default)
     for technique in techniques if isinstance(techniques, list) else [techniques]:
         names = [name.strip() for name in str(technique).split("+")]
         for name in names:
-            lookup("techniques", Technique, name)
+            lookup(Technique, name)
         own = {key: value for key, value in grid.items() if key not in known or key in names}
         own = {**own, "technique": technique}
         for name in reversed(names):
@@ -185,7 +185,7 @@ def _axes(
 
 
 def _config_of(config: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    techniques = discover("techniques", Technique)
+    techniques = discover(Technique)
     if key in techniques:
         return techniques[key].Config
     found = config.model_fields.get(key) if config else None

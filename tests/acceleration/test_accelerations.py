@@ -20,7 +20,7 @@ from personae.families.base import Family
 from personae.registry import discover
 from tiny_world import PROMPTS, bases, make, noisy, phrase, prediction, stir, weights
 
-KINDS = discover("acceleration", Acceleration)
+KINDS = discover(Acceleration)
 CASES = [(name, b) for name, kind in KINDS.items() for b, one in bases().items() if kind.fits(one)]
 each_case = pytest.mark.parametrize(("name", "base"), CASES, indirect=["base"])
 TECHNIQUES = ("lora", "hypernetwork", "textual_inversion", "dreambooth")

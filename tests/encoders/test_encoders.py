@@ -226,7 +226,7 @@ def test_an_encoder_that_reads_no_text_cannot_measure_agreement(folders):
 
 def test_hub_ids_find_their_encoder():
     owners = {
-        source: [e.name for e in discover("encoders", Encoder).values() if e.recognises(source)]
+        source: [e.name for e in discover(Encoder).values() if e.recognises(source)]
         for source in (
             "openai/clip-vit-large-patch14",
             "facebook/dinov2-base",

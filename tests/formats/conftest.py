@@ -1,9 +1,9 @@
 from collections.abc import Callable
 
 import pytest
-from format_world import KINDS, base_of, picture, pipeline
 from torch import Tensor
 
+from format_world import KINDS, base_of, picture, pipeline
 from personae.families.base import Family
 
 

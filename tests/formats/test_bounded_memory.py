@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import tiny_world
+
 MOST_GROWTH = 96 * 2**20
 """Bytes; the claims below begin at 256 MiB."""
 
@@ -174,8 +176,11 @@ print(json.dumps(found))
     not Path("/proc/self/clear_refs").exists(), reason="this system does not reset the high mark"
 )
 def test_no_file_makes_a_reader_take_what_it_claims(tmp_path):
-    here = Path(__file__).parent
-    paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [
+        str(Path(__file__).parent),
+        str(Path(tiny_world.__file__).parent),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", READER, str(tmp_path)],
         capture_output=True,

@@ -4,11 +4,11 @@ import pytest
 import torch
 import yaml
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
-from format_world import KINDS, drawn_with, picture, trained
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+from format_world import KINDS, drawn_with, picture, trained
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.base import export_file, format_of, import_file
 from personae.formats.ldm_names import autoencoder_name, open_clip_name, unet_name

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from format_world import draw, trained
 from safetensors.torch import load_file, save_file
 
+from format_world import draw, trained
 from personae.errors import ArtifactError
 from personae.formats.base import export_file, import_file
 from personae.formats.checkpoint import VIT_H_LAYERS, _marks, _open_clip_marks

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from format_world import draw, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from format_world import draw, trained
 from personae.artifact import Artifact
 from personae.errors import ArtifactError
 from personae.formats.base import export_file, import_file

@@ -5,10 +5,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from format_world import draw
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from format_world import draw
 from personae.errors import ArtifactError
 from personae.formats import embedding_picture
 from personae.formats.base import format_of, import_file

@@ -3,9 +3,9 @@ import math
 
 import pytest
 import torch
-from format_world import draw, drawn_with, trained
 from torch import nn
 
+from format_world import draw, drawn_with, trained
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.base import export_file, format_of, import_file
 from personae.formats.safe_pickle import save_pickle

@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 import torch
-from format_world import draw, trained
 from torch import nn
 
+from format_world import draw, trained
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.base import export_file, import_file
 from personae.formats.safe_pickle import save_pickle

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from format_world import KINDS, draw, drawn_with, picture, trained
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from format_world import KINDS, draw, drawn_with, picture, trained
 from personae.artifact import Artifact, CharacterRecord
 from personae.assembling import record_of
 from personae.errors import ArtifactError, UnsupportedError

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
+
 from format_world import KINDS, drawn_with, picture, trained
 from lora_reference import (
     PREFIXES,
@@ -13,9 +16,6 @@ from lora_reference import (
     kohya_layers,
     original_names,
 )
-from safetensors.torch import load_file
-from torch import nn
-
 from personae.formats.base import export_file
 from personae.formats.layout import layout_of
 from personae.formats.lora_names import adaptable_layers, kohya_name

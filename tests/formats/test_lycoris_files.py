@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from format_world import draw
 from safetensors.torch import save_file
 
+from format_world import draw
 from personae.errors import ArtifactError
 from personae.formats.base import import_file
 from personae.low_rank import updates_of

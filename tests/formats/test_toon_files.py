@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from format_world import drawn_with, picture, trained
 
+from format_world import drawn_with, picture, trained
 from personae.devices import HOST
 from personae.families.sources import embedded_bases
 from personae.families.stable_diffusion import StableDiffusion

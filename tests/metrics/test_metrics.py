@@ -25,7 +25,7 @@ BLEND = 1 / np.sqrt(3)
 """Cosine of a red-green-blue blend to each of the three."""
 
 
-@pytest.mark.parametrize("metric", discover("metrics", Metric).values(), ids=lambda m: m.name)
+@pytest.mark.parametrize("metric", discover(Metric).values(), ids=lambda m: m.name)
 def test_every_metric_gives_one_value_per_picture_in_words_and_numbers(metric: type[Metric]):
     drawn = [
         sample("red", scene, shot=scene, seed=seed, medium=scene)
@@ -43,7 +43,7 @@ def test_every_metric_gives_one_value_per_picture_in_words_and_numbers(metric: t
     assert all((metric.title, metric.unit, metric.source, metric.__doc__))
 
 
-@pytest.mark.parametrize("metric", discover("metrics", Metric).values(), ids=lambda m: m.name)
+@pytest.mark.parametrize("metric", discover(Metric).values(), ids=lambda m: m.name)
 def test_every_metric_says_what_it_lacks(metric: type[Metric]):
     lacking = metric().missing(evidence([]))
     assert lacking is not None

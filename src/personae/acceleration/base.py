@@ -21,10 +21,11 @@ from personae.devices import HOST
 from personae.families.base import Family
 from personae.forwards import Forward
 from personae.frozen_formats import is_narrow
+from personae.registry import PlugIn
 from personae.wide_products import lacks_kernels
 
 
-class Acceleration(ABC):
+class Acceleration(PlugIn, ABC):
     """Another way to compute what some modules compute.
 
     A class sets `name`, `title` and `source` (where the gain comes from).
@@ -41,6 +42,8 @@ class Acceleration(ABC):
             the backward pass.
     """
 
+    package: ClassVar[str] = "personae.acceleration"
+    group: ClassVar[str] = "personae.acceleration"
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]

@@ -61,6 +61,6 @@ def _plain(job: Job) -> tuple[Callable[[], Tensor], int]:
 
 def new_technique(job: Job, base: Family) -> Technique:
     """Return the technique of a job, not trained and not attached."""
-    kind = lookup("techniques", Technique, job.technique)
+    kind = lookup(Technique, job.technique)
     config = kind.settings_for(kind.Config.parse(job.settings), NAME, CLASS_NOUN)
     return kind(config, base, generator_for(0, "start"))

@@ -82,7 +82,7 @@ def where(plan: Plan) -> str:
 
 def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
     """Yield the measurements in the order in which they are made."""
-    techniques, parts = techniques_of(plan, list(discover("techniques", Technique))), plan.parts()
+    techniques, parts = techniques_of(plan, list(discover(Technique))), plan.parts()
     for precision in plan.precisions():
         name = _full_name(precision, plan.device)
         if plan.against and lacks_kernels(pick_device(plan.device), pick_format(name, plan.device)):

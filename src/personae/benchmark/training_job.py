@@ -33,7 +33,7 @@ def train_ours(job: Job) -> dict[str, float]:
     from personae.settings import RunConfig
     from personae.training import train
 
-    discover("families", Family)  # imports what loading imports, which is no part of loading
+    discover(Family)  # imports what loading imports, which is no part of loading
     if job.memory:
         give_back_as_freed()  # before anything is loaded, as `train` does
     before = job.now()

@@ -87,4 +87,4 @@ def known() -> list[str]:
     from personae.registry import discover
     from personae.techniques.base import Technique
 
-    return list(discover("techniques", Technique))
+    return list(discover(Technique))

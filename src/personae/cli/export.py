@@ -55,7 +55,7 @@ def export(
         return
     if loaded is None:
         raise UsageError("no artifact; name the file to export")
-    kind = lookup("formats", Format, to)
+    kind = lookup(Format, to)
     target = out or artifact.with_name(f"{stem_of(artifact)}.{to}{kind.suffix}")
     beside = sidecar_paths(with_ending(target, kind)) if kind.has_sidecar else ()
     for each in (target, with_ending(target, kind), *beside):

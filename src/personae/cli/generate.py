@@ -161,8 +161,9 @@ def draw_again(
         UsageError: base or cast are not those of the recipe.
     """
     from personae.artifact import Artifact
-    from personae.cast import Member, Strength
+    from personae.cast import Member
     from personae.generation import redraw
+    from personae.strength import Strength
 
     for name, file in artifacts_at_hand(wanted, like).items():
         if name not in cast.members:

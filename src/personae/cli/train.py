@@ -51,7 +51,7 @@ def run_groups() -> Sequence[Group]:
         ),
         *(
             Group(kind.title, kind.Config, table=(name,), prefix=f"{name}_")
-            for name, kind in discover("techniques", Technique).items()
+            for name, kind in discover(Technique).items()
         ),
     ]
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from personae.errors import CharacterError
 from personae.references import Reference
+from personae.registry import PlugIn
 from personae.sidecars import CaptionRule, find_mask, list_folder, notes_on, pictures_in
 
 Role = Literal["references", "held_out", "prior"]
@@ -67,7 +68,7 @@ class FolderRule:
     recursive: bool = False
 
 
-class Convention(ABC):
+class Convention(PlugIn, ABC):
     """A way to lay out a training set.
 
     Attributes:
@@ -76,6 +77,8 @@ class Convention(ABC):
         fallback: True for the one convention that any folder of pictures satisfies.
     """
 
+    package: ClassVar[str] = "personae.datasets"
+    group: ClassVar[str] = "personae.datasets"
     name: ClassVar[str]
     layout: ClassVar[str]
     fallback: ClassVar[bool] = False

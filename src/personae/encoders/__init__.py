@@ -25,7 +25,7 @@ def load_encoder(spec: str, *, kind: Kind | None = None, device: str = "auto") -
         EncoderError: its weights or its library are not there; the message says how to get them.
     """
     name, _, source = spec.partition(":")
-    encoders = registry.discover("encoders", Encoder)
+    encoders = registry.discover(Encoder)
     if name in encoders:
         chosen = encoders[name]
     else:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from personae.errors import UnsupportedError
 from personae.pretrained import opened, weights_folder
+from personae.registry import PlugIn
 
 Kind = Literal["identity", "image_text"]
 
@@ -27,7 +28,7 @@ LAYERS: Final = 5
 """Layers compared by `embed_layout`, as many as LPIPS takes (arXiv:1801.03924, section 3)."""
 
 
-class Encoder(ABC):
+class Encoder(PlugIn, ABC):
     """Turns pictures into rows of vectors.
 
     Rows have length 1, except that a picture in which the encoder finds nothing to encode (no
@@ -40,6 +41,8 @@ class Encoder(ABC):
         weights: what was loaded: a hub id or a folder's name.
     """
 
+    package: ClassVar[str] = "personae.encoders"
+    group: ClassVar[str] = "personae.encoders"
     name: ClassVar[str]
     kind: ClassVar[Kind]
     source: ClassVar[str]

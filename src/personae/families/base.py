@@ -21,6 +21,7 @@ from personae.forwards import Forwards
 from personae.hooks import WeightOverlay
 from personae.noise_path import NoisePath
 from personae.recommended import Recommended
+from personae.registry import PlugIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class TargetSets:
 
 
 @dataclass(eq=False)
-class Family(ABC):
+class Family(PlugIn, ABC):
     """A loaded base model.
 
     A class sets `name`, `targets` and `samplers` ({name: scheduler config -> diffusers scheduler}).
@@ -106,6 +107,8 @@ class Family(ABC):
     narrow: str = ""
     aside: Aside = field(default_factory=lambda: Aside([]))
 
+    package: ClassVar[str] = "personae.families"
+    group: ClassVar[str] = "personae.families"
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
     samplers: ClassVar[dict[str, Callable[[dict[str, Any]], Any]]]
@@ -174,8 +177,13 @@ class Family(ABC):
         """Every side must be a multiple of this many pixels."""
 
     def recommended(self, technique: str, usual: Recommended) -> Recommended:
-        """Return how `technique` is best trained on this base: its own advice over the usual."""
-        return usual.model_copy(update=self.recommendations.get(technique, {}))
+        """Return how `technique` is best trained on this base: its own advice over the usual.
+
+        Raises:
+            UsageError: a field of the base's advice is unknown or out of range.
+        """
+        values = {**usual.model_dump(), **self.recommendations.get(technique, {})}
+        return Recommended.parse(values, where=f"advice of base '{self.source}' for {technique}")
 
     @property
     def precision(self) -> str:

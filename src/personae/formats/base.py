@@ -18,13 +18,13 @@ from personae.families.base import Family
 from personae.formats.safe_pickle import load_pickle
 from personae.formats.sidecar import open_preview, write_sidecar
 from personae.formats.tensor_file import read_header
-from personae.registry import discover, lookup
+from personae.registry import PlugIn, discover, lookup
 
 TENSORS = ".safetensors"
 PICKLES = (".pt", ".bin", ".ckpt", ".pth")
 
 
-class Format(ABC):
+class Format(PlugIn, ABC):
     """One way other tools keep a trained character.
 
     Attributes:
@@ -38,6 +38,8 @@ class Format(ABC):
         has_sidecar: whether readers show a text and a picture that lie beside the file.
     """
 
+    package: ClassVar[str] = "personae.formats"
+    group: ClassVar[str] = "personae.formats"
     name: ClassVar[str]
     title: ClassVar[str]
     suffix: ClassVar[str]
@@ -76,7 +78,7 @@ class Format(ABC):
 
 def formats() -> dict[str, Format]:
     """Return {name: format} of all formats."""
-    return {name: kind() for name, kind in discover("formats", Format).items()}
+    return {name: kind() for name, kind in discover(Format).items()}
 
 
 def export_file(
@@ -101,7 +103,7 @@ def export_file(
         UnsupportedError: the format cannot carry the technique.
         ArtifactError: the base is not the one the artifact was made for.
     """
-    kind = lookup("formats", Format, name)
+    kind = lookup(Format, name)
     if not {record.name for record in artifact.card.techniques} <= set(kind.techniques):
         able = [each.name for each in formats().values() if artifact.technique in each.techniques]
         raise UnsupportedError(

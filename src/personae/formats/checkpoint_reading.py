@@ -40,7 +40,7 @@ def difference(
     Raises:
         ArtifactError: a weight of the denoiser is missing, or nothing differs from the base.
     """
-    kind = lookup("techniques", Technique, TECHNIQUE)
+    kind = lookup(Technique, TECHNIQUE)
     deltas: dict[str, dict[str, Tensor]] = {}
     missing: dict[str, list[str]] = {}
     for network, module in base.networks.items():

@@ -82,7 +82,7 @@ def embedding_artifact(
         )
     if len({shape[0] for shape in shapes}) > 1:
         raise ArtifactError(f"{path}: its text encoders have unlike numbers of vectors {shapes}")
-    kind = lookup("techniques", Technique, TECHNIQUE)
+    kind = lookup(Technique, TECHNIQUE)
     config = {"num_vectors": len(tables[0]), "placeholder": placeholder}
     if len(tables[0]) > MOST_VECTORS:
         raise ArtifactError(

@@ -150,7 +150,7 @@ def hypernetwork_artifact(
     for width, sides in file.networks.items():
         for state in sides:
             _check_state(state, width, config, path)
-    kind = lookup("techniques", Technique, TECHNIQUE)
+    kind = lookup(Technique, TECHNIQUE)
     wanted = {}
     for self_attention in (False, True):
         config["self_attention"] = self_attention
@@ -194,7 +194,7 @@ def _neutral_when_zero(blank: Technique, width: int) -> bool:
 
 def _config_of(artifact: Artifact) -> Config:
     record = next(each for each in artifact.card.techniques if each.name == TECHNIQUE)
-    return lookup("techniques", Technique, TECHNIQUE).Config.parse(record.config)
+    return lookup(Technique, TECHNIQUE).Config.parse(record.config)
 
 
 def _named(file: HypernetworkFile, widths: set[int]) -> dict[str, Tensor]:
@@ -242,7 +242,7 @@ def _config_from(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "self_attention": False,
     }
     try:
-        lookup("techniques", Technique, TECHNIQUE).Config.parse(config)
+        lookup(Technique, TECHNIQUE).Config.parse(config)
         if dropout is not None and len(dropout) != len(structure):
             raise UsageError(f"dropout_structure has {len(dropout)} numbers for {len(structure)}")
     except UsageError as error:

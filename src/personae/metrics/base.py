@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from personae.encoders.base import Encoder
+from personae.registry import PlugIn
 
 Better = Literal["higher", "lower"]
 Part = Literal["generated", "class_generated", "base_class", "training", "held_out"]
@@ -81,7 +82,7 @@ class Evidence:
         return [*self.training, *self.held_out]
 
 
-class Metric(ABC):
+class Metric(PlugIn, ABC):
     """One measure. It is called with the evidence and gives one value per picture.
 
     Attributes:
@@ -94,6 +95,8 @@ class Metric(ABC):
         needs: parts of the evidence without which it has no value.
     """
 
+    package: ClassVar[str] = "personae.metrics"
+    group: ClassVar[str] = "personae.metrics"
     name: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str]

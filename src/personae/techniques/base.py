@@ -23,13 +23,14 @@ from personae.devices import SHAPES_ONLY
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.recommended import Recommended
+from personae.registry import PlugIn
 
 
 class TechniqueConfig(Config):
     """Base of a technique's own settings."""
 
 
-class Technique(nn.Module, ABC):
+class Technique(nn.Module, PlugIn, ABC):
     """What is learnt about a character, attached to a base.
 
     A class sets `name`, `title`, `source` (the paper), `Config` and `recommended`. `per_row` says
@@ -42,6 +43,8 @@ class Technique(nn.Module, ABC):
             where `per_row` is true.
     """
 
+    package: ClassVar[str] = "personae.techniques"
+    group: ClassVar[str] = "personae.techniques"
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]

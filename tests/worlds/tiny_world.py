@@ -33,7 +33,7 @@ NAME, CLASS_NOUN = "mira", "cat"
 @cache
 def bases() -> dict[str, Family]:
     """Return {source: base} of every tiny variant of every family, built once."""
-    families = discover("families", Family).values()
+    families = discover(Family).values()
     return {base.source: base for family in families for base in family.tiny()}
 
 
@@ -77,12 +77,12 @@ def shallow_base() -> Family:
 
 def techniques() -> list[str]:
     """Return the names of all techniques."""
-    return list(discover("techniques", Technique))
+    return list(discover(Technique))
 
 
 def make(name: str, base: Family, seed: int = 0, **settings: Any) -> Technique:
     """Return technique `name` for the painted character, not attached, in evaluation mode."""
-    kind = lookup("techniques", Technique, name)
+    kind = lookup(Technique, name)
     config = kind.settings_for(kind.Config.parse(settings), NAME, CLASS_NOUN)
     return kind(config, base, generator_for(seed, "start", name)).eval()
 

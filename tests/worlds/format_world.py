@@ -105,7 +105,7 @@ def picture(pipe) -> Tensor:
 
 def trained(name: str, base: Family, size: float = 0.3, **settings) -> Artifact:
     """An artifact with random values in place of trained ones."""
-    kind = lookup("techniques", Technique, name)
+    kind = lookup(Technique, name)
     generator = torch.Generator().manual_seed(5)
     technique = kind(kind.Config(**settings), base, generator)
     with torch.no_grad():

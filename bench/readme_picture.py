@@ -16,10 +16,10 @@ from personae.artifact import read_card
 from personae.bases import load_base
 from personae.cast import Cast
 from personae.character import Character
-from personae.events import Step
+from personae.core.event import Step
+from personae.core.registry import discover, lookup
 from personae.families.base import Family
 from personae.generation import Shot, draw
-from personae.registry import discover, lookup
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.sheets import Panel, Section, character_sheet, save_sheet

@@ -23,8 +23,8 @@ from personae.benchmark.machine import peak_rates
 from personae.benchmark.operations import operations
 from personae.benchmark.painting import paint_character
 from personae.benchmark.running import where
-from personae.devices import HOST
-from personae.events import Step
+from personae.core.devices import HOST
+from personae.core.event import Step
 from personae.settings import RunConfig
 from personae.training import train
 

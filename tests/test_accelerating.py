@@ -14,14 +14,14 @@ from personae.accelerating import accelerated, choose, setting
 from personae.acceleration.base import Acceleration
 from personae.artifact import Artifact
 from personae.cast import Cast
+from personae.core.event import Finished, Stopped
+from personae.core.registry import discover
 from personae.errors import UsageError
-from personae.events import Finished, Stopped
 from personae.families.base import Family
 from personae.families.stable_diffusion import StableDiffusion
 from personae.forwards import Forwards
 from personae.generation import Shot, draw, redraw
 from personae.pictures import Picture, Sampling
-from personae.registry import discover
 from tiny_world import bases, make, only, prediction, run, run_config, weights
 
 ALL = "packed_convolutions,packed_linears,matmul_attention,kept_text"

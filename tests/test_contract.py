@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from personae.artifact import Artifact
-from personae.devices import generator_for
+from personae.core.devices import generator_for
+from personae.core.registry import lookup
 from personae.errors import UnsupportedError
 from personae.families.base import Family, TargetSets
 from personae.families.stable_diffusion import StableDiffusion
 from personae.families.text import TextTower
-from personae.registry import lookup
 from personae.techniques.base import Technique
 from tiny_world import (
     PROMPTS,

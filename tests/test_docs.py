@@ -20,7 +20,7 @@ from PIL import Image
 from typer.main import get_command
 
 from personae.cli.app import build, run
-from personae.devices import generator_for
+from personae.core.devices import generator_for
 from personae.families.base import Family
 from personae.metrics.base import Evidence, Sample
 from tiny_world import bare, prediction, stir

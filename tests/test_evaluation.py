@@ -10,11 +10,11 @@ import pytest
 
 from colour_world import CharacterColour, SceneColour, evidence, picture, sample
 from personae.character import Character
+from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.evaluation import Drawn, Encoders, Scores, evaluate, measure
 from personae.keeping import SEED
 from personae.metrics.base import Metric, Sample
-from personae.registry import discover
 from personae.statistics import mean_interval
 from personae.suites import default_seeds, load_suite, spelled
 

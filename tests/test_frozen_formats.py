@@ -17,9 +17,9 @@ pytest.importorskip("torchao")
 from personae.allocation import peak_allocated
 from personae.bases import load_base
 from personae.cast import Cast, Member
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.event import Finished, Planned, Step
 from personae.errors import UnsupportedError, UsageError
-from personae.events import Finished, Planned, Step
 from personae.families.base import Family
 from personae.families.reading import weight_bytes
 from personae.frozen_formats import NARROW, is_narrow, narrow

@@ -10,10 +10,10 @@ import torch
 
 from personae.artifact import Artifact
 from personae.bases import load_base
-from personae.caches import default_folder
 from personae.checkpoint_choice import ScoredCheckpoint
+from personae.core.cache import default_folder
+from personae.core.event import Checkpoint, Finished, Kept, Scored, StoppedEarly
 from personae.errors import UsageError
-from personae.events import Checkpoint, Finished, Kept, Scored, StoppedEarly
 from personae.families.tiny import tiny_stable_diffusion
 from personae.keeping import Keeper
 from personae.run_folder import RunFolder

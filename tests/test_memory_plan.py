@@ -13,11 +13,11 @@ import torch
 from personae import wide_products
 from personae.allocation import peak_allocated
 from personae.bases import load_base
-from personae.caches import default_folder
 from personae.character import Character
-from personae.devices import SHAPES_ONLY
+from personae.core.cache import default_folder
+from personae.core.devices import SHAPES_ONLY
+from personae.core.event import Planned, Step
 from personae.errors import DoesNotFitError, UsageError
-from personae.events import Planned, Step
 from personae.families.base import Family
 from personae.families.reading import stored_numbers
 from personae.families.text import TextTower

@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from personae.artifact import Artifact
+from personae.core.registry import lookup
 from personae.errors import ArtifactError, UnsupportedError, UsageError
 from personae.formats.extraction import extract
 from personae.low_rank import updates_of
 from personae.merging import merge, resize
-from personae.registry import lookup
 from personae.techniques.base import Technique
 from tiny_world import bases
 

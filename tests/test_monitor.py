@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from personae.batches import Batch, TextSource
-from personae.caches import TensorCache
-from personae.events import Verdict
+from personae.core.cache import TensorCache
+from personae.core.event import Verdict
 from personae.families.base import Family
 from personae.monitor import LOOKS, FrozenProbe, Monitor, other_rate
 from personae.settings import Schedule

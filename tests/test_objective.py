@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from personae.batches import TEXTS_IN_MEMORY, Batch, TextSource
-from personae.caches import TensorCache, default_folder
 from personae.character import Character
+from personae.core.cache import TensorCache, default_folder
 from personae.families.base import Family
 from personae.objective import (
     Noised,

@@ -12,7 +12,7 @@ from personae.artifact import Artifact
 from personae.bases import load_base
 from personae.cast import Cast, Member
 from personae.character import Character
-from personae.events import Finished, Preview
+from personae.core.event import Finished, Preview
 from personae.families.base import Family
 from personae.finishing import artifact_of, finish
 from personae.memory_plan import needed

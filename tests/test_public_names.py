@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import personae
-from personae.release import __version__
+from personae.version import __version__
 
 
 def test_every_public_name_is_there_and_documented() -> None:

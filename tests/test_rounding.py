@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.rounding import CHUNK, noise, read, stochastically, write
 
 UPDATES, SIZE = 1000, 1e-6

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from personae.atomic import replacing, write_text
+from personae.core.event import Step
+from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
-from personae.events import Step
 from personae.run_folder import RunFolder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from personae.config import to_toml
+from personae.core.config import to_toml
 from personae.errors import UsageError
 from personae.recommended import Recommended
 from personae.run_folder import RunFolder

@@ -11,16 +11,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-import personae
 from personae.bases import load_base
 from personae.character import Character
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.files import EMBEDDED
 from personae.encoders import load_encoder
 from personae.families.base import Family
 from personae.generation import Shot, draw
 from personae.pictures import Sampling
 
-PACKAGE = Path(personae.__file__).parent
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MIB = 2**20
 
@@ -31,19 +30,21 @@ def toon() -> Family:
 
 
 def folder_bytes(name: str) -> int:
-    return sum(file.stat().st_size for file in (PACKAGE / name).rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in (EMBEDDED / name).rglob("*") if file.is_file())
 
 
 def test_the_base_fits_in_seventy_megabytes() -> None:
-    assert folder_bytes("toon") <= 70 * MIB
+    assert folder_bytes("bases/toon") <= 70 * MIB
 
 
 def test_both_encoders_fit_in_twelve_megabytes() -> None:
-    assert folder_bytes("toon_clip") + folder_bytes("toon_identity") <= 12 * MIB
+    assert folder_bytes("encoders") <= 12 * MIB
 
 
 def test_plain_diffusers_loads_and_draws_it_offline() -> None:
-    pipe = StableDiffusionPipeline.from_pretrained(PACKAGE / "toon", local_files_only=True)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        EMBEDDED / "bases" / "toon", local_files_only=True
+    )
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator(HOST).manual_seed(1)
     image = pipe("a robot in space", num_inference_steps=2, generator=generator).images[0]

@@ -23,9 +23,8 @@ from safetensors.torch import load_file, save_file
 
 import tiny_world
 from personae.artifact import Artifact
-from personae.caches import default_folder
-from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
-from personae.events import (
+from personae.core.cache import default_folder
+from personae.core.event import (
     Checkpoint,
     Event,
     Finished,
@@ -38,6 +37,7 @@ from personae.events import (
     Validation,
     Verdict,
 )
+from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
 from personae.families.base import Family
 from personae.pictures import Picture
 from personae.run_folder import RunFolder

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from personae.character import Character
+from personae.core.event import RolledBack, Step, Stopped
 from personae.errors import UsageError
-from personae.events import RolledBack, Step, Stopped
 from personae.families.base import Family
 from personae.settings import Schedule
 from personae.workbench import Workbench, set_up

@@ -14,7 +14,7 @@ from torch.nn import functional
 from personae import wide_products
 from personae.allocation import peak_allocated
 from personae.bases import load_base
-from personae.devices import HOST, SHAPES_ONLY
+from personae.core.devices import HOST, SHAPES_ONLY
 from personae.families.tiny import tiny_stable_diffusion
 from personae.wide_products import Widening, is_widened, lacks_kernels, widen, widen_slow_products
 from tiny_world import noisy

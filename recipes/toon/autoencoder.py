@@ -41,7 +41,7 @@ WIDTHS = (16, 32, 64, 128)
 CHANNELS = 12
 FACTOR = 8
 """Pixels per latent cell and side."""
-SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon" / "vae"
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "embedded" / "bases" / "toon" / "vae"
 
 
 def build() -> AutoencoderKL:

@@ -25,7 +25,7 @@ from denoiser import Captions
 from loop import Average, Run, one_thread
 from muon import Optimiser
 
-SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon_clip"
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "embedded" / "encoders" / "toon_clip"
 WIDTH = 160
 
 

@@ -26,7 +26,7 @@ from muon import Optimiser
 WIDTHS = (96, 160, 256, 288)
 TEXT_WIDTH = 192
 """Differs from all widths of the net: A1111's hypernetworks are told apart by width."""
-SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon"
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "embedded" / "bases" / "toon"
 
 
 def scheduler() -> DDIMScheduler:

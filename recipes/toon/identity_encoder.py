@@ -21,7 +21,7 @@ from data import DEVICE, SIZE, Pictures, half_precision, read_captions
 from loop import Average, Run, one_thread
 from muon import Optimiser
 
-SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon_identity"
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "embedded" / "encoders" / "toon_identity"
 TEMPERATURE = 0.1
 PER_CHARACTER = 4
 

@@ -23,7 +23,7 @@ from identity_encoder import embed_split, pair_auc
 from judge import Judge, fit_probe, frechet, reducer
 from sheet import draw, load, save_sheet
 
-PACKAGE = Path(__file__).parents[2] / "src" / "personae"
+PACKAGE = Path(__file__).parents[2] / "src" / "personae" / "embedded"
 ATTRIBUTES = ("scene", "medium", "hair_color", "clothes_color", "expression")
 
 
@@ -156,9 +156,9 @@ def drawn_quality(pipeline, options: argparse.Namespace) -> dict:
 
 def encoder_quality(folder: Path, count: int) -> dict:
     """The two metric encoders on held-out characters, held-out styles and held-out captions."""
-    identity = ResNetModel.from_pretrained(folder / "toon_identity", dtype=torch.float32).to(DEVICE)
-    clip = CLIPModel.from_pretrained(folder / "toon_clip", dtype=torch.float32).to(DEVICE)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "toon_clip")
+    identity = ResNetModel.from_pretrained(folder / "encoders" / "toon_identity", dtype=torch.float32).to(DEVICE)
+    clip = CLIPModel.from_pretrained(folder / "encoders" / "toon_clip", dtype=torch.float32).to(DEVICE)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "encoders" / "toon_clip")
     known, new = (
         pair_auc(*embed_split(identity, split, count)) for split in ("identity_held_out", "identity_held_out_styles")
     )
@@ -218,12 +218,12 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=8, help="pictures drawn one by one to say how long one takes")
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument(
-        "--from", dest="folder", type=Path, default=PACKAGE, help="holds toon, toon_clip, toon_identity"
+        "--from", dest="folder", type=Path, default=PACKAGE, help="holds bases/toon, encoders/toon_clip, encoders/toon_identity"
     )
     options = parser.parse_args()
     folder = work_folder() / "measure"
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline = load(options.folder / "toon")
+    pipeline = load(options.folder / "bases" / "toon")
     splits = ("held_out", "held_out_styles")
     found = {"autoencoder": {split: autoencoder_quality(pipeline, split, options.count) for split in splits}}
     found |= drawn_quality(pipeline, options)

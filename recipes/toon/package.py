@@ -21,7 +21,7 @@ from denoiser import Denoiser, build_text_encoder, build_unet, scheduler
 from sheet import PROMPTS, draw, save_sheet
 
 ADVICE = Path(__file__).parent / "personae.toml"
-PACKAGE = Path(__file__).parents[2] / "src" / "personae"
+PACKAGE = Path(__file__).parents[2] / "src" / "personae" / "embedded"
 
 
 def trained_decoder() -> AutoencoderKL:
@@ -119,7 +119,7 @@ def check(folder: Path, file: Path) -> None:
     """Load what was packaged as a stranger would, and draw; whatever is not as promised ends the program."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     for encoder, kind in (("toon_identity", ResNetModel), ("toon_clip", CLIPModel)):
-        kind.from_pretrained(folder.with_name(encoder), local_files_only=True)
+        kind.from_pretrained(folder.parents[1] / "encoders" / encoder, local_files_only=True)
     drawn = draw(pipeline, PROMPTS, steps=25, guidance=4.0, seed=0)
     positions = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
     if drawn.shape != (len(PROMPTS), SIZE, SIZE, 3) or positions != (77, 77):
@@ -135,12 +135,12 @@ def main() -> None:
     parser.add_argument("--check", type=Path, metavar="FILE", help="only load and draw; the sheet to write")
     options = parser.parse_args()
     if options.check:
-        check(options.to / "toon", options.check)
+        check(options.to / "bases" / "toon", options.check)
         return
-    write_pipeline(options.to / "toon")
+    write_pipeline(options.to / "bases" / "toon")
     for name in ("clip", "identity"):
         if (work_folder() / name / "model").exists():
-            write_encoder(name, options.to / f"toon_{name}")
+            write_encoder(name, options.to / "encoders" / f"toon_{name}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from PIL import Image
 
 from data import DEVICE, Pictures, half_precision, read_captions
 
-SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "toon"
+SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "embedded" / "bases" / "toon"
 PROMPTS = [
     "a flat cartoon of a woman with red hair at the beach",
     "a pixel art character with a green shirt in a forest",

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from personae.acceleration.base import Acceleration
-from personae.atomic import write_text
-from personae.caches import default_folder
-from personae.devices import describe
+from personae.core.cache import default_folder
+from personae.core.devices import describe
+from personae.core.files import write_text
+from personae.core.registry import discover, nearest
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.probing import quickest
-from personae.registry import discover, nearest
 
 VARIABLE = "PERSONAE_ACCELERATION"
 FRUGAL = ("none", "lean")  # settings that take no memory of their own

@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from personae.atomic import replacing
-from personae.config import Config, first_problem
-from personae.devices import HOST
+from personae.core.config import Config, first_problem
+from personae.core.devices import HOST
+from personae.core.files import replacing
+from personae.core.registry import lookup
 from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.families.base import Family
-from personae.registry import lookup
 from personae.techniques.base import Technique
 
 FORMAT_VERSION = 1

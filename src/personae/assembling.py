@@ -14,7 +14,7 @@ from personae.artifact import (
     TechniqueRecord,
     content_hash,
 )
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.errors import ArtifactError, UsageError
 from personae.families.base import Family
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from personae.accelerating import setting
-from personae.config import read_toml
-from personae.devices import pick_device
+from personae.core.config import read_toml
+from personae.core.devices import pick_device
+from personae.core.registry import discover
 from personae.errors import BaseError
 from personae.families import sources
 from personae.families.base import Family
 from personae.frozen_formats import NARROW, narrow, pick_format
-from personae.registry import discover
 from personae.wide_products import widen_slow_products
 
 

@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from personae.caches import TensorCache
+from personae.core.cache import TensorCache
+from personae.core.devices import generator_for
 from personae.cropping import buckets, fit, nearest_bucket
-from personae.devices import generator_for
 from personae.families import sources
 from personae.families.base import Family, Text
 from personae.references import Reference

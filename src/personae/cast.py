@@ -16,9 +16,9 @@ from typing import Self
 import torch
 
 from personae.artifact import Artifact
+from personae.core.registry import nearest
 from personae.errors import ArtifactError, UsageError
 from personae.families.base import Family, Text
-from personae.registry import nearest
 from personae.strength import Strength
 from personae.techniques.base import Technique
 

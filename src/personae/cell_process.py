@@ -21,19 +21,19 @@ from typing import Any
 from personae.bases import load_base
 from personae.cells import Cell
 from personae.character import Character
+from personae.core.devices import HOST, peak_bytes, resident_bytes
+from personae.core.event import Event, Finished, Kept, Scored, Step, StoppedEarly
 from personae.curves import learning_curve
-from personae.devices import HOST, peak_bytes, resident_bytes
 from personae.errors import CharacterError, PersonaeError
-from personae.events import Event, Finished, Kept, Scored, Step, StoppedEarly
 from personae.families.base import Family
 from personae.measuring import Judge, save_pictures
 from personae.pictures import Picture
 from personae.presentations import Budget
-from personae.release import __version__
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.switching import handling_costs
 from personae.training import train
+from personae.version import __version__
 
 logger = logging.getLogger(__name__)
 WARM_STEPS, TIMED_STEPS = 3, 12

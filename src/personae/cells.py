@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from personae.atomic import write_text
-from personae.config import Config, read_toml, to_toml
+from personae.core.config import Config, read_toml, to_toml
+from personae.core.files import write_text
 from personae.settings import RunConfig
 
 RESULT_FORMAT = 2

@@ -17,12 +17,12 @@ from typing import Final, Self
 
 from personae import character_file, naming
 from personae.character_file import CharacterFile, as_name
+from personae.core.registry import discover, nearest
 from personae.datasets.base import Convention, Reading
 from personae.duplicates import difference_hash
 from personae.errors import CharacterError, UsageError
 from personae.holding_out import Candidate, choose, digest
 from personae.references import Reference
-from personae.registry import discover, nearest
 
 logger = logging.getLogger(__name__)
 

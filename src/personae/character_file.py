@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from pydantic import Field, field_validator
 
-from personae.config import Config, read_toml
+from personae.core.config import Config, read_toml
 from personae.errors import CharacterError, UsageError
 
 FILE_NAME: Final = "character.toml"

@@ -9,10 +9,10 @@ from PIL import Image
 
 from personae.artifact import Card
 from personae.character import Character
+from personae.core.units import count, duration, size
 from personae.pages import Curve, Gallery, Page, Shown
 from personae.run_folder import RunFolder
 from personae.suites import Suite
-from personae.wording import count, duration, size
 
 KINDS = {
     "scene": ("Scenes", "The same character in other places."),

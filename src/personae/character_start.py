@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from personae import atomic, character_file
+from personae import character_file
 from personae.character import read_dataset
 from personae.character_file import as_name
+from personae.core import files
 from personae.errors import CharacterError, UsageError
 from personae.references import Reference
 
@@ -56,7 +57,7 @@ def init_character(
         raise UsageError(f"name is '{name}'; expected one word of letters, digits and _")
     name = name or as_name(reading.name or home.resolve().name)
     noun = class_noun or reading.class_noun or _noun_in(reading.references)
-    atomic.write_text(path, character_file.write(home, name, noun, reading.phrase))
+    files.write_text(path, character_file.write(home, name, noun, reading.phrase))
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from personae.comparison import Comparison
-from personae.config import Config, read_toml
+from personae.core.config import Config, read_toml
 from personae.limits import show
 from personae.measures import COSTS, measured
 from personae.rows import Row

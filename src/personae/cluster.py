@@ -15,7 +15,7 @@ from pathlib import Path
 
 from personae.cells import Cell
 from personae.cluster_worker import CHARACTER, pack, run_packed, unpack
-from personae.config import to_toml
+from personae.core.config import to_toml
 from personae.errors import StudyError, UsageError
 from personae.execution import CellProgress, CellStarted, Runner, settle
 

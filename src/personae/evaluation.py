@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from personae import registry
 from personae.character import Character
+from personae.core import registry
 from personae.encoders import load_encoder
 from personae.encoders.base import Encoder
 from personae.encoders.remembering import Remembering

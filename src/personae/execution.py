@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from personae.cells import Cell, failed
-from personae.devices import HOST, free_bytes, pick_device
+from personae.core.devices import HOST, free_bytes, pick_device
+from personae.core.event import Event
 from personae.errors import StudyError, UsageError
-from personae.events import Event
 from personae.families.sources import local_folder
 from personae.presentations import Budget
 from personae.study import Study

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from personae.artifact import Artifact, CharacterRecord, TrainingRecord
 from personae.cast import Cast, Member
-from personae.devices import peak_bytes
+from personae.core.devices import peak_bytes
+from personae.core.event import Event, Finished, Verdict
 from personae.errors import TrainingError
-from personae.events import Event, Finished, Verdict
 from personae.previewing import draw_previews, saved
 from personae.run_folder import RunFolder
 from personae.workbench import Workbench

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from personae.acceleration.base import Packs
-from personae.devices import free_bytes, peak_bytes, reset_peak
+from personae.core.devices import free_bytes, peak_bytes, reset_peak
+from personae.core.event import Forecast
 from personae.errors import DoesNotFitError
-from personae.events import Forecast
 from personae.optimizers import held_on, state_bytes
 from personae.workbench import Workbench
 

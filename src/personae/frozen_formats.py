@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from personae.devices import PRECISIONS, SHAPES_ONLY, pick_precision
+from personae.core.devices import PRECISIONS, SHAPES_ONLY, pick_precision
 from personae.errors import UnsupportedError, UsageError
 
 NF4_BLOCK = 64  # weights that share a scale (Dettmers et al. 2023, arXiv:2305.14314, section 3)

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from personae.accelerating import accelerated, setting
 from personae.cast import Cast, Member
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.registry import nearest
 from personae.errors import UsageError
 from personae.families.base import Family, Text
 from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
-from personae.registry import nearest
-from personae.release import __version__
 from personae.tiling import decode_tiled
+from personae.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.errors import UnsupportedError
 from personae.frozen_formats import refuse_narrow
 

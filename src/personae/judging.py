@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field
 
-from personae.config import Config
+from personae.core.config import Config
 from personae.families import sources
 from personae.pictures import Sampling
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from personae.artifact import Artifact, stored_name
-from personae.atomic import write_text
 from personae.cast import Cast, Member
 from personae.checkpoint_choice import Choice, ScoredCheckpoint, choose, stop_reason
+from personae.core.event import Event, Kept, Scored, StoppedEarly
+from personae.core.files import write_text
 from personae.errors import UsageError
 from personae.evaluation import Scores
-from personae.events import Event, Kept, Scored, StoppedEarly
 from personae.finishing import artifact_of
 from personae.measuring import Judge
 from personae.objective import untouched

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from personae.core.registry import nearest
+from personae.core.units import duration, parse_bytes, size
 from personae.errors import UsageError
-from personae.registry import nearest
-from personae.wording import duration, parse_bytes, size
 
 
 def _number(text: str) -> float:

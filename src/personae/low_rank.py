@@ -14,8 +14,8 @@ from torch import Tensor
 
 from personae.artifact import Artifact, BaseRecord, CharacterRecord, TechniqueRecord
 from personae.assembling import assemble
+from personae.core.registry import lookup
 from personae.errors import ArtifactError, UsageError
-from personae.registry import lookup
 from personae.techniques.base import Technique
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from personae.core.registry import discover
 from personae.evaluation import Score
 from personae.metrics.base import Better, Metric
-from personae.registry import discover
 
 Form = Literal["number", "share", "cost"]
 

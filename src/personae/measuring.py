@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from personae.caches import default_folder
 from personae.cast import Cast
 from personae.character import Character
+from personae.core.cache import default_folder
 from personae.errors import UsageError
 from personae.evaluation import Drawn, Encoders, Score, Scores, evaluate
 from personae.families.base import Family

@@ -21,9 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from personae.accelerating import FRUGAL, setting
 from personae.character import Character
 from personae.checkpointing import Recomputing
-from personae.devices import HOST, held_bytes, pick_device, resident_bytes
+from personae.core.devices import HOST, held_bytes, pick_device, resident_bytes
+from personae.core.event import Planned
+from personae.core.registry import lookup
 from personae.errors import DoesNotFitError
-from personae.events import Planned
 from personae.families.aside import Aside
 from personae.families.base import Family
 from personae.families.reading import stored_numbers, weight_bytes
@@ -32,7 +33,6 @@ from personae.frozen_formats import pick_format
 from personae.optimizers import held_on, state_bytes
 from personae.pass_memory import drawing_bytes, pass_bytes
 from personae.preparing import build_techniques, resting
-from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 from personae.wide_products import lacks_kernels

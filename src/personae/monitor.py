@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 
 from personae.batches import Batch, TextSource
-from personae.events import Verdict
+from personae.core.event import Verdict
 from personae.families.base import Family
 from personae.objective import Noised, denoising_loss, predict, row_losses, settled, untouched
 from personae.optimizers import OWN_RATES

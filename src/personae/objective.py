@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from personae.batches import Batch, TextSource
-from personae.devices import generator_for
+from personae.core.devices import generator_for
 from personae.families.base import Family, Text
 from personae.settings import Schedule
 from personae.techniques.base import Technique

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from personae.core.registry import nearest
 from personae.errors import UsageError
 from personae.lean_optimizers import BETAS, Adafactor, AdamW8bit, LeanAdamW, LeanOptimizer
-from personae.registry import nearest
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

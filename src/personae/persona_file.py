@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from personae.artifact import SUFFIX, read_card
-from personae.atomic import replacing
 from personae.character import Character
 from personae.character_file import FILE_NAME as CHARACTER_FILE
 from personae.character_file import CharacterFile
-from personae.config import to_toml
+from personae.core.config import to_toml
+from personae.core.files import replacing
 from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.persona_manifest import (
     FORMAT_VERSION,

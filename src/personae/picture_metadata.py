@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
-from personae.atomic import replacing
+from personae.core.files import replacing
 from personae.errors import UsageError
 from personae.infotext import (
     LONGEST_TEXT,

@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from pydantic import Field, ValidationError, model_validator
 
-from personae.atomic import replacing
-from personae.config import Config
+from personae.core.config import Config
+from personae.core.files import replacing
 from personae.errors import UsageError
 
 CHUNK = "personae"

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from personae.batches import TextSource, TrainingSet, make_items
-from personae.caches import TensorCache, default_folder
 from personae.character import Character
-from personae.devices import generator_for
-from personae.events import Preparing
+from personae.core.cache import TensorCache, default_folder
+from personae.core.devices import generator_for
+from personae.core.event import Preparing
+from personae.core.registry import lookup
 from personae.families import sources
 from personae.families.aside import Aside, readable_again
 from personae.families.base import Family
@@ -19,7 +20,6 @@ from personae.generation import Shot, generate
 from personae.optimizers import OWN_RATES
 from personae.pictures import Picture, Sampling
 from personae.references import Reference
-from personae.registry import lookup
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from personae.core.registry import lookup
 from personae.errors import UsageError
 from personae.families.base import Family
-from personae.registry import lookup
 from personae.settings import Schedule
 from personae.techniques.base import Technique
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from personae.artifact import Artifact
 from personae.cast import Cast, Member
-from personae.events import Preview
+from personae.core.event import Preview
 from personae.families.base import Family
 from personae.generation import Shot, draw
 from personae.pictures import Picture, Sampling

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.acceleration.base import Acceleration
-from personae.devices import synchronize
+from personae.core.devices import synchronize
 from personae.families.base import Family
 from personae.forwards import Forward
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from personae.config import Config
+from personae.core.config import Config
 
 
 class Recommended(Config):

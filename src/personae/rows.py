@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from personae.cells import Cell, CellSpec, Kind, failed
+from personae.core.registry import lookup
 from personae.errors import StudyError
 from personae.evaluation import Scores
 from personae.measures import derived_values
-from personae.registry import lookup
 from personae.statistics import Interval, Rank, mean_interval
 from personae.techniques.base import Technique
 

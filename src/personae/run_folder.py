@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from personae.atomic import replacing, write_text
-from personae.config import read_toml, to_toml
-from personae.devices import HOST
+from personae.core.config import read_toml, to_toml
+from personae.core.devices import HOST
+from personae.core.event import Event
+from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
-from personae.events import Event
 from personae.settings import RunConfig
 
 KEPT_CHECKPOINTS = 2  # the newest, and one before it in case the newest is damaged

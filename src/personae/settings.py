@@ -20,14 +20,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from personae.checkpointing import Extent
-from personae.config import Config
+from personae.core.config import Config
+from personae.core.registry import discover, lookup
+from personae.core.units import parse_bytes
 from personae.errors import UsageError
 from personae.judging import Judging
 from personae.optimizers import OWN_RATES, check_optimizer
 from personae.recommended import Recommended
-from personae.registry import discover, lookup
 from personae.techniques.base import Technique, TechniqueConfig
-from personae.wording import parse_bytes
 
 
 class Schedule(Config):

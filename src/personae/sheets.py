@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from personae.atomic import replacing
+from personae.core.files import replacing
 from personae.errors import UsageError
 
 PAPER, INK, FAINT, LINE = "#fbfaf7", "#22252b", "#6d717a", "#dcd9d1"

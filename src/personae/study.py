@@ -24,13 +24,13 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel
 
-from personae.atomic import write_text
 from personae.cells import Cell, CellSpec
 from personae.character import Character
-from personae.config import Config, read_toml, to_toml
+from personae.core.config import Config, read_toml, to_toml
+from personae.core.files import write_text
+from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
 from personae.presentations import Budget
-from personae.registry import discover, lookup
 from personae.settings import RunConfig
 from personae.techniques.base import Technique
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from personae.cast import Cast
-from personae.devices import synchronize
+from personae.core.devices import synchronize
 from personae.families.base import Family
 
 REPEATS = 3

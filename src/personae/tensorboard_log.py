@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from personae.core.event import Event, Preview, Step, Validation
 from personae.errors import UsageError
-from personae.events import Event, Preview, Step, Validation
 from personae.pictures import Picture
 
 

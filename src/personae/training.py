@@ -16,9 +16,9 @@ from pathlib import Path
 from personae.accelerating import accelerated
 from personae.bases import load_base
 from personae.character import Character
-from personae.devices import give_back_as_freed, give_back_freed
+from personae.core.devices import give_back_as_freed, give_back_freed
+from personae.core.event import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.errors import TrainingError, UsageError
-from personae.events import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.families.base import Family
 from personae.finishing import artifact_of, finish
 from personae.forecast import forecast

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.lean_optimizers import LeanOptimizer
 from personae.rounding import CHUNK
 

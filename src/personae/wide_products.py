@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.library import Library, get_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from personae.devices import HOST, SHAPES_ONLY
+from personae.core.devices import HOST, SHAPES_ONLY
 
 KERNELS = {  # formats of 16 bits, and what says whether oneDNN multiplies in them here
     torch.bfloat16: "_is_mkldnn_bf16_supported",

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from personae.batches import TextSource, TrainingSet
-from personae.caches import TensorCache, default_folder
 from personae.character import Character
 from personae.checkpointing import Recomputing
-from personae.devices import give_back_freed, seeded, synchronize
-from personae.events import Preparing
+from personae.core.cache import TensorCache, default_folder
+from personae.core.devices import give_back_freed, seeded, synchronize
+from personae.core.event import Preparing
 from personae.families.aside import Aside
 from personae.families.base import Family
 from personae.monitor import FrozenProbe

@@ -16,8 +16,8 @@ from personae.acceleration import matmul_attention, piecewise, unfolding
 from personae.acceleration.base import Acceleration
 from personae.allocation import peak_allocated
 from personae.checkpointing import Extent, Recomputing
+from personae.core.registry import discover
 from personae.families.base import Family
-from personae.registry import discover
 from tiny_world import PROMPTS, bases, make, noisy, phrase, prediction, stir, weights
 
 KINDS = discover(Acceleration)

@@ -16,7 +16,7 @@ from personae.benchmark.results import Results
 from personae.benchmark.running import jobs_of, together, where
 from personae.benchmark.turns import WorkerProcess, measure_together
 from personae.benchmark.worker import main, measure
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.errors import PersonaeError, UsageError
 from tiny_world import shallow_pipeline
 

@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from colour_world import CharacterColour, picture
+from personae.core.registry import discover
 from personae.encoders import load_encoder
 from personae.encoders.base import LAYERS, Encoder, centre_square
 from personae.encoders.remembering import Remembering
 from personae.errors import EncoderError, UnsupportedError, UsageError
 from personae.families.tiny import tiny_tokenizer
-from personae.registry import discover
 
 SIDE = 32
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from personae.bases import load_base
-from personae.events import Preparing, Validation
+from personae.core.event import Preparing, Validation
 from personae.families.reading import networks
 from personae.families.tiny import tiny_stable_diffusion
 from personae.training import train

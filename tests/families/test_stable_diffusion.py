@@ -21,13 +21,13 @@ from diffusers import (
 from safetensors.torch import save_file
 
 from personae.bases import load_base
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.registry import discover
 from personae.errors import BaseError, UsageError
 from personae.families.stable_diffusion import StableDiffusion
 from personae.families.tiny import tiny_stable_diffusion
 from personae.generation import Shot, draw
 from personae.pictures import Sampling
-from personae.registry import discover
 from personae.techniques.base import Technique
 from tiny_world import prediction
 

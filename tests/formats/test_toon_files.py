@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from format_world import drawn_with, picture, trained
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.families.sources import embedded_bases
 from personae.families.stable_diffusion import StableDiffusion
 from personae.formats.base import export_file, import_file

@@ -7,6 +7,7 @@ import pytest
 from PIL import ImageOps
 
 from colour_world import evidence, picture, sample
+from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.metrics.agreement import Agreement
 from personae.metrics.base import Metric, Sample
@@ -18,7 +19,6 @@ from personae.metrics.likeness import Likeness
 from personae.metrics.medium_adherence import MediumAdherence
 from personae.metrics.memorisation import NEARER, Memorisation
 from personae.metrics.prior_collapse import PriorCollapse
-from personae.registry import discover
 
 REDS = [picture("red"), picture("red", "blue")]
 BLEND = 1 / np.sqrt(3)

@@ -12,9 +12,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.artifact import Artifact
-from personae.devices import HOST, SHAPES_ONLY
+from personae.core.devices import HOST, SHAPES_ONLY
+from personae.core.event import Finished, Validation
 from personae.errors import UnsupportedError
-from personae.events import Finished, Validation
 from personae.families.base import Family
 from personae.families.stable_diffusion import StableDiffusion
 from personae.families.tiny import tiny_stable_diffusion

@@ -6,7 +6,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from personae.artifact import Artifact
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.registry import lookup
 from personae.families.base import Family
 from personae.families.sources import fingerprint
 from personae.families.stable_diffusion import StableDiffusion
@@ -18,7 +19,6 @@ from personae.families.tiny import (
     tiny_tokenizer,
 )
 from personae.noise_path import Diffusion
-from personae.registry import lookup
 from personae.techniques.base import Technique
 
 KINDS = ("sd1", "sd2", "sdxl")

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.families.base import Family
 from personae.families.stable_diffusion import StableDiffusion
 from personae.families.text import TextTower

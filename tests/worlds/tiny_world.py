@@ -16,12 +16,12 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from PIL import Image, ImageDraw
 
 from personae.artifact import Artifact, CharacterRecord
-from personae.devices import HOST, generator_for
-from personae.events import Event
+from personae.core.devices import HOST, generator_for
+from personae.core.event import Event
+from personae.core.registry import discover, lookup
 from personae.families.base import Family
 from personae.families.stable_diffusion import StableDiffusion
 from personae.families.tiny import tiny_stable_diffusion
-from personae.registry import discover, lookup
 from personae.settings import RunConfig
 from personae.techniques.base import Technique
 from personae.training import train

@@ -17,11 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.registry import PlugIn
 from personae.families.base import Family
 from personae.forwards import Forward
 from personae.frozen_formats import is_narrow
-from personae.registry import PlugIn
 from personae.wide_products import lacks_kernels
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.acceleration.base import Acceleration, Packs, frozen
-from personae.devices import has_matrix_cores
+from personae.core.devices import has_matrix_cores
 from personae.families.base import Family
 from personae.forwards import Forward
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from personae.acceleration import piecewise
 from personae.acceleration.attending import QuickAttention
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.families.base import Family
 
 # Numbers in one layer's table of weights beyond which it is not kept for the backward pass. Both

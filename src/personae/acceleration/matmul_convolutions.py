@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from personae.acceleration import unfolding
 from personae.acceleration.base import Packs
 from personae.acceleration.convolving import QuickConvolutions
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.families.base import Family
 
 

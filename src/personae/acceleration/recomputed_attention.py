@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from personae.acceleration import piecewise
 from personae.acceleration.attending import QuickAttention
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.families.base import Family
 
 

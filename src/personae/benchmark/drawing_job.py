@@ -14,7 +14,7 @@ from personae.bases import load_base
 from personae.benchmark.jobs import Job
 from personae.benchmark.operations import new_technique
 from personae.benchmark.painting import CLASS_NOUN, NAME
-from personae.devices import generator_for
+from personae.core.devices import generator_for
 from personae.generation import Shot, draw
 from personae.pictures import Sampling
 from personae.switching import handling_costs

@@ -9,9 +9,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator
 
-from personae.config import Config
+from personae.core.config import Config
+from personae.core.units import parse_bytes
 from personae.errors import UsageError
-from personae.wording import parse_bytes
 
 Clock = Literal["wall", "processor"]
 Side = Literal["personae", "diffusers"]
@@ -163,7 +163,7 @@ def techniques_of(plan: Plan, known: list[str]) -> list[str]:
     Raises:
         UsageError: an unknown one is named.
     """
-    from personae.registry import nearest
+    from personae.core.registry import nearest
 
     wanted = known if plan.techniques == "all" else _split(plan.techniques)
     for name in wanted:

@@ -19,9 +19,9 @@ from personae.bases import load_base
 from personae.benchmark.jobs import Job
 from personae.benchmark.painting import CLASS_NOUN, NAME
 from personae.benchmark.plain_loop import PlainLoop, inputs
-from personae.devices import SHAPES_ONLY, generator_for
+from personae.core.devices import SHAPES_ONLY, generator_for
+from personae.core.registry import lookup
 from personae.families.base import Family
-from personae.registry import lookup
 from personae.techniques.base import Technique
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from personae.atomic import replacing
 from personae.benchmark.results import OURS, THEIRS
+from personae.core.files import replacing
 from personae.limits import show
 from personae.report.looks import COLOURS, PLAIN, UNSTATED, style
 

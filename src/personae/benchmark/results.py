@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from personae.benchmark.jobs import Job, Plan
-from personae.release import __version__
+from personae.version import __version__
 
 Key = tuple[str, str]  # technique, precision
 OURS, THEIRS = "personae", "diffusers"

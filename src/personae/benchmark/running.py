@@ -11,11 +11,11 @@ from personae.benchmark.jobs import Job, Plan, techniques_of
 from personae.benchmark.plain_loop import TECHNIQUES
 from personae.benchmark.results import Results
 from personae.benchmark.turns import measure_together
-from personae.devices import PRECISIONS, pick_device
+from personae.core.devices import PRECISIONS, pick_device
+from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.families import sources
 from personae.frozen_formats import NARROW, pick_format
-from personae.registry import discover
 from personae.techniques.base import Technique
 from personae.wide_products import lacks_kernels
 

@@ -15,8 +15,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from personae.caches import default_folder
-from personae.devices import SHAPES_ONLY, generator_for
+from personae.core.cache import default_folder
+from personae.core.devices import SHAPES_ONLY, generator_for
 from personae.families.sources import embedded_bases
 
 NAME = "sd15-shape"

@@ -9,7 +9,7 @@ from statistics import median
 
 from personae.benchmark.jobs import Job
 from personae.benchmark.painting import paint_character
-from personae.devices import (
+from personae.core.devices import (
     PRECISIONS,
     give_back_as_freed,
     held_bytes,
@@ -27,9 +27,9 @@ def train_ours(job: Job) -> dict[str, float]:
     With a limit the denoiser is read by the training, as `train` does, and not while loading.
     """
     from personae.bases import load_base
-    from personae.events import Forecast, RolledBack, Step
+    from personae.core.event import Forecast, RolledBack, Step
+    from personae.core.registry import discover
     from personae.families.base import Family
-    from personae.registry import discover
     from personae.settings import RunConfig
     from personae.training import train
 

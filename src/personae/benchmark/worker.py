@@ -36,7 +36,7 @@ def _peak(job: Job) -> dict[str, object]:
     import torch
 
     from personae.benchmark.machine import peak_rates
-    from personae.devices import pick_device
+    from personae.core.devices import pick_device
     from personae.frozen_formats import pick_format
     from personae.wide_products import widen_slow_products
 

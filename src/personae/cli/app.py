@@ -99,7 +99,7 @@ def _explain(error: Any) -> int:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from personae.release import __version__
+        from personae.version import __version__
 
         print(f"personae {__version__}")
         raise typer.Exit

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from personae.cli.terminal import AsJson, Terminal
-from personae.wording import size
+from personae.core.units import size
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +51,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
     The advice is what `personae.toml` in its folder recommends for each technique.
     """
-    from personae.config import read_toml
+    from personae.core.config import read_toml
 
     advice = folder / "personae.toml"
     files = sorted(folder.rglob("*.safetensors"))

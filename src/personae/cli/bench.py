@@ -61,9 +61,9 @@ def bench(
 
 def _measured(terminal: Terminal, given: dict[str, Any], out: Path) -> Results:
     """Measure, keeping in the file at any time what there is."""
-    from personae.atomic import write_text
     from personae.benchmark.jobs import Plan
     from personae.benchmark.running import bench
+    from personae.core.files import write_text
 
     plan = Plan.parse(given, where="bench")
     out.mkdir(parents=True, exist_ok=True)

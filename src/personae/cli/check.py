@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from personae.cli.terminal import AsJson, Terminal, typed
-from personae.wording import count
+from personae.core.units import count
 
 if TYPE_CHECKING:
     from personae.inspection import Inspection

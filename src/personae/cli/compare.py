@@ -84,7 +84,7 @@ def compare(
 
 def known() -> list[str]:
     """Return the names of all techniques."""
-    from personae.registry import discover
+    from personae.core.registry import discover
     from personae.techniques.base import Technique
 
     return list(discover(Technique))

@@ -129,9 +129,9 @@ def present(
 ) -> Path:
     """Draw the character sheet, write the page, and return the page's path."""
     from personae.artifact import read_card
-    from personae.atomic import write_text
     from personae.character import Character
     from personae.character_page import character_page
+    from personae.core.files import write_text
     from personae.pages import render
     from personae.pictures import Sampling
 

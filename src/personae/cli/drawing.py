@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from personae.atomic import prepare_folder
 from personae.cli.schema_options import Group, merged
 from personae.cli.terminal import Terminal, tilde
-from personae.wording import count
+from personae.core.files import prepare_folder
+from personae.core.units import count
 
 if TYPE_CHECKING:
     from personae.cast import Cast
@@ -42,7 +42,7 @@ def read_sampling(given: dict[str, Any], config: Path | None) -> Sampling:
     Raises:
         UsageError: a key or value is wrong.
     """
-    from personae.config import read_toml
+    from personae.core.config import read_toml
     from personae.pictures import Sampling
 
     values = merged(read_toml(config) if config else {}, given)

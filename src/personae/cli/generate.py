@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from personae.atomic import prepare_folder
 from personae.cli.drawing import (
     ConfigOption,
     draw_shots,
@@ -30,6 +29,7 @@ from personae.cli.loading import (
 )
 from personae.cli.schema_options import settings_given, with_options
 from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.core.files import prepare_folder
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def recipe_in(file: Path) -> Recipe | None:
     """
     from pydantic import ValidationError
 
-    from personae.config import first_problem
+    from personae.core.config import first_problem
     from personae.picture_metadata import read_texts
     from personae.pictures import CHUNK, Recipe
 
@@ -183,7 +183,7 @@ def draw_again(
 
 def _precision_name(recorded: str) -> str:
     """Return the name `load_base` takes for the number format a recipe records."""
-    from personae.devices import PRECISIONS
+    from personae.core.devices import PRECISIONS
     from personae.frozen_formats import NARROW
 
     names = {str(dtype).removeprefix("torch."): name for name, dtype in PRECISIONS.items()}

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from personae.cli.loading import artifacts_at_hand
 from personae.cli.terminal import AsJson, Terminal, tilde, typed
+from personae.core.units import count, duration, size
 from personae.errors import UsageError
-from personae.wording import count, duration, size
 
 if TYPE_CHECKING:
     from personae.artifact import Card

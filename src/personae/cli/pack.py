@@ -11,8 +11,8 @@ from rich.markup import escape
 from personae.cli.loading import StrengthOption, pairs
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.cli.writing import refuse_overwriting
+from personae.core.units import count, size
 from personae.errors import UsageError
-from personae.wording import count, size
 
 
 def register(app: typer.Typer) -> None:

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from personae.cli.loading import quiet_libraries
 from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.core.units import count, duration
 from personae.errors import UsageError
-from personae.wording import count, duration
 
 if TYPE_CHECKING:
     from personae.execution import Runner

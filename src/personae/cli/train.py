@@ -15,11 +15,11 @@ from rich.markup import escape
 from personae.cli.loading import quiet_libraries
 from personae.cli.schema_options import Group, merged, settings_given, with_options
 from personae.cli.terminal import AsJson, Bars, Terminal, tilde, typed
+from personae.core.units import count, duration, size
 from personae.errors import PersonaeError, UsageError
-from personae.wording import count, duration, size
 
 if TYPE_CHECKING:
-    from personae.events import Event
+    from personae.core.event import Event
     from personae.settings import RunConfig
 
 STOPPED = 130  # as a command ended by Ctrl-C
@@ -33,8 +33,8 @@ def register(app: typer.Typer) -> None:
 
 def run_groups() -> Sequence[Group]:
     """Return the settings of a run as panels of options: run, schedule, each technique."""
-    from personae.config import Config
-    from personae.registry import discover
+    from personae.core.config import Config
+    from personae.core.registry import discover
     from personae.settings import RunConfig
     from personae.techniques.base import Technique
 
@@ -98,7 +98,7 @@ def read_run(given: dict[str, Any], folder: Path | None, config: Path | None) ->
     Raises:
         UsageError: a key or value is wrong, or nothing says which character.
     """
-    from personae.config import read_toml
+    from personae.core.config import read_toml
     from personae.settings import RunConfig
 
     values = merged(read_toml(config) if config else {}, given)
@@ -170,40 +170,40 @@ class RunView:
 
     def show(self, event: Event, bars: Bars) -> None:
         """Show one event."""
-        from personae import events
+        from personae.core import event
 
         say = self.terminal.say
         match event:
-            case events.Preparing():
+            case event.Preparing():
                 bars.show(event.what, event.done, event.total)
-            case events.Planned():
+            case event.Planned():
                 say(f"Memory limit {self.run.memory}: {escape(event.message)}")
-            case events.Forecast():
+            case event.Forecast():
                 say(_forecast_in_words(event))
-            case events.Step():
+            case event.Step():
                 bars.show("training", event.step, event.steps, f"loss {event.loss:.3f}")
-            case events.Verdict():
+            case event.Verdict():
                 mark = "[yellow]![/]" if event.level == "warning" else "[green]·[/]"
                 say(f"{mark} step {event.step}: {escape(event.message)}")
-            case events.RolledBack():
+            case event.RolledBack():
                 say(
                     f"[yellow]![/] step {event.step}: the loss was not a number; back to step "
                     f"{event.to_step}, learning rate x {event.learning_rate_factor:g}"
                 )
-            case events.Scored():
+            case event.Scored():
                 say(
                     f"[green]·[/] step {event.step}: likeness {event.likeness:.3f}, agreement "
                     f"{event.agreement:.3f}"
                 )
-            case events.StoppedEarly():
+            case event.StoppedEarly():
                 say(f"[green]·[/] stopping early: {escape(event.reason)}")
-            case events.Kept():
+            case event.Kept():
                 say(f"[green]·[/] keeping step {event.step}: {escape(event.reason)}")
-            case events.Preview():
+            case event.Preview():
                 self._drawn += 1
-            case events.Stopped():
+            case event.Stopped():
                 self.stopped, self.last = True, event
-            case events.Finished():
+            case event.Finished():
                 self.last = event
 
     def close(self) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from personae.core.registry import PlugIn
 from personae.errors import CharacterError
 from personae.references import Reference
-from personae.registry import PlugIn
 from personae.sidecars import CaptionRule, find_mask, list_folder, notes_on, pictures_in
 
 Role = Literal["references", "held_out", "prior"]

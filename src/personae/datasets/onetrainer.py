@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from personae.core.registry import nearest
 from personae.datasets.base import (
     Convention,
     FolderRule,
@@ -24,7 +25,6 @@ from personae.datasets.base import (
     take,
 )
 from personae.errors import CharacterError
-from personae.registry import nearest
 from personae.sidecars import CaptionRule, clean, read_caption
 
 _ROLES: Final[dict[str, Role]] = {

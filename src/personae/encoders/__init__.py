@@ -5,8 +5,8 @@ One file each, found by `registry.discover`. `load_encoder` finds one by name, h
 
 from __future__ import annotations
 
-from personae import registry
-from personae.devices import pick_device
+from personae.core import registry
+from personae.core.devices import pick_device
 from personae.encoders.base import Encoder, Kind
 from personae.errors import UsageError
 

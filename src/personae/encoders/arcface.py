@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.encoders.base import Encoder
 from personae.errors import EncoderError
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from personae.core.registry import PlugIn
 from personae.errors import UnsupportedError
 from personae.pretrained import opened, weights_folder
-from personae.registry import PlugIn
 
 Kind = Literal["identity", "image_text"]
 

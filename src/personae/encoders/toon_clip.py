@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from personae.core.files import EMBEDDED
 from personae.encoders.base import ContrastiveEncoder
 
 
@@ -13,4 +12,4 @@ class ToonClip(ContrastiveEncoder):
     name = "toon_clip"
     kind = "image_text"
     source = "recipes/toon; contrastive loss of Radford et al. 2021, arXiv:2103.00020"
-    default = Path(__file__).parents[1] / "toon_clip"
+    default = EMBEDDED / "encoders" / "toon_clip"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from personae.core.files import EMBEDDED
 from personae.encoders.base import TransformersEncoder
 
 
@@ -21,7 +22,7 @@ class ToonIdentity(TransformersEncoder):
     name = "toon_identity"
     kind = "identity"
     source = "recipes/toon; supervised contrastive loss, Khosla et al. 2020, arXiv:2004.11362"
-    default = Path(__file__).parents[1] / "toon_identity"
+    default = EMBEDDED / "encoders" / "toon_identity"
 
     @classmethod
     def open_network(cls, folder: Path) -> nn.Module:

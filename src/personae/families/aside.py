@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from personae.devices import give_back_freed
+from personae.core.devices import give_back_freed
 from personae.families.reading import (
     WEIGHTS,
     Entry,

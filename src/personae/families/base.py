@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from personae.core.registry import PlugIn
 from personae.families.aside import Aside
 from personae.families.text import TextTower
 from personae.forwards import Forwards
 from personae.hooks import WeightOverlay
 from personae.noise_path import NoisePath
 from personae.recommended import Recommended
-from personae.registry import PlugIn
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.frozen_formats import stored_bytes
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}

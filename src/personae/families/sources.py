@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.files import EMBEDDED
+from personae.core.registry import nearest
 from personae.errors import BaseError
 from personae.families.reading import WEIGHTS, networks, places_of, spread_values
-from personae.registry import nearest
 
 SPREAD = 64  # values of each tensor that a fingerprint covers
 
@@ -171,5 +172,5 @@ def local_folder(source: str | Path) -> Path:
 
 def embedded_bases() -> dict[str, Path]:
     """Return {name: folder} of the bases shipped inside the package."""
-    root = Path(os.fspath(Path(__file__).parent.parent))
-    return {index.parent.name: index.parent for index in sorted(root.glob("*/model_index.json"))}
+    found = sorted((EMBEDDED / "bases").glob("*/model_index.json"))
+    return {index.parent.name: index.parent for index in found}

@@ -16,7 +16,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.errors import UsageError
 from personae.families import sources
 from personae.families.aside import Aside, readable_again

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from personae.artifact import Artifact
-from personae.devices import HOST
+from personae.core.devices import HOST
 from personae.errors import UnsupportedError
 from personae.families.base import Family
 from personae.low_rank import Update, updates_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from personae.artifact import Artifact
-from personae.atomic import write_text
+from personae.core.files import write_text
 from personae.errors import ArtifactError
 from personae.families.base import Family
 from personae.formats.a1111_settings import a1111_settings

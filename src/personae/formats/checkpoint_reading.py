@@ -10,11 +10,11 @@ from torch import Tensor
 
 from personae.artifact import Artifact, TechniqueRecord
 from personae.assembling import assemble, checked_on, record_of
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.registry import lookup
 from personae.errors import ArtifactError
 from personae.families.base import Family
 from personae.formats.metadata import character_in
-from personae.registry import lookup
 from personae.techniques.base import Technique
 
 TECHNIQUE = "dreambooth"

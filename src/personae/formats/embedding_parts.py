@@ -9,11 +9,11 @@ from torch import Tensor
 
 from personae.artifact import Artifact, CharacterRecord, TechniqueRecord
 from personae.assembling import assemble, checked_on, record_of
-from personae.devices import generator_for
+from personae.core.devices import generator_for
+from personae.core.registry import lookup
 from personae.errors import ArtifactError
 from personae.families.base import Family
 from personae.formats.metadata import character_in
-from personae.registry import lookup
 from personae.techniques.base import Technique
 
 TECHNIQUE = "textual_inversion"

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from personae.artifact import Artifact, CharacterRecord, TechniqueRecord
 from personae.assembling import assemble, checked_on, record_of
-from personae.config import Config
-from personae.devices import generator_for
+from personae.core.config import Config
+from personae.core.devices import generator_for
+from personae.core.registry import lookup
 from personae.errors import ArtifactError, UsageError
 from personae.families.base import Family
 from personae.formats.tensor_file import checked
-from personae.registry import lookup
 from personae.techniques.base import Technique
 
 TECHNIQUE = "hypernetwork"

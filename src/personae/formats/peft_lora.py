@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from personae.artifact import Artifact
-from personae.atomic import write_text
+from personae.core.files import write_text
 from personae.errors import ArtifactError
 from personae.families.base import Family
 from personae.formats.base import Format

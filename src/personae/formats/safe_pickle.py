@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from personae.atomic import replacing
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.files import replacing
 from personae.errors import ArtifactError
 
 MOST_BYTES = 2 * 2**30

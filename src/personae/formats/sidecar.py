@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from personae.artifact import Artifact
-from personae.atomic import replacing, write_text
+from personae.core.files import replacing, write_text
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.formats.layout import layout_of

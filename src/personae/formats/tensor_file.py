@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from personae.atomic import replacing
+from personae.core.files import replacing
 from personae.errors import ArtifactError
 
 HASH_TO_COME = "0" * 64

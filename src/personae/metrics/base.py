@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from PIL import Image
 
+from personae.core.registry import PlugIn
 from personae.encoders.base import Encoder
-from personae.registry import PlugIn
 
 Better = Literal["higher", "lower"]
 Part = Literal["generated", "class_generated", "base_class", "training", "held_out"]

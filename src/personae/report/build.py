@@ -12,16 +12,16 @@ from typing import Any
 
 import jinja2
 
-from personae.atomic import write_text
 from personae.claims import Judgement, judge_claims
 from personae.comparison import Comparison
+from personae.core.files import write_text
 from personae.limits import Limits
-from personae.release import __version__
 from personae.report import curves, pictures, plots, summary
 from personae.report.table import table
 from personae.rows import Row
 from personae.study import Study
 from personae.verdict import Verdict, decide
+from personae.version import __version__
 
 RESULT_FORMAT = 1
 COLUMNS = (

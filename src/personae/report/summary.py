@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from PIL import Image
 
-from personae.atomic import replacing
 from personae.comparison import Comparison
+from personae.core.files import replacing
 from personae.limits import show
 from personae.report.looks import FAINT, INK, PLAIN, looks, style
 from personae.rows import Found, Row

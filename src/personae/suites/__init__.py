@@ -17,10 +17,10 @@ from typing import Final, Literal, Self
 from PIL import Image
 from pydantic import Field, model_validator
 
-from personae.config import Config, read_toml
+from personae.core.config import Config, read_toml
+from personae.core.registry import nearest
 from personae.errors import UsageError
 from personae.metrics.base import Sample
-from personae.registry import nearest
 
 CHARACTER: Final = "{character}"
 CLASS: Final = "{class}"

@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from personae.config import Config
-from personae.devices import SHAPES_ONLY
+from personae.core.config import Config
+from personae.core.devices import SHAPES_ONLY
+from personae.core.registry import PlugIn
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.recommended import Recommended
-from personae.registry import PlugIn
 
 
 class TechniqueConfig(Config):

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from personae.devices import HOST, zeros_on_host
+from personae.core.devices import HOST, zeros_on_host
 from personae.errors import UnsupportedError
 from personae.families.base import Family
 from personae.recommended import Recommended

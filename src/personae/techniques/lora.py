@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from personae.core.registry import nearest
 from personae.errors import UsageError
 from personae.families.base import Family
 from personae.hooks import layers_matching
 from personae.recommended import Recommended
-from personae.registry import nearest
 from personae.techniques.base import Technique, TechniqueConfig, allocated_on, key
 
 TARGETS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from personae.atomic import prepare_folder
+from personae.core.files import prepare_folder
 from personae.errors import UsageError
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from personae.core.registry import PlugIn, discover, lookup, nearest
 from personae.errors import UsageError
 from personae.families.base import Family
-from personae.registry import PlugIn, discover, lookup, nearest
 from personae.techniques.base import Technique
 
 

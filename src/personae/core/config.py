@@ -15,8 +15,8 @@ from typing import Any, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from personae.core.registry import closest, nearest
 from personae.errors import UsageError
-from personae.registry import closest, nearest
 
 
 class Config(BaseModel):

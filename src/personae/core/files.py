@@ -10,6 +10,8 @@ from pathlib import Path
 
 from personae.errors import PersonaeError, UsageError
 
+EMBEDDED = Path(__file__).parents[1] / "embedded"
+"""What ships inside the package: `bases` and `encoders`."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 

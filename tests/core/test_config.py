@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from personae.config import Config, read_toml, to_toml
+from personae.core.config import Config, read_toml, to_toml
 from personae.errors import UsageError
 from personae.settings import RunConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from personae.wording import count, duration, size
+from personae.core.units import count, duration, size
 
 
 @pytest.mark.parametrize(

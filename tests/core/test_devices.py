@@ -9,7 +9,7 @@ from mmap import mmap
 import pytest
 import torch
 
-from personae.devices import (
+from personae.core.devices import (
     HOST,
     free_bytes,
     generator_for,
@@ -80,7 +80,7 @@ def test_memory_is_counted_in_bytes() -> None:
 
 FREED = """
 import torch
-from personae.devices import give_back_as_freed, resident_bytes
+from personae.core.devices import give_back_as_freed, resident_bytes
 if {given_back}:
     give_back_as_freed()
 for size in (4, 8, 16):  # the C library keeps larger blocks the larger those that were freed

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from personae.atomic import replacing
-from personae.devices import HOST
+from personae.core.devices import HOST
+from personae.core.files import replacing
 
 
 def default_folder() -> Path:

@@ -24,10 +24,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from personae.encoders import load_encoder
-from personae.encoders.base import Encoder, layout, unit_rows
 from personae.generation import to_images
 from personae.metrics.memorisation import mirror_blind
+from personae.vision.encoder import Encoder, layout, unit_rows
+from personae.vision.load import load_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "toon"))
 

@@ -13,10 +13,10 @@ import personae
 from personae.acceleration.base import Acceleration
 from personae.core.registry import PlugIn, discover
 from personae.datasets.base import Convention
-from personae.encoders.base import Encoder
 from personae.families.base import Family
 from personae.metrics.base import Metric
 from personae.techniques.base import Technique
+from personae.vision.encoder import Encoder
 
 ROOT = Path(personae.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py"))
@@ -61,18 +61,17 @@ NOT_MOVED = {
     "bases", "batches", "benchmark", "caption_lint", "caption_tables", "cast", "cell_process",
     "cells", "character", "character_file", "character_page", "character_start",
     "checkpoint_choice", "checkpointing", "claims", "cli", "cluster", "cluster_worker",
-    "comparison", "cropping", "curves", "datasets", "duplicates", "encoders", "evaluation",
-    "execution", "families", "findings", "finishing", "forecast", "formats", "forwards",
-    "frozen_formats", "generation", "holding_out", "hooks", "infotext", "inspection",
-    "judging", "keeping", "lean_optimizers", "limits", "low_rank", "measures", "measuring",
-    "memory_plan", "merging", "metrics", "monitor", "naming", "noise_path", "objective",
-    "optimizers", "pages", "pass_memory", "persona_file", "persona_manifest",
-    "picture_findings", "picture_measures", "picture_metadata", "pictures", "preparing",
-    "presentations", "pretrained", "previewing", "probing", "quantisation", "recommended",
-    "references", "report", "rounding", "rows", "run_folder", "settings", "sheets",
-    "side_by_side", "sidecars", "statistics", "strength", "study", "suites", "switching",
-    "techniques", "tensorboard_log", "tiling", "training", "updating", "verdict",
-    "wide_products", "workbench",
+    "comparison", "cropping", "curves", "datasets", "duplicates", "evaluation", "execution",
+    "families", "findings", "finishing", "forecast", "formats", "forwards", "frozen_formats",
+    "generation", "holding_out", "hooks", "infotext", "inspection", "judging", "keeping",
+    "lean_optimizers", "limits", "low_rank", "measures", "measuring", "memory_plan",
+    "merging", "metrics", "monitor", "naming", "noise_path", "objective", "optimizers",
+    "pages", "pass_memory", "persona_file", "persona_manifest", "picture_findings",
+    "picture_measures", "picture_metadata", "pictures", "preparing", "presentations",
+    "previewing", "probing", "quantisation", "recommended", "references", "report",
+    "rounding", "rows", "run_folder", "settings", "sheets", "side_by_side", "sidecars",
+    "statistics", "strength", "study", "suites", "switching", "techniques", "tensorboard_log",
+    "tiling", "training", "updating", "verdict", "wide_products", "workbench",
 }  # fmt: skip
 
 # Places that may say the name of a plug-in: formats are other programs' words for one each, LoRA

@@ -15,10 +15,10 @@ from personae.bases import load_base
 from personae.character import Character
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
-from personae.encoders import load_encoder
 from personae.families.base import Family
 from personae.generation import Shot, draw
 from personae.pictures import Sampling
+from personae.vision.load import load_encoder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MIB = 2**20

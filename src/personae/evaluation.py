@@ -15,12 +15,12 @@ import numpy as np
 
 from personae.character import Character
 from personae.core import registry
-from personae.encoders import load_encoder
-from personae.encoders.base import Encoder
-from personae.encoders.remembering import Remembering
 from personae.errors import UsageError
 from personae.metrics.base import Better, Evidence, Metric, Sample, images_of
 from personae.statistics import CONFIDENCE, mean_interval
+from personae.vision.cached_encoder import Remembering
+from personae.vision.encoder import Encoder
+from personae.vision.load import load_encoder
 
 logger = logging.getLogger(__name__)
 

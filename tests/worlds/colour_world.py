@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from personae.encoders.base import Encoder
 from personae.metrics.base import Evidence, Sample
+from personae.vision.encoder import Encoder
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

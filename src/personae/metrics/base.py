@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from personae.core.registry import PlugIn
-from personae.encoders.base import Encoder
+from personae.vision.encoder import Encoder
 
 Better = Literal["higher", "lower"]
 Part = Literal["generated", "class_generated", "base_class", "training", "held_out"]

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageOps
 
-from personae.encoders.base import Encoder
 from personae.metrics.base import Evidence, Metric, images_of
+from personae.vision.encoder import Encoder
 
 NEARER: Final = 0.5
 """Distance of a copy, as part of the smallest distance between two real pictures.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from personae.encoders.base import Encoder
 from personae.errors import EncoderError
+from personae.vision.encoder import Encoder
 
 
 class Ccip(Encoder):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from personae.core.registry import PlugIn
 from personae.errors import UnsupportedError
-from personae.pretrained import opened, weights_folder
+from personae.vision.pretrained import opened, weights_folder
 
 Kind = Literal["identity", "image_text"]
 
@@ -41,7 +41,7 @@ class Encoder(PlugIn, ABC):
         weights: what was loaded: a hub id or a folder's name.
     """
 
-    package: ClassVar[str] = "personae.encoders"
+    package: ClassVar[str] = "personae.vision.encoders"
     group: ClassVar[str] = "personae.encoders"
     name: ClassVar[str]
     kind: ClassVar[Kind]

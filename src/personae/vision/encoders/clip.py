@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from personae.encoders.base import ContrastiveEncoder
+from personae.vision.encoder import ContrastiveEncoder
 
 
 class Clip(ContrastiveEncoder):

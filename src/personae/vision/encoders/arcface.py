@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageOps
 
 from personae.core.devices import HOST
-from personae.encoders.base import Encoder
 from personae.errors import EncoderError
+from personae.vision.encoder import Encoder
 
 DETECTOR_SIDE: Final = 640
 """Side in pixels at which faces are looked for: the library's own."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from personae.encoders.base import Encoder, Kind
 from personae.errors import EncoderError
+from personae.vision.encoder import Encoder, Kind
 
 REMEMBERED_PICTURES: Final = 8192
 """Pictures and texts whose vectors are kept: a study of four techniques, 6 characters, 3 seeds."""

@@ -24,11 +24,11 @@ from transformers import (
 
 from colour_world import CharacterColour, picture
 from personae.core.registry import discover
-from personae.encoders import load_encoder
-from personae.encoders.base import LAYERS, Encoder, centre_square
-from personae.encoders.remembering import Remembering
 from personae.errors import EncoderError, UnsupportedError, UsageError
 from personae.families.tiny import tiny_tokenizer
+from personae.vision.cached_encoder import Remembering
+from personae.vision.encoder import LAYERS, Encoder, centre_square
+from personae.vision.load import load_encoder
 
 SIDE = 32
 
@@ -260,7 +260,7 @@ def test_remembering_encodes_no_picture_twice_and_keeps_the_order():
 
 
 def test_remembering_forgets_the_oldest_when_full(monkeypatch):
-    monkeypatch.setattr("personae.encoders.remembering.REMEMBERED_PICTURES", 2)
+    monkeypatch.setattr("personae.vision.cached_encoder.REMEMBERED_PICTURES", 2)
     encoder = _Counting()
     memory = Remembering(encoder)
     memory.embed_images([picture("red"), picture("green")])
@@ -270,7 +270,7 @@ def test_remembering_forgets_the_oldest_when_full(monkeypatch):
 
 
 def test_more_pictures_than_fit_the_memory_are_all_encoded(monkeypatch):
-    monkeypatch.setattr("personae.encoders.remembering.REMEMBERED_PICTURES", 2)
+    monkeypatch.setattr("personae.vision.cached_encoder.REMEMBERED_PICTURES", 2)
     memory = Remembering(_Counting())
     memory.embed_images([picture("red")])
     rows = memory.embed_images([picture("green"), picture("blue"), picture("red")])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from personae.core import registry
 from personae.core.devices import pick_device
-from personae.encoders.base import Encoder, Kind
 from personae.errors import UsageError
+from personae.vision.encoder import Encoder, Kind
 
 
 def load_encoder(spec: str, *, kind: Kind | None = None, device: str = "auto") -> Encoder:

@@ -15,7 +15,7 @@ from pathlib import Path
 from personae.artifact import read_card
 from personae.bases import load_base
 from personae.cast import Cast
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.event import Step
 from personae.core.registry import discover, lookup
 from personae.families.base import Family

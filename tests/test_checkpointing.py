@@ -14,7 +14,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from personae.allocation import peak_allocated
-from personae.character import Character
+from personae.characters.character import Character
 from personae.checkpointing import Extent, Recomputing
 from personae.families.base import Family
 from personae.workbench import Workbench, set_up

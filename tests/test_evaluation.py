@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from colour_world import CharacterColour, SceneColour, evidence, picture, sample
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.evaluation import Drawn, Encoders, Scores, evaluate, measure

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from personae.character import Character
+from personae.characters.character import Character
 from personae.families.base import Family
 from personae.forecast import forecast
 from personae.workbench import Workbench, set_up

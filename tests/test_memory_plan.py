@@ -13,7 +13,7 @@ import torch
 from personae import wide_products
 from personae.allocation import peak_allocated
 from personae.bases import load_base
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.core.devices import SHAPES_ONLY
 from personae.core.event import Planned, Step

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from personae.batches import TEXTS_IN_MEMORY, Batch, TextSource
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.cache import TensorCache, default_folder
 from personae.families.base import Family
 from personae.objective import (

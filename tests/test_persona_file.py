@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from personae.artifact import Artifact
-from personae.character import Character
+from personae.characters.character import Character
 from personae.errors import ArtifactError, PersonaeError, UsageError
 from personae.persona_file import MANIFEST, Contents, pack, read_manifest, unpack
 from tiny_world import artifact_of, bases, make, paint

@@ -11,7 +11,7 @@ from personae.allocation import peak_allocated
 from personae.artifact import Artifact
 from personae.bases import load_base
 from personae.cast import Cast, Member
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.event import Finished, Preview
 from personae.families.base import Family
 from personae.finishing import artifact_of, finish

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from personae.bases import load_base
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
 from personae.families.base import Family

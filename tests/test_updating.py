@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.event import RolledBack, Step, Stopped
 from personae.errors import UsageError
 from personae.families.base import Family

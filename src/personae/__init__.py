@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from personae.artifact import Artifact
     from personae.bases import load_base
     from personae.cast import Cast
-    from personae.character import Character
+    from personae.characters.character import Character
     from personae.generation import Shot, draw, generate
     from personae.pictures import Picture, Sampling
     from personae.settings import RunConfig
@@ -38,7 +38,7 @@ __getattr__, __dir__ = door(
     {
         "Artifact": "artifact",
         "Cast": "cast",
-        "Character": "character",
+        "Character": "characters.character",
         "Picture": "pictures",
         "RunConfig": "settings",
         "Sampling": "pictures",

@@ -17,12 +17,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
+from personae.characters.buckets import buckets, fit, nearest_bucket
+from personae.characters.image_files import Reference
 from personae.core.cache import TensorCache
 from personae.core.devices import generator_for
-from personae.cropping import buckets, fit, nearest_bucket
 from personae.families import sources
 from personae.families.base import Family, Text
-from personae.references import Reference
 from personae.settings import Schedule
 
 RANDOM_CROPS = 4  # cached crops per picture for crop = random

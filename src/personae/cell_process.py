@@ -20,7 +20,7 @@ from typing import Any
 
 from personae.bases import load_base
 from personae.cells import Cell
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.devices import HOST, peak_bytes, resident_bytes
 from personae.core.event import Event, Finished, Kept, Scored, Step, StoppedEarly
 from personae.curves import learning_curve

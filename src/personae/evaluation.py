@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core import registry
 from personae.errors import UsageError
 from personae.metrics.base import Better, Evidence, Metric, Sample, images_of

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from personae.cast import Cast
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.errors import UsageError
 from personae.evaluation import Drawn, Encoders, Score, Scores, evaluate

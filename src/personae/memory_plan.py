@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.accelerating import FRUGAL, setting
-from personae.character import Character
+from personae.characters.character import Character
 from personae.checkpointing import Recomputing
 from personae.core.devices import HOST, held_bytes, pick_device, resident_bytes
 from personae.core.event import Planned

@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from personae.artifact import SUFFIX, read_card
-from personae.character import Character
-from personae.character_file import FILE_NAME as CHARACTER_FILE
-from personae.character_file import CharacterFile
+from personae.characters.character import Character
+from personae.characters.character_toml import FILE_NAME as CHARACTER_FILE
+from personae.characters.character_toml import CharacterFile
+from personae.characters.image_files import SUFFIXES as PICTURE_SUFFIXES
 from personae.core.config import to_toml
 from personae.core.files import replacing
 from personae.errors import ArtifactError, MissingFileError, UsageError
@@ -31,7 +32,6 @@ from personae.persona_manifest import (
     PackedArtifact,
     PackedFile,
 )
-from personae.references import SUFFIXES as PICTURE_SUFFIXES
 from personae.strength import Strength
 
 ENDING = ".persona"

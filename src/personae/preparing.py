@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from personae.batches import TextSource, TrainingSet, make_items
-from personae.character import Character
+from personae.characters.character import Character
+from personae.characters.image_files import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.devices import generator_for
 from personae.core.event import Preparing
@@ -19,7 +20,6 @@ from personae.families.base import Family
 from personae.generation import Shot, generate
 from personae.optimizers import OWN_RATES
 from personae.pictures import Picture, Sampling
-from personae.references import Reference
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 

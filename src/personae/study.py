@@ -25,7 +25,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel
 
 from personae.cells import Cell, CellSpec
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.config import Config, read_toml, to_toml
 from personae.core.files import write_text
 from personae.core.registry import discover, lookup

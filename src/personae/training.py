@@ -15,7 +15,7 @@ from pathlib import Path
 
 from personae.accelerating import accelerated
 from personae.bases import load_base
-from personae.character import Character
+from personae.characters.character import Character
 from personae.core.devices import give_back_as_freed, give_back_freed
 from personae.core.event import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.errors import TrainingError, UsageError

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from personae.batches import TextSource, TrainingSet
-from personae.character import Character
+from personae.characters.character import Character
+from personae.characters.image_files import Reference
 from personae.checkpointing import Recomputing
 from personae.core.cache import TensorCache, default_folder
 from personae.core.devices import give_back_freed, seeded, synchronize
@@ -33,7 +34,6 @@ from personae.preparing import (
     training_set,
     unload,
 )
-from personae.references import Reference
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 from personae.updating import Update, make_update

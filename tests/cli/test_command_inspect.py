@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from personae.artifact import Artifact
 from personae.bases import load_base
-from personae.character import Character
+from personae.characters.character import Character
 from personae.cli.app import run
 from personae.cli.bases import describe, parameters_in
 from personae.families.sources import embedded_bases

@@ -14,7 +14,7 @@ from personae.cli.terminal import AsJson, Terminal, typed
 from personae.core.units import count
 
 if TYPE_CHECKING:
-    from personae.inspection import Inspection
+    from personae.characters.checks.inspection import Inspection
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 
@@ -38,7 +38,7 @@ def check(
 
     Ends with code 1 if there is an error that keeps training from starting.
     """
-    from personae.inspection import inspect_folder
+    from personae.characters.checks.inspection import inspect_folder
 
     terminal = Terminal(as_json)
     inspection = inspect_folder(folder, flip=flip, resolution=resolution)

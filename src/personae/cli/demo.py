@@ -55,7 +55,7 @@ def demo(
     terminal = Terminal(as_json)
     folder = character or find_example()
     _heading(terminal, 1, "Look the pictures over")
-    from personae.inspection import inspect_folder
+    from personae.characters.checks.inspection import inspect_folder
 
     show_inspection(terminal, inspect_folder(folder))
     _heading(terminal, 2, "Learn the character")
@@ -129,8 +129,8 @@ def present(
 ) -> Path:
     """Draw the character sheet, write the page, and return the page's path."""
     from personae.artifact import read_card
-    from personae.character import Character
     from personae.character_page import character_page
+    from personae.characters.character import Character
     from personae.core.files import write_text
     from personae.pages import render
     from personae.pictures import Sampling

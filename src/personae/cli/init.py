@@ -28,7 +28,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write a character.toml that says who is in a folder of pictures."""
-    from personae.character_start import init_character
+    from personae.characters.scaffold import init_character
 
     terminal = Terminal(as_json)
     path = init_character(folder, name, class_noun, force=force)

@@ -39,7 +39,7 @@ def pack(
 ) -> None:
     """Put a character's pictures, artifacts, previews and papers into one file to hand on."""
     terminal = Terminal(as_json)
-    from personae.character import Character
+    from personae.characters.character import Character
     from personae.persona_file import ENDING, Contents, read_manifest
     from personae.persona_file import pack as packed
 

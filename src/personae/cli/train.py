@@ -118,7 +118,7 @@ def read_run(given: dict[str, Any], folder: Path | None, config: Path | None) ->
 
 def free_folder(run: RunConfig) -> Path:
     """Return runs/<character>-<technique>, with a number where that is taken."""
-    from personae.character_file import as_name
+    from personae.characters.character_toml import as_name
 
     stem = f"{as_name(Path(run.character).stem)}-{run.technique}"
     taken = 1

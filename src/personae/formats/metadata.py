@@ -16,7 +16,7 @@ from personae.artifact import Artifact, CharacterRecord
 from personae.formats.layout import Layout
 from personae.formats.tensor_file import HASH_TO_COME
 
-CHARACTER = "personae.character"
+CHARACTER = "personae.characters.character"
 LONGEST_PHRASE = 300
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import yaml
 
-from personae.caption_tables import read_table
-from personae.datasets.base import (
+from personae.characters.caption_tables import read_table
+from personae.characters.dataset import (
     Convention,
     FolderRule,
     Reading,
@@ -25,8 +25,8 @@ from personae.datasets.base import (
     resolve,
     take,
 )
+from personae.characters.sidecars import CaptionRule
 from personae.errors import CharacterError
-from personae.sidecars import CaptionRule
 
 _MAX_BYTES: Final = 1_000_000
 """No hand-written configuration is larger; a larger YAML file is not parsed at all."""

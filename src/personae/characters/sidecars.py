@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from personae.characters.image_files import SUFFIXES
 from personae.errors import CharacterError
-from personae.references import SUFFIXES
 
 CAPTION_SUFFIXES: Final = (".txt", ".caption")
 """Sidecar captions in order of preference: `.txt` is what most tools and people write."""

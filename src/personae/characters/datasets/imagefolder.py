@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from personae.caption_tables import is_caption_dictionary, read_table
-from personae.datasets.base import Convention, Reading
+from personae.characters.caption_tables import is_caption_dictionary, read_table
+from personae.characters.dataset import Convention, Reading
 from personae.errors import CharacterError
 
 _FILES: Final = ("metadata.jsonl", "metadata.csv")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from personae.datasets.base import Convention, FolderRule, Reading, merge, read_folder
+from personae.characters.dataset import Convention, FolderRule, Reading, merge, read_folder
+from personae.characters.sidecars import is_picture, list_folder
 from personae.errors import CharacterError
-from personae.sidecars import is_picture, list_folder
 
 
 class Flat(Convention):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from personae.character import Character, read_dataset
+from personae.characters.character import Character, read_dataset
 from personae.errors import CharacterError
 
 CAPTIONS = ("mira girl on a beach", "mira girl, smiling, in the rain", "portrait of mira girl")

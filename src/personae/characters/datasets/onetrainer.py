@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from personae.core.registry import nearest
-from personae.datasets.base import (
+from personae.characters.dataset import (
     Convention,
     FolderRule,
     Reading,
@@ -24,8 +23,9 @@ from personae.datasets.base import (
     resolve,
     take,
 )
+from personae.characters.sidecars import CaptionRule, clean, read_caption
+from personae.core.registry import nearest
 from personae.errors import CharacterError
-from personae.sidecars import CaptionRule, clean, read_caption
 
 _ROLES: Final[dict[str, Role]] = {
     "STANDARD": "references",

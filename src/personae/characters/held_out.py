@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from personae.duplicates import near_duplicates
+from personae.characters.duplicates import near_duplicates
 
 SHARE: Final = 0.2
 """Share of the pictures held out by default: one of 5, four of 20."""

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from personae import naming
-from personae.character import UNKNOWN_CLASS, Character
-from personae.character_start import init_character
+from personae.characters import captions
+from personae.characters.character import UNKNOWN_CLASS, Character
+from personae.characters.image_files import BACKDROP, MAX_PIXELS, Reference, load_picture
+from personae.characters.scaffold import init_character
 from personae.errors import CharacterError, UsageError
-from personae.references import BACKDROP, MAX_PIXELS, Reference, load_picture
 
 
 def painting(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
@@ -138,19 +138,19 @@ def test_the_fingerprint_changes_with_the_training_set(tmp_path: Path, change: s
     ],
 )
 def test_captions_name_the_character_by_the_phrase(caption: str | None, named: str) -> None:
-    pattern = naming.mention("mira", "girl", "<hero>")
-    assert naming.rename(caption, pattern, "sks girl") == named
+    pattern = captions.mention("mira", "girl", "<hero>")
+    assert captions.rename(caption, pattern, "sks girl") == named
 
 
 def test_a_phrase_that_the_caption_holds_already_is_not_repeated() -> None:
-    pattern = naming.mention("mira", "girl", None)
-    assert naming.rename("a girl on a beach", pattern, "girl") == "a girl on a beach"
-    assert naming.rename("girlish", pattern, "girl") == "girl, girlish"
+    pattern = captions.mention("mira", "girl", None)
+    assert captions.rename("a girl on a beach", pattern, "girl") == "a girl on a beach"
+    assert captions.rename("girlish", pattern, "girl") == "girl, girlish"
 
 
 def test_a_phrase_is_put_in_as_it_is() -> None:
-    pattern = naming.mention("mira", None, None)
-    assert naming.rename("mira runs", pattern, r"\1 <m> \g<0>") == r"\1 <m> \g<0> runs"
+    pattern = captions.mention("mira", None, None)
+    assert captions.rename("mira runs", pattern, r"\1 <m> \g<0>") == r"\1 <m> \g<0> runs"
 
 
 def test_captions_follow_the_references(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from personae import picture_measures as measures
-from personae.cropping import MAX_RATIO
-from personae.duplicates import difference_hash, near_duplicates
-from personae.findings import Finding
-from personae.references import Reference, alpha_mask, flatten, load_mask, load_picture
+from personae.characters.buckets import MAX_RATIO
+from personae.characters.checks import image_measures as measures
+from personae.characters.checks.finding import Finding
+from personae.characters.duplicates import difference_hash, near_duplicates
+from personae.characters.image_files import Reference, alpha_mask, flatten, load_mask, load_picture
 
 FEW: Final = 5
 """Below this, a technique learns the pictures rather than the character."""

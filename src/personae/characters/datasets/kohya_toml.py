@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from personae.caption_tables import read_table
-from personae.datasets.base import (
+from personae.characters.caption_tables import read_table
+from personae.characters.dataset import (
     Convention,
     FolderRule,
     Reading,
@@ -25,9 +25,9 @@ from personae.datasets.base import (
     resolve,
     take,
 )
+from personae.characters.image_files import Reference
+from personae.characters.sidecars import CAPTION_SUFFIXES, CaptionRule, list_folder
 from personae.errors import CharacterError
-from personae.references import Reference
-from personae.sidecars import CAPTION_SUFFIXES, CaptionRule, list_folder
 
 _DEFAULT_SUFFIX: Final = ".caption"
 _READ: Final = frozenset({"general", "datasets", "subsets", "image_dir", "metadata_file"}) | {

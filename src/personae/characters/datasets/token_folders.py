@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from personae.datasets.base import (
+from personae.characters.dataset import (
     Convention,
     FolderRule,
     Reading,
@@ -19,8 +19,8 @@ from personae.datasets.base import (
     merge,
     read_folder,
 )
+from personae.characters.sidecars import CaptionRule, is_picture, list_folder
 from personae.errors import CharacterError
-from personae.sidecars import CaptionRule, is_picture, list_folder
 
 _FOLDER: Final = re.compile(r"(\d+)_(.+)")
 

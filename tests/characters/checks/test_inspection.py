@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from personae.characters.checks.inspection import Inspection, inspect_folder
 from personae.errors import CharacterError
-from personae.inspection import Inspection, inspect_folder
 
 PLACES = ("beach", "forest", "city", "desert", "kitchen", "library", "castle", "garden")
 SKIES = ("#90c0f0", "#204020", "#705090", "#f0d080", "#b04030", "#303030", "#e0e0f0", "#60b0a0")

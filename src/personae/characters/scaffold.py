@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from personae import character_file
-from personae.character import read_dataset
-from personae.character_file import as_name
+from personae.characters import character_toml
+from personae.characters.character import read_dataset
+from personae.characters.character_toml import as_name
+from personae.characters.image_files import Reference
 from personae.core import files
 from personae.errors import CharacterError, UsageError
-from personae.references import Reference
 
 CLASS_NOUNS: Final = frozenset(
     {"girl", "boy", "woman", "man", "child", "person", "lady", "guy", "robot", "cat", "kitten"}
@@ -50,14 +50,14 @@ def init_character(
     home = Path(folder).expanduser()
     reading = read_dataset(home)
     home = home if home.is_dir() else home.parent
-    path = home / character_file.FILE_NAME
+    path = home / character_toml.FILE_NAME
     if path.exists() and not force:
         raise CharacterError(f"{path}: exists already; edit it, or replace it with --force")
     if name is not None and not name.isidentifier():
         raise UsageError(f"name is '{name}'; expected one word of letters, digits and _")
     name = name or as_name(reading.name or home.resolve().name)
     noun = class_noun or reading.class_noun or _noun_in(reading.references)
-    files.write_text(path, character_file.write(home, name, noun, reading.phrase))
+    files.write_text(path, character_toml.write(home, name, noun, reading.phrase))
     return path
 
 

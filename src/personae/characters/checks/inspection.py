@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from personae import caption_lint, holding_out, naming
-from personae.caption_lint import Tokenizer
-from personae.character import UNKNOWN_CLASS, read_dataset
-from personae.character_file import FILE_NAME, CharacterFile, as_name
-from personae.datasets.base import Reading
-from personae.errors import CharacterError
-from personae.findings import Finding, Level
-from personae.picture_findings import (
+from personae.characters import held_out
+from personae.characters.captions import mention
+from personae.characters.character import UNKNOWN_CLASS, read_dataset
+from personae.characters.character_toml import FILE_NAME, CharacterFile, as_name
+from personae.characters.checks import captions
+from personae.characters.checks.captions import Tokenizer
+from personae.characters.checks.finding import Finding, Level
+from personae.characters.checks.pictures import (
     Measured,
     PictureRow,
     background_groups,
@@ -26,7 +26,9 @@ from personae.picture_findings import (
     of_picture,
     of_set,
 )
-from personae.references import Reference
+from personae.characters.dataset import Reading
+from personae.characters.image_files import Reference
+from personae.errors import CharacterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,14 @@ def inspect_folder(
     stated = CharacterFile.beside(home)
     name = stated.name or as_name(reading.name or home.resolve().name)
     class_noun = stated.class_noun or reading.class_noun
-    named = naming.mention(name, class_noun, stated.phrase or reading.phrase)
-    subject = caption_lint.Subject(named, f"{name} {class_noun or UNKNOWN_CLASS}", class_noun)
+    named = mention(name, class_noun, stated.phrase or reading.phrase)
+    subject = captions.Subject(named, f"{name} {class_noun or UNKNOWN_CLASS}", class_noun)
     references = reading.references + reading.held_out
     measured, findings = _measure(references, subject, tokenizer, resolution)
     findings += _of_reading(reading, home)
     findings += of_set(measured, home)
     findings += [finding for one in measured for finding in of_picture(one, resolution)]
-    findings += caption_lint.of_captions(references, subject, home, tokenizer)
+    findings += captions.of_captions(references, subject, home, tokenizer)
     findings += _of_character(class_noun, home, mirrored=flip and stated.asymmetric)
     order = ("error", "warning", "note")
     return Inspection(
@@ -112,7 +114,7 @@ def inspect_folder(
 
 def _measure(
     references: tuple[Reference, ...],
-    subject: caption_lint.Subject,
+    subject: captions.Subject,
     tokenizer: Tokenizer | None,
     resolution: int,
 ) -> tuple[list[Measured], list[Finding]]:
@@ -121,7 +123,7 @@ def _measure(
     for reference in {reference.path: reference for reference in references}.values():
         tokens = None
         if reference.caption is not None:
-            tokens = caption_lint.count_tokens(subject.named_in(reference.caption), tokenizer)
+            tokens = captions.count_tokens(subject.named_in(reference.caption), tokenizer)
         try:
             measured.append(measure(reference, resolution, tokens))
         except CharacterError as error:
@@ -173,5 +175,5 @@ def _held_out(measured: list[Measured], reading: Reading, stated: CharacterFile)
     """Return how many pictures `Character.open` will hold out."""
     if stated.held_out is not None:
         return len(stated.held_out)
-    candidates = [holding_out.Candidate(one.row.file, one.difference_hash) for one in measured]
-    return len(reading.held_out or holding_out.choose(candidates, None))
+    candidates = [held_out.Candidate(one.row.file, one.difference_hash) for one in measured]
+    return len(reading.held_out or held_out.choose(candidates, None))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from personae.characters.image_files import Reference
+from personae.characters.sidecars import CaptionRule, find_mask, list_folder, notes_on, pictures_in
 from personae.core.registry import PlugIn
 from personae.errors import CharacterError
-from personae.references import Reference
-from personae.sidecars import CaptionRule, find_mask, list_folder, notes_on, pictures_in
 
 Role = Literal["references", "held_out", "prior"]
 
@@ -77,7 +77,7 @@ class Convention(PlugIn, ABC):
         fallback: True for the one convention that any folder of pictures satisfies.
     """
 
-    package: ClassVar[str] = "personae.datasets"
+    package: ClassVar[str] = "personae.characters.datasets"
     group: ClassVar[str] = "personae.datasets"
     name: ClassVar[str]
     layout: ClassVar[str]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from personae.characters.image_files import Reference
+from personae.characters.sidecars import CaptionRule, check_caption, clean, find_mask, pictures_in
 from personae.errors import CharacterError
-from personae.references import Reference
-from personae.sidecars import CaptionRule, check_caption, clean, find_mask, pictures_in
 
 _PICTURE_KEYS: Final = ("file_name", "image", "image_path")
 _CAPTION_KEYS: Final = ("text", "caption", "prompt", "tags")

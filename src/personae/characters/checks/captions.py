@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from personae import naming
-from personae.findings import Finding
-from personae.references import Reference
+from personae.characters import captions
+from personae.characters.checks.finding import Finding
+from personae.characters.image_files import Reference
 
 MAX_TOKENS: Final = 77
 """What a CLIP text encoder reads, start and end marks included; the rest is cut off."""
@@ -63,7 +63,7 @@ class Subject:
 
     def named_in(self, caption: str) -> str:
         """Return the caption with the character named by `phrase`."""
-        return naming.rename(caption, self.mention, self.phrase)
+        return captions.rename(caption, self.mention, self.phrase)
 
     def taken_from(self, caption: str) -> str:
         """Return the caption without any mention of the character."""

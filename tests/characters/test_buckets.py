@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from personae.cropping import buckets, fit, nearest_bucket
+from personae.characters.buckets import buckets, fit, nearest_bucket
 from personae.errors import UsageError
 
 

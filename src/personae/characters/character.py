@@ -1,7 +1,7 @@
 """A character: the pictures a person brought, their captions, and how prompts call it.
 
-`Character.open` reads any layout that `personae.datasets` knows. It decodes every picture once to
-refuse early, and keeps none of them in memory. It knows nothing about models.
+`Character.open` reads any layout that `personae.characters.datasets` knows. It decodes every
+picture once to refuse early, and keeps none of them in memory. It knows nothing about models.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from personae import character_file, naming
-from personae.character_file import CharacterFile, as_name
+from personae.characters import captions, character_toml
+from personae.characters.character_toml import CharacterFile, as_name
+from personae.characters.dataset import Convention, Reading
+from personae.characters.duplicates import difference_hash
+from personae.characters.held_out import Candidate, choose, digest
+from personae.characters.image_files import Reference
 from personae.core.registry import discover, nearest
-from personae.datasets.base import Convention, Reading
-from personae.duplicates import difference_hash
 from personae.errors import CharacterError, UsageError
-from personae.holding_out import Candidate, choose, digest
-from personae.references import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class Character:
         """Read a folder of pictures, or a file that lists them.
 
         Args:
-            folder: a folder in any layout of `personae.datasets`, or a kohya TOML, ai-toolkit
-                YAML, OneTrainer JSON, metadata JSONL or CSV file.
+            folder: a folder in any layout of `personae.characters.datasets`, or a kohya TOML,
+                ai-toolkit YAML, OneTrainer JSON, metadata JSONL or CSV file.
             hold_out: share of the pictures to set apart, in [0, 0.5]; 0 trains on all. None takes
                 what `character.toml` or the layout says, else a fifth from 5 pictures on.
 
@@ -87,7 +87,7 @@ class Character:
                 "(or whatever it is) into %s",
                 home,
                 UNKNOWN_CLASS,
-                character_file.FILE_NAME,
+                character_toml.FILE_NAME,
             )
         return cls(
             folder=home,
@@ -128,20 +128,20 @@ class Character:
     def caption(self, reference: Reference, phrase: str) -> str:
         """Return the caption of `reference` in which the character is called `phrase`.
 
-        The name, the phrase of this set and the placeholders of `naming.PLACEHOLDERS` are
+        The name, the phrase of this set and the placeholders of `captions.PLACEHOLDERS` are
         replaced; a caption that does not mention the character gets the phrase in front, and a
         picture without caption reads "a picture of <phrase>".
         """
-        return naming.rename(reference.caption, self._mention, phrase)
+        return captions.rename(reference.caption, self._mention, phrase)
 
     def captions(self, phrase: str) -> tuple[str, ...]:
         """Return `caption` of each of `references`, in their order."""
         named = self._mention
-        return tuple(naming.rename(r.caption, named, phrase) for r in self.references)
+        return tuple(captions.rename(r.caption, named, phrase) for r in self.references)
 
     @property
     def _mention(self) -> re.Pattern[str]:
-        return naming.mention(self.name, self.class_noun, self.phrase)
+        return captions.mention(self.name, self.class_noun, self.phrase)
 
 
 def read_dataset(path: Path) -> Reading:
@@ -221,7 +221,7 @@ def _named(names: Iterable[str], paths: list[Path]) -> frozenset[Path]:
     for name in names:
         if name not in by_name:
             raise CharacterError(
-                f"{character_file.FILE_NAME}: held_out names '{name}', which is no picture of "
+                f"{character_toml.FILE_NAME}: held_out names '{name}', which is no picture of "
                 f"this set.{nearest(name, by_name)}"
             )
     return frozenset(by_name[name] for name in names)

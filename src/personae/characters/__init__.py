@@ -1,0 +1,1 @@
+"""Pictures of someone: folders, captions, masks, and the layouts of other tools."""

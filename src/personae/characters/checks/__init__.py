@@ -1,0 +1,1 @@
+"""What spoils a training set, found before training."""

@@ -1,0 +1,1 @@
+"""Layouts of training sets; one file each, found by being here."""

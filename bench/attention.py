@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from personae.acceleration import piecewise
+from personae.models.acceleration import recomputed
 
 HEADS, ROUNDS = 8, 7
 # (places, places they see, width of a head), at 256 and 512 px
@@ -39,7 +39,7 @@ def own(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def again(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend with a table that is computed again."""
-    return piecewise.attend(query, key, value, query.shape[-1] ** -0.5)
+    return recomputed.attend(query, key, value, query.shape[-1] ** -0.5)
 
 
 def kept(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

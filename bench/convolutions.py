@@ -18,9 +18,9 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from personae.acceleration import unfolding
-from personae.acceleration.base import Packs
-from personae.acceleration.packed_convolutions import packed, packed_gradient
+from personae.models.acceleration import unfolded
+from personae.models.acceleration.acceleration import Packs
+from personae.models.acceleration.ways.packed_convolutions import packed, packed_gradient
 
 # (inputs, outputs, side of the map, how many)
 KERNELS = (
@@ -58,15 +58,15 @@ def times(inputs: int, outputs: int, side: int, batch: int) -> list[float]:
     def plain(i: int) -> Tensor:
         return torch.nn.grad.conv2d_input(x.shape, modules[i].weight, gradient, padding=1)
 
-    unfolding.MOST_PLACES = unfolding.MOST_PLACES_BACK = 10**9  # products whatever the size
+    unfolded.MOST_PLACES = unfolded.MOST_PLACES_BACK = 10**9  # products whatever the size
     return [
         milliseconds(lambda i: modules[i](x)),
         milliseconds(lambda i: packed(modules[i], packs[i], x)),
-        milliseconds(lambda i: unfolding.convolve(modules[i], x)),
+        milliseconds(lambda i: unfolded.convolve(modules[i], x)),
         milliseconds(plain),
         milliseconds(lambda i: packed_gradient(modules[i], packs[i], gradient, x.shape)),
         milliseconds(
-            lambda i: unfolding.input_gradient(modules[i], modules[i].weight, gradient, x.shape)
+            lambda i: unfolded.input_gradient(modules[i], modules[i].weight, gradient, x.shape)
         ),
     ]
 

@@ -20,13 +20,13 @@ import torch
 
 # Imported before anything is instrumented: only the readers are to be watched.
 import personae.artifact
-import personae.families.stable_diffusion
+import personae.models.families.stable_diffusion
 from personae.core.devices import HOST, generator_for
 from personae.core.registry import lookup
 from personae.errors import PersonaeError
-from personae.families.base import Family
-from personae.families.stable_diffusion import StableDiffusion
-from personae.families.tiny import tiny_stable_diffusion
+from personae.models.families.stable_diffusion import StableDiffusion
+from personae.models.family import Family
+from personae.models.toys import tiny_stable_diffusion
 from personae.techniques.base import Technique
 
 with atheris.instrument_imports(include=["personae"]):

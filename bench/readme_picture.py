@@ -13,13 +13,13 @@ import argparse
 from pathlib import Path
 
 from personae.artifact import read_card
-from personae.bases import load_base
 from personae.cast import Cast
 from personae.characters.character import Character
 from personae.core.event import Step
 from personae.core.registry import discover, lookup
-from personae.families.base import Family
 from personae.generation import Shot, draw
+from personae.models.family import Family
+from personae.models.load import load_base
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.sheets import Panel, Section, character_sheet, save_sheet

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from personae import wide_products
+from personae.models.acceleration import wide_products
 
 ROUNDS = 3
 CASES: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from personae.families.base import Family
+from personae.models.family import Family
 from tiny_world import bare, bases, paint, shallow_base
 
 # Toy models gain nothing from a second thread, and two wait long for each other on a busy machine.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from personae.artifact import Artifact, CharacterRecord, content_hash, read_card
 from personae.cast import Cast
 from personae.errors import ArtifactError, PersonaeError
-from personae.families.base import Family
+from personae.models.family import Family
 from tiny_world import artifact_of, bases, make, phrase, prediction, stir
 
 

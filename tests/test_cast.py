@@ -10,7 +10,7 @@ import torch
 from personae.artifact import Artifact
 from personae.cast import Cast
 from personae.errors import ArtifactError, UnsupportedError, UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.strength import Strength
 from tiny_world import artifact_of, bare, bases, make, prediction, stir
 

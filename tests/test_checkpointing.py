@@ -16,7 +16,7 @@ from torch import nn
 from personae.allocation import peak_allocated
 from personae.characters.character import Character
 from personae.checkpointing import Extent, Recomputing
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.workbench import Workbench, set_up
 from tiny_world import make, noisy, run_config
 

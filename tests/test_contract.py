@@ -15,9 +15,9 @@ from personae.artifact import Artifact
 from personae.core.devices import generator_for
 from personae.core.registry import lookup
 from personae.errors import UnsupportedError
-from personae.families.base import Family, TargetSets
-from personae.families.stable_diffusion import StableDiffusion
-from personae.families.text import TextTower
+from personae.models.families.stable_diffusion import StableDiffusion
+from personae.models.family import Family, TargetSets
+from personae.models.text_tower import TextTower
 from personae.techniques.base import Technique
 from tiny_world import (
     PROMPTS,

@@ -21,8 +21,8 @@ from typer.main import get_command
 
 from personae.cli.app import build, run
 from personae.core.devices import generator_for
-from personae.families.base import Family
 from personae.metrics.base import Evidence, Sample
+from personae.models.family import Family
 from tiny_world import bare, prediction, stir
 
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from personae.characters.character import Character
-from personae.families.base import Family
 from personae.forecast import forecast
+from personae.models.family import Family
 from personae.workbench import Workbench, set_up
 from tiny_world import run_config, techniques
 

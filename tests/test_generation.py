@@ -13,8 +13,8 @@ import torch
 from personae.artifact import Artifact
 from personae.cast import Cast, Member
 from personae.errors import UsageError
-from personae.families.base import Family
 from personae.generation import Drawing, Shot, draw, generate, redraw, starting_noise
+from personae.models.family import Family
 from personae.pictures import Picture, Sampling
 from personae.strength import Strength
 from tiny_world import artifact_of, bare, bases, make, stir

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from personae.artifact import Artifact
-from personae.bases import load_base
 from personae.checkpoint_choice import ScoredCheckpoint
 from personae.core.cache import default_folder
 from personae.core.event import Checkpoint, Finished, Kept, Scored, StoppedEarly
 from personae.errors import UsageError
-from personae.families.tiny import tiny_stable_diffusion
 from personae.keeping import Keeper
+from personae.models.load import load_base
+from personae.models.toys import tiny_stable_diffusion
 from personae.run_folder import RunFolder
 from personae.training import train
 from study_world import build, judging

@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from personae import wide_products
 from personae.allocation import peak_allocated
-from personae.bases import load_base
 from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.core.devices import SHAPES_ONLY
 from personae.core.event import Planned, Step
 from personae.errors import DoesNotFitError, UsageError
-from personae.families.base import Family
-from personae.families.reading import stored_numbers
-from personae.families.text import TextTower
 from personae.memory_plan import (
     _modes,
     besides_tensors,
@@ -29,6 +24,11 @@ from personae.memory_plan import (
     needed,
     with_mode,
 )
+from personae.models.acceleration import wide_products
+from personae.models.family import Family
+from personae.models.load import load_base
+from personae.models.text_tower import TextTower
+from personae.models.weights.files import stored_numbers
 from personae.pass_memory import _first_tiles
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig

@@ -10,7 +10,7 @@ import torch
 from personae.batches import Batch, TextSource
 from personae.core.cache import TensorCache
 from personae.core.event import Verdict
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.monitor import LOOKS, FrozenProbe, Monitor, other_rate
 from personae.settings import Schedule
 from personae.techniques.dreambooth import DreamBooth

@@ -11,7 +11,7 @@ import torch
 from personae.batches import TEXTS_IN_MEMORY, Batch, TextSource
 from personae.characters.character import Character
 from personae.core.cache import TensorCache, default_folder
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.objective import (
     Noised,
     captions_with_dropout,

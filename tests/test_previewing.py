@@ -9,13 +9,13 @@ import torch
 
 from personae.allocation import peak_allocated
 from personae.artifact import Artifact
-from personae.bases import load_base
 from personae.cast import Cast, Member
 from personae.characters.character import Character
 from personae.core.event import Finished, Preview
-from personae.families.base import Family
 from personae.finishing import artifact_of, finish
 from personae.memory_plan import needed
+from personae.models.family import Family
+from personae.models.load import load_base
 from personae.pass_memory import drawing_bytes
 from personae.pictures import Picture
 from personae.previewing import draw_previews

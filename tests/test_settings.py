@@ -8,7 +8,7 @@ import pytest
 
 from personae.core.config import to_toml
 from personae.errors import UsageError
-from personae.recommended import Recommended
+from personae.models.recommended import Recommended
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig, Schedule
 

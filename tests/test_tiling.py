@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from personae.families.base import Family
 from personae.generation import decode
+from personae.models.family import Family
 from personae.tiling import decode_tiled
 
 

@@ -11,12 +11,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from personae.bases import load_base
 from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
-from personae.families.base import Family
 from personae.generation import Shot, draw
+from personae.models.family import Family
+from personae.models.load import load_base
 from personae.pictures import Sampling
 from personae.vision.load import load_encoder
 

@@ -38,7 +38,7 @@ from personae.core.event import (
     Verdict,
 )
 from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.pictures import Picture
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig

@@ -11,7 +11,7 @@ import torch
 from personae.characters.character import Character
 from personae.core.event import RolledBack, Step, Stopped
 from personae.errors import UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.settings import Schedule
 from personae.workbench import Workbench, set_up
 from tiny_world import bare, only, run, run_config, techniques

@@ -11,10 +11,10 @@ from personae.core.doors import door
 
 if TYPE_CHECKING:
     from personae.artifact import Artifact
-    from personae.bases import load_base
     from personae.cast import Cast
     from personae.characters.character import Character
     from personae.generation import Shot, draw, generate
+    from personae.models.load import load_base
     from personae.pictures import Picture, Sampling
     from personae.settings import RunConfig
     from personae.training import train
@@ -45,7 +45,7 @@ __getattr__, __dir__ = door(
         "Shot": "generation",
         "draw": "generation",
         "generate": "generation",
-        "load_base": "bases",
+        "load_base": "models.load",
         "train": "training",
     },
 )

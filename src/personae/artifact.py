@@ -25,7 +25,7 @@ from personae.core.devices import HOST
 from personae.core.files import replacing
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, MissingFileError, UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.techniques.base import Technique
 
 FORMAT_VERSION = 1

@@ -16,7 +16,7 @@ from personae.artifact import (
 )
 from personae.core.devices import HOST
 from personae.errors import ArtifactError, UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 
 
 def record_of(base: Family) -> BaseRecord:

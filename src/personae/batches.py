@@ -21,8 +21,8 @@ from personae.characters.buckets import buckets, fit, nearest_bucket
 from personae.characters.image_files import Reference
 from personae.core.cache import TensorCache
 from personae.core.devices import generator_for
-from personae.families import sources
-from personae.families.base import Family, Text
+from personae.models.family import Family, Text
+from personae.models.weights import sources
 from personae.settings import Schedule
 
 RANDOM_CROPS = 4  # cached crops per picture for crop = random

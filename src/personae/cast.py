@@ -18,7 +18,7 @@ import torch
 from personae.artifact import Artifact
 from personae.core.registry import nearest
 from personae.errors import ArtifactError, UsageError
-from personae.families.base import Family, Text
+from personae.models.family import Family, Text
 from personae.strength import Strength
 from personae.techniques.base import Technique
 

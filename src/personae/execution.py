@@ -24,7 +24,7 @@ from personae.cells import Cell, failed
 from personae.core.devices import HOST, free_bytes, pick_device
 from personae.core.event import Event
 from personae.errors import StudyError, UsageError
-from personae.families.sources import local_folder
+from personae.models.weights.sources import local_folder
 from personae.presentations import Budget
 from personae.study import Study
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from personae.acceleration.base import Packs
 from personae.core.devices import free_bytes, peak_bytes, reset_peak
 from personae.core.event import Forecast
 from personae.errors import DoesNotFitError
+from personae.models.acceleration.acceleration import Packs
 from personae.optimizers import held_on, state_bytes
 from personae.workbench import Workbench
 

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from personae.accelerating import accelerated, setting
 from personae.cast import Cast, Member
 from personae.core.devices import HOST
 from personae.core.registry import nearest
 from personae.errors import UsageError
-from personae.families.base import Family, Text
+from personae.models.acceleration.choice import accelerated, setting
+from personae.models.family import Family, Text
 from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
 from personae.tiling import decode_tiled
 from personae.version import __version__

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from personae.core.config import Config
-from personae.families import sources
+from personae.models.weights import sources
 from personae.pictures import Sampling
 
 EMBEDDED = {"suite": "toon", "identity": "toon_identity", "image_text": "toon_clip"}

@@ -13,10 +13,10 @@ from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.errors import UsageError
 from personae.evaluation import Drawn, Encoders, Score, Scores, evaluate
-from personae.families.base import Family
 from personae.generation import Shot, draw
 from personae.judging import Judging
 from personae.metrics.base import Sample
+from personae.models.family import Family
 from personae.pictures import Picture, Sampling
 from personae.suites import FIRST_SEED, Request, Suite, load_suite
 

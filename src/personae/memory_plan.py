@@ -18,24 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from personae.accelerating import FRUGAL, setting
 from personae.characters.character import Character
 from personae.checkpointing import Recomputing
 from personae.core.devices import HOST, held_bytes, pick_device, resident_bytes
 from personae.core.event import Planned
 from personae.core.registry import lookup
 from personae.errors import DoesNotFitError
-from personae.families.aside import Aside
-from personae.families.base import Family
-from personae.families.reading import stored_numbers, weight_bytes
-from personae.families.sources import local_folder
-from personae.frozen_formats import pick_format
+from personae.models.acceleration.choice import FRUGAL, setting
+from personae.models.acceleration.wide_products import lacks_kernels
+from personae.models.family import Family
+from personae.models.weights.files import stored_numbers, weight_bytes
+from personae.models.weights.quantised import pick_format
+from personae.models.weights.sources import local_folder
+from personae.models.weights.unloaded import Aside
 from personae.optimizers import held_on, state_bytes
 from personae.pass_memory import drawing_bytes, pass_bytes
 from personae.preparing import build_techniques, resting
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
-from personae.wide_products import lacks_kernels
 
 SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
 # On a processor, besides tensors: compiled kernels with their scratch memory, and what the heap

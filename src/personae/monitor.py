@@ -14,7 +14,7 @@ import torch
 
 from personae.batches import Batch, TextSource
 from personae.core.event import Verdict
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.objective import Noised, denoising_loss, predict, row_losses, settled, untouched
 from personae.optimizers import OWN_RATES
 from personae.settings import Schedule

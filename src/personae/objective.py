@@ -11,7 +11,7 @@ from torch import Tensor
 
 from personae.batches import Batch, TextSource
 from personae.core.devices import generator_for
-from personae.families.base import Family, Text
+from personae.models.family import Family, Text
 from personae.settings import Schedule
 from personae.techniques.base import Technique
 

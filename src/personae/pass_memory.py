@@ -18,14 +18,14 @@ from torch import Tensor
 from personae.allocation import peak_allocated
 from personae.core.cache import default_folder
 from personae.core.files import write_text
-from personae.families.base import Family, Text
+from personae.models.acceleration.wide_products import Widening, is_widened
+from personae.models.family import Family, Text
 from personae.pictures import Sampling
 from personae.previewing import sampling, together
 from personae.settings import RunConfig, Schedule
 from personae.techniques.base import Technique
 from personae.tiling import decode_tiled
 from personae.version import __version__
-from personae.wide_products import Widening, is_widened
 
 
 def pass_bytes(

@@ -14,10 +14,10 @@ from personae.core.cache import TensorCache, default_folder
 from personae.core.devices import generator_for
 from personae.core.event import Preparing
 from personae.core.registry import lookup
-from personae.families import sources
-from personae.families.aside import Aside, readable_again
-from personae.families.base import Family
 from personae.generation import Shot, generate
+from personae.models.family import Family
+from personae.models.weights import sources
+from personae.models.weights.unloaded import Aside, readable_again
 from personae.optimizers import OWN_RATES
 from personae.pictures import Picture, Sampling
 from personae.settings import RunConfig, Schedule

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from personae.core.registry import lookup
 from personae.errors import UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.settings import Schedule
 from personae.techniques.base import Technique
 

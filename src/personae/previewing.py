@@ -13,8 +13,8 @@ from pathlib import Path
 from personae.artifact import Artifact
 from personae.cast import Cast, Member
 from personae.core.event import Preview
-from personae.families.base import Family
 from personae.generation import Shot, draw
+from personae.models.family import Family
 from personae.pictures import Picture, Sampling
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig, Schedule

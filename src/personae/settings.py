@@ -25,8 +25,8 @@ from personae.core.registry import discover, lookup
 from personae.core.units import parse_bytes
 from personae.errors import UsageError
 from personae.judging import Judging
+from personae.models.recommended import Recommended
 from personae.optimizers import OWN_RATES, check_optimizer
-from personae.recommended import Recommended
 from personae.techniques.base import Technique, TechniqueConfig
 
 

@@ -10,7 +10,7 @@ from statistics import median
 
 from personae.cast import Cast
 from personae.core.devices import synchronize
-from personae.families.base import Family
+from personae.models.family import Family
 
 REPEATS = 3
 

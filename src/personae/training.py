@@ -13,17 +13,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from personae.accelerating import accelerated
-from personae.bases import load_base
 from personae.characters.character import Character
 from personae.core.devices import give_back_as_freed, give_back_freed
 from personae.core.event import Checkpoint, Event, RolledBack, Step, Stopped, Validation
 from personae.errors import TrainingError, UsageError
-from personae.families.base import Family
 from personae.finishing import artifact_of, finish
 from personae.forecast import forecast
 from personae.keeping import Keeper
 from personae.memory_plan import fitting, loading_precision
+from personae.models.acceleration.choice import accelerated
+from personae.models.family import Family
+from personae.models.load import load_base
 from personae.monitor import FrozenProbe, Monitor, other_rate, usual_rate
 from personae.objective import settled, untouched
 from personae.previewing import preview

@@ -19,8 +19,8 @@ from personae.checkpointing import Recomputing
 from personae.core.cache import TensorCache, default_folder
 from personae.core.devices import give_back_freed, seeded, synchronize
 from personae.core.event import Preparing
-from personae.families.aside import Aside
-from personae.families.base import Family
+from personae.models.family import Family
+from personae.models.weights.unloaded import Aside
 from personae.monitor import FrozenProbe
 from personae.objective import Noised, captions_with_dropout, draw_noise, training_loss
 from personae.optimizers import make_optimizer, rate_factor, set_rate

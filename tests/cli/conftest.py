@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from personae.bases import load_base
 from personae.cli.app import run
-from personae.families.tiny import tiny_stable_diffusion
+from personae.models.load import load_base
+from personae.models.toys import tiny_stable_diffusion
 from tiny_world import artifact_of, make, stir
 
 Lines = list[dict[str, Any]]

@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from personae.artifact import Artifact
-from personae.bases import load_base
 from personae.cli.app import run
 from personae.formats.base import formats
+from personae.models.load import load_base
 from tiny_world import artifact_of, make, paint, stir
 
 Told = Callable[..., list[dict[str, Any]]]

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from personae.artifact import Artifact
-from personae.bases import load_base
 from personae.characters.character import Character
 from personae.cli.app import run
 from personae.cli.bases import describe, parameters_in
-from personae.families.sources import embedded_bases
 from personae.generation import Shot, draw
+from personae.models.load import load_base
+from personae.models.weights.sources import embedded_bases
 from personae.pictures import Sampling
 from tiny_world import paint, run_config
 from tiny_world import run as train

@@ -11,7 +11,7 @@ import pytest
 
 from personae.core.registry import PlugIn, discover, lookup, nearest
 from personae.errors import UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.techniques.base import Technique
 
 

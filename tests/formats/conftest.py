@@ -4,7 +4,7 @@ import pytest
 from torch import Tensor
 
 from format_world import KINDS, base_of, picture, pipeline
-from personae.families.base import Family
+from personae.models.family import Family
 
 
 @pytest.fixture(scope="session")

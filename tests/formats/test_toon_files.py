@@ -8,9 +8,9 @@ from diffusers import StableDiffusionPipeline
 
 from format_world import drawn_with, picture, trained
 from personae.core.devices import HOST
-from personae.families.sources import embedded_bases
-from personae.families.stable_diffusion import StableDiffusion
 from personae.formats.base import export_file, import_file
+from personae.models.families.stable_diffusion import StableDiffusion
+from personae.models.weights.sources import embedded_bases
 
 pytestmark = pytest.mark.skipif(
     "toon" not in embedded_bases(), reason="this checkout has no embedded base"

@@ -15,10 +15,10 @@ from personae.artifact import Artifact
 from personae.core.devices import HOST, SHAPES_ONLY
 from personae.core.event import Finished, Validation
 from personae.errors import UnsupportedError
-from personae.families.base import Family
-from personae.families.stable_diffusion import StableDiffusion
-from personae.families.tiny import tiny_stable_diffusion
-from personae.hooks import _Sum
+from personae.models.families.stable_diffusion import StableDiffusion
+from personae.models.family import Family
+from personae.models.overlay import _Sum
+from personae.models.toys import tiny_stable_diffusion
 from personae.optimizers import held_on, state_bytes
 from personae.techniques.base import key
 from tiny_world import (

@@ -11,10 +11,10 @@ from torch import nn
 
 from personae.activations import ACTIVATIONS
 from personae.allocation import peak_allocated
-from personae.bases import load_base
 from personae.errors import UnsupportedError, UsageError
-from personae.families.base import Family
-from personae.families.tiny import tiny_stable_diffusion
+from personae.models.family import Family
+from personae.models.load import load_base
+from personae.models.toys import tiny_stable_diffusion
 from personae.techniques.base import Technique
 from personae.techniques.hypernetwork import (
     HypernetworkConfig,

@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from personae.errors import UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from tiny_world import bases, make, noisy, prediction, stir
 
 CONVOLUTION = "down_blocks.0.resnets.0.conv1"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from personae.errors import UnsupportedError, UsageError
-from personae.families.base import Family
+from personae.models.family import Family
 from personae.techniques.textual_inversion import usual_norm
 from tiny_world import make, prediction, stir
 

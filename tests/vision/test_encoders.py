@@ -25,7 +25,7 @@ from transformers import (
 from colour_world import CharacterColour, picture
 from personae.core.registry import discover
 from personae.errors import EncoderError, UnsupportedError, UsageError
-from personae.families.tiny import tiny_tokenizer
+from personae.models.toys import tiny_tokenizer
 from personae.vision.cached_encoder import Remembering
 from personae.vision.encoder import LAYERS, Encoder, centre_square
 from personae.vision.load import load_encoder

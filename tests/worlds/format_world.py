@@ -8,17 +8,17 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from personae.artifact import Artifact
 from personae.core.devices import HOST
 from personae.core.registry import lookup
-from personae.families.base import Family
-from personae.families.sources import fingerprint
-from personae.families.stable_diffusion import StableDiffusion
-from personae.families.text import TextTower
-from personae.families.tiny import (
+from personae.models.families.stable_diffusion import StableDiffusion
+from personae.models.family import Family
+from personae.models.noise_path import Diffusion
+from personae.models.text_tower import TextTower
+from personae.models.toys import (
     tiny_autoencoder,
     tiny_stable_diffusion,
     tiny_text_config,
     tiny_tokenizer,
 )
-from personae.noise_path import Diffusion
+from personae.models.weights.sources import fingerprint
 from personae.techniques.base import Technique
 
 KINDS = ("sd1", "sd2", "sdxl")

@@ -9,11 +9,11 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from personae.core.devices import HOST
-from personae.families.base import Family
-from personae.families.stable_diffusion import StableDiffusion
-from personae.families.text import TextTower
-from personae.families.tiny import tiny_autoencoder, tiny_tokenizer
-from personae.noise_path import Diffusion
+from personae.models.families.stable_diffusion import StableDiffusion
+from personae.models.family import Family
+from personae.models.noise_path import Diffusion
+from personae.models.text_tower import TextTower
+from personae.models.toys import tiny_autoencoder, tiny_tokenizer
 
 XL = {
     "block_out_channels": (320, 640, 1280),

@@ -20,7 +20,7 @@ from transformers import (
 
 from personae.cells import Cell
 from personae.evaluation import Score, Scores
-from personae.families.tiny import tiny_stable_diffusion, tiny_tokenizer
+from personae.models.toys import tiny_stable_diffusion, tiny_tokenizer
 from personae.study import Study
 
 SIDE = 32

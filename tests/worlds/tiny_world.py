@@ -19,9 +19,9 @@ from personae.artifact import Artifact, CharacterRecord
 from personae.core.devices import HOST, generator_for
 from personae.core.event import Event
 from personae.core.registry import discover, lookup
-from personae.families.base import Family
-from personae.families.stable_diffusion import StableDiffusion
-from personae.families.tiny import tiny_stable_diffusion
+from personae.models.families.stable_diffusion import StableDiffusion
+from personae.models.family import Family
+from personae.models.toys import tiny_stable_diffusion
 from personae.settings import RunConfig
 from personae.techniques.base import Technique
 from personae.training import train

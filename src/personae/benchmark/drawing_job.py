@@ -10,12 +10,12 @@ from statistics import median
 import torch
 
 from personae.artifact import Artifact, CharacterRecord
-from personae.bases import load_base
 from personae.benchmark.jobs import Job
 from personae.benchmark.operations import new_technique
 from personae.benchmark.painting import CLASS_NOUN, NAME
 from personae.core.devices import generator_for
 from personae.generation import Shot, draw
+from personae.models.load import load_base
 from personae.pictures import Sampling
 from personae.switching import handling_costs
 

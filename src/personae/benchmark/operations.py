@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from personae.bases import load_base
 from personae.benchmark.jobs import Job
 from personae.benchmark.painting import CLASS_NOUN, NAME
 from personae.benchmark.plain_loop import PlainLoop, inputs
 from personae.core.devices import SHAPES_ONLY, generator_for
 from personae.core.registry import lookup
-from personae.families.base import Family
+from personae.models.family import Family
+from personae.models.load import load_base
 from personae.techniques.base import Technique
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from personae.core.devices import generator_for
-from personae.families.sources import in_format
+from personae.models.weights.sources import in_format
 
 LORA_LAYERS = ["to_k", "to_q", "to_v", "to_out.0"]
 TOKENS = [f"<plain{i}>" for i in range(8)]  # as many vectors as ours has by default

@@ -14,10 +14,10 @@ from personae.benchmark.turns import measure_together
 from personae.core.devices import PRECISIONS, pick_device
 from personae.core.registry import discover
 from personae.errors import UsageError
-from personae.families import sources
-from personae.frozen_formats import NARROW, pick_format
+from personae.models.acceleration.wide_products import lacks_kernels
+from personae.models.weights import sources
+from personae.models.weights.quantised import NARROW, pick_format
 from personae.techniques.base import Technique
-from personae.wide_products import lacks_kernels
 
 SHAPED = "sd15-shape"
 

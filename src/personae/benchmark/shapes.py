@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from personae.core.cache import default_folder
 from personae.core.devices import SHAPES_ONLY, generator_for
-from personae.families.sources import embedded_bases
+from personae.models.weights.sources import embedded_bases
 
 NAME = "sd15-shape"
 VOCABULARY = 49408

@@ -26,10 +26,10 @@ def train_ours(job: Job) -> dict[str, float]:
 
     With a limit the denoiser is read by the training, as `train` does, and not while loading.
     """
-    from personae.bases import load_base
     from personae.core.event import Forecast, RolledBack, Step
     from personae.core.registry import discover
-    from personae.families.base import Family
+    from personae.models.family import Family
+    from personae.models.load import load_base
     from personae.settings import RunConfig
     from personae.training import train
 

@@ -37,8 +37,8 @@ def _peak(job: Job) -> dict[str, object]:
 
     from personae.benchmark.machine import peak_rates
     from personae.core.devices import pick_device
-    from personae.frozen_formats import pick_format
-    from personae.wide_products import widen_slow_products
+    from personae.models.acceleration.wide_products import widen_slow_products
+    from personae.models.weights.quantised import pick_format
 
     device = pick_device(job.device)
     dtype = pick_format(job.precision, device)

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def bases(as_json: AsJson = False) -> None:
     """List the base models that need no download, with their sizes and training advice."""
-    from personae.families.sources import embedded_bases
+    from personae.models.weights.sources import embedded_bases
 
     terminal = Terminal(as_json)
     rows = {name: describe(folder) for name, folder in embedded_bases().items()}

@@ -20,7 +20,7 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from personae.families.base import Family
+    from personae.models.family import Family
     from personae.study import Study
     from personae.suites import Suite
 

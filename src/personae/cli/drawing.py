@@ -17,8 +17,8 @@ from personae.core.units import count
 
 if TYPE_CHECKING:
     from personae.cast import Cast
-    from personae.families.base import Family
     from personae.generation import Shot
+    from personae.models.family import Family
     from personae.pictures import Picture, Sampling
 
 ConfigOption = Annotated[

@@ -43,10 +43,10 @@ def export(
     """
     terminal = Terminal(as_json)
     from personae.artifact import Artifact
-    from personae.bases import load_base
     from personae.core.registry import lookup
     from personae.formats.base import Format, export_file, with_ending
     from personae.formats.sidecar import sidecar_paths
+    from personae.models.load import load_base
 
     loaded = Artifact.load(artifact) if artifact is not None else None
     if to is None:

@@ -33,8 +33,8 @@ def extract(
     """Take out of a whole fine-tuned model what a LoRA can hold, and say how much that is."""
     terminal = Terminal(as_json)
     from personae.artifact import Artifact
-    from personae.bases import load_base
     from personae.formats.extraction import extract as extracted
+    from personae.models.load import load_base
 
     artifact = Artifact.load(file)
     quiet_libraries()

@@ -38,8 +38,8 @@ def import_file(
     """Turn a file of another tool into an artifact; its kind is found out by itself."""
     terminal = Terminal(as_json)
     from personae.assembling import about
-    from personae.bases import load_base
     from personae.formats.base import format_of
+    from personae.models.load import load_base
 
     kind = format_of(file)
     quiet_libraries()

@@ -14,7 +14,7 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.cast import Cast
     from personae.cli.terminal import Terminal
-    from personae.families.base import Family
+    from personae.models.family import Family
     from personae.pictures import Recipe
 
 CastOption = Annotated[
@@ -115,7 +115,7 @@ def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: str
     Raises:
         BaseError: it cannot be loaded.
     """
-    from personae.bases import load_base
+    from personae.models.load import load_base
 
     first = next(iter(cast.members.values()), None)
     chosen = source or (first.artifact.card.base.source if first else None)

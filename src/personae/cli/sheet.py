@@ -33,7 +33,7 @@ from personae.errors import UsageError
 
 if TYPE_CHECKING:
     from personae.cast import Cast
-    from personae.families.base import Family
+    from personae.models.family import Family
     from personae.pictures import Picture, Sampling
     from personae.suites import Suite
 

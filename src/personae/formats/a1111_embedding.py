@@ -8,7 +8,6 @@ from torch import Tensor
 
 from personae.artifact import Artifact
 from personae.errors import ArtifactError, UnsupportedError
-from personae.families.base import Family
 from personae.formats.base import Format
 from personae.formats.embedding_parts import (
     embedding_artifact,
@@ -19,6 +18,7 @@ from personae.formats.embedding_parts import (
 from personae.formats.embedding_picture import embedding_in
 from personae.formats.safe_pickle import load_pickle, save_pickle
 from personae.formats.tensor_file import checked
+from personae.models.family import Family
 
 # The id of `*` in CLIP's vocabulary, which A1111 writes and no reader uses.
 STAR = 265

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from personae.artifact import Artifact, CharacterRecord
 from personae.errors import ArtifactError, UnsupportedError
-from personae.families.base import Family
 from personae.formats.base import Format
 from personae.formats.hypernetwork_parts import (
     HypernetworkFile,
@@ -21,6 +20,7 @@ from personae.formats.hypernetwork_parts import (
     without_dropout,
 )
 from personae.formats.safe_pickle import load_pickle, save_pickle
+from personae.models.family import Family
 
 # All that ComfyUI 0.3.64 knows; with any other name it applies nothing and does not say so.
 COMFY_ACTIVATIONS = (

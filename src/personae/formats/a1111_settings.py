@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from personae.families.base import Family
+from personae.models.family import Family
 
 
 def a1111_settings(base: Family) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor
 from personae.artifact import Artifact
 from personae.core.devices import HOST
 from personae.errors import UnsupportedError
-from personae.families.base import Family
 from personae.low_rank import Update, updates_of
+from personae.models.family import Family
 
 DELTAS = "dreambooth.deltas."
 

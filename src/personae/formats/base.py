@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from personae.artifact import Artifact
-from personae.bases import load_base
 from personae.core.registry import PlugIn, discover, lookup
 from personae.errors import ArtifactError, MissingFileError, UnsupportedError, UsageError
-from personae.families.base import Family
 from personae.formats.safe_pickle import load_pickle
 from personae.formats.sidecar import open_preview, write_sidecar
 from personae.formats.tensor_file import read_header
+from personae.models.family import Family
+from personae.models.load import load_base
 
 TENSORS = ".safetensors"
 PICKLES = (".pt", ".bin", ".ckpt", ".pth")

@@ -13,7 +13,6 @@ from torch import Tensor
 from personae.artifact import Artifact
 from personae.core.files import write_text
 from personae.errors import ArtifactError
-from personae.families.base import Family
 from personae.formats.a1111_settings import a1111_settings
 from personae.formats.baking import Baked
 from personae.formats.base import Format
@@ -29,6 +28,7 @@ from personae.formats.ldm_places import (
 )
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
+from personae.models.family import Family
 
 # The number of layers of OpenCLIP ViT-H; diffusers' copy of Stable Diffusion 2 leaves out the last,
 # which is not used but expected by readers.

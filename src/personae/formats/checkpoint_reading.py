@@ -13,8 +13,8 @@ from personae.assembling import assemble, checked_on, record_of
 from personae.core.devices import HOST
 from personae.core.registry import lookup
 from personae.errors import ArtifactError
-from personae.families.base import Family
 from personae.formats.metadata import character_in
+from personae.models.family import Family
 from personae.techniques.base import Technique
 
 TECHNIQUE = "dreambooth"

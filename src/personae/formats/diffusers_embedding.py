@@ -9,7 +9,6 @@ from torch import Tensor
 
 from personae.artifact import Artifact
 from personae.errors import ArtifactError, UnsupportedError
-from personae.families.base import Family
 from personae.formats.base import Format
 from personae.formats.embedding_parts import (
     ONE_ENCODER,
@@ -29,6 +28,7 @@ from personae.formats.tensor_file import (
     read_tensors,
     write_tensors,
 )
+from personae.models.family import Family
 
 PICKLES = (".bin",)
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from personae.artifact import Artifact
 from personae.errors import ArtifactError
-from personae.families.base import Family
 from personae.formats.baking import Baked
 from personae.formats.base import Format
 from personae.formats.checkpoint_reading import difference
@@ -22,6 +21,7 @@ from personae.formats.layout import Layout, layout_of, text_network
 from personae.formats.ldm_names import with_text_model
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import write_tensors
+from personae.models.family import Family
 
 INDEX = "model_index.json"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from personae.artifact import Artifact
 from personae.errors import ArtifactError
-from personae.families.base import Family
 from personae.formats.base import Format
 from personae.formats.lora_names import diffusers_name
 from personae.formats.lora_parts import split_key
@@ -17,6 +16,7 @@ from personae.formats.lora_reading import LoraFile, read_lora
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
 from personae.low_rank import updates_of
+from personae.models.family import Family
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 FILE_NAME = "pytorch_lora_weights.safetensors"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from personae.artifact import Artifact
-from personae.families.base import Family
 from personae.formats.base import Format
 from personae.formats.embedding_parts import (
     ONE_ENCODER,
@@ -19,6 +18,7 @@ from personae.formats.embedding_parts import (
 from personae.formats.layout import layout_of
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
+from personae.models.family import Family
 
 
 class EmbeddingSafetensors(Format):

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from personae.artifact import Artifact
 from personae.errors import ArtifactError, UnsupportedError
-from personae.families.base import Family
-from personae.hooks import layers_matching
 from personae.low_rank import check_limits, cut_delta, kept_note, lora_artifact, stored
+from personae.models.family import Family
+from personae.models.overlay import layers_matching
 
 DELTAS = "dreambooth.deltas."
 

@@ -22,8 +22,8 @@ from personae.core.config import Config
 from personae.core.devices import generator_for
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, UsageError
-from personae.families.base import Family
 from personae.formats.tensor_file import checked
+from personae.models.family import Family
 from personae.techniques.base import Technique
 
 TECHNIQUE = "hypernetwork"

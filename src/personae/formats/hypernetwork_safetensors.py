@@ -9,7 +9,6 @@ from typing import Any
 
 from personae.artifact import Artifact
 from personae.errors import ArtifactError
-from personae.families.base import Family
 from personae.formats.base import Format
 from personae.formats.hypernetwork_parts import (
     HypernetworkFile,
@@ -20,6 +19,7 @@ from personae.formats.hypernetwork_parts import (
 from personae.formats.layout import layout_of
 from personae.formats.metadata import CHARACTER, character_in, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
+from personae.models.family import Family
 
 MARK = "hypernetwork.format"
 KIND = "a1111-hypernetwork"

@@ -11,7 +11,6 @@ from torch import Tensor
 from personae.artifact import Artifact
 from personae.assembling import assemble
 from personae.errors import ArtifactError
-from personae.families.base import Family
 from personae.formats.base import Format
 from personae.formats.embedding_parts import TWO_ENCODERS, embedding_artifact, placeholder_for
 from personae.formats.layout import Layout, layout_of, text_network
@@ -20,6 +19,7 @@ from personae.formats.lora_reading import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
 from personae.low_rank import Update, times, updates_of
+from personae.models.family import Family
 
 PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 BUNDLED = "bundle_emb."

@@ -11,8 +11,8 @@ from typing import Literal
 from torch import nn
 
 from personae.errors import UnsupportedError
-from personae.families.base import Family
 from personae.formats import ldm_names
+from personae.models.family import Family
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from personae.artifact import Artifact
 from personae.core.files import replacing, write_text
 from personae.errors import UsageError
-from personae.families.base import Family
 from personae.formats.layout import layout_of
+from personae.models.family import Family
 
 VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 LONGEST_SIDE = 512

@@ -22,8 +22,8 @@ from personae.core.config import Config
 from personae.core.devices import SHAPES_ONLY
 from personae.core.registry import PlugIn
 from personae.errors import UsageError
-from personae.families.base import Family
-from personae.recommended import Recommended
+from personae.models.family import Family
+from personae.models.recommended import Recommended
 
 
 class TechniqueConfig(Config):

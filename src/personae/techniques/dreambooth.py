@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from personae.core.devices import HOST, zeros_on_host
 from personae.errors import UnsupportedError
-from personae.families.base import Family
-from personae.recommended import Recommended
+from personae.models.family import Family
+from personae.models.recommended import Recommended
 from personae.techniques.base import Technique, TechniqueConfig, allocated_on, key
 
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from personae.core.registry import nearest
 from personae.errors import UsageError
-from personae.families.base import Family
-from personae.hooks import layers_matching
-from personae.recommended import Recommended
+from personae.models.family import Family
+from personae.models.overlay import layers_matching
+from personae.models.recommended import Recommended
 from personae.techniques.base import Technique, TechniqueConfig, allocated_on, key
 
 TARGETS = {

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from personae.errors import UnsupportedError
-from personae.families.base import Family
-from personae.families.text import TextTower
-from personae.recommended import Recommended
+from personae.models.family import Family
+from personae.models.recommended import Recommended
+from personae.models.text_tower import TextTower
 from personae.techniques.base import Technique, TechniqueConfig
 
 FALLBACK_WORDS = "character"

@@ -1,1 +1,0 @@
-"""Quicker ways to compute what a base computes, one file each."""

@@ -1,0 +1,1 @@
+"""Networks that draw: families, their weights, quicker ways to compute them."""

@@ -1,0 +1,1 @@
+"""Quicker ways; one file each, found by being here."""

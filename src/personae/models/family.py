@@ -1,0 +1,201 @@
+"""What every kind of base model offers, and nothing about what is trained on it.
+
+A `Family` is the class, a loaded one is called `base`. Packing, time units, sign conventions and
+prompt templates end here: nothing outside a family asks which family it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from personae.core.registry import PlugIn
+from personae.models.forwards import Forwards
+from personae.models.noise_path import NoisePath
+from personae.models.overlay import WeightOverlay
+from personae.models.recommended import Recommended
+from personae.models.text_tower import TextTower
+from personae.models.weights.unloaded import Aside
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Encoded prompts.
+
+    Attributes:
+        embeds: per-token states, shape (b, l, d).
+        pooled: one vector per prompt, shape (b, p), for families that use it.
+    """
+
+    embeds: Tensor
+    pooled: Tensor | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Text:
+        """Return the same text on another device and in another number format."""
+        pooled = None if self.pooled is None else self.pooled.to(device, dtype)
+        return Text(self.embeds.to(device, dtype), pooled)
+
+    def __getitem__(self, rows: Any) -> Text:
+        return Text(self.embeds[rows], None if self.pooled is None else self.pooled[rows])
+
+    @staticmethod
+    def concatenate(texts: Sequence[Text]) -> Text:
+        """Join texts along the batch."""
+        pooled = None if texts[0].pooled is None else torch.cat([t.pooled for t in texts])
+        return Text(torch.cat([t.embeds for t in texts]), pooled)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSets:
+    """Which layers a technique may adapt, as patterns over the denoiser's module names.
+
+    Attributes:
+        sets: {name: regular expression}; each names Linear or Conv2d layers.
+        text_keys: layers that read the text as key; text_values: as value.
+        self_keys: layers that read hidden states as key; self_values: as value.
+    """
+
+    sets: dict[str, str]
+    text_keys: str | None = None
+    text_values: str | None = None
+    self_keys: str | None = None
+    self_values: str | None = None
+
+
+@dataclass(eq=False)
+class Family(PlugIn, ABC):
+    """A loaded base model.
+
+    A class sets `name`, `targets` and `samplers` ({name: scheduler config -> diffusers scheduler}).
+
+    Attributes:
+        denoiser: the network that is asked to undo noise (U-Net or transformer).
+        autoencoder: pictures to latents and back.
+        towers: the text encoders with their tokenizers, in the order the family uses them.
+        path: how its latents become noise.
+        scheduler_config: what the samplers are made from.
+        device, dtype: where the frozen weights are and in which format.
+        source: what it was loaded from, as the user wrote it.
+        fingerprint: 16 hex digits that identify the denoiser's weights.
+        acceleration: which quicker ways to compute it may use: auto, lean, none, or names.
+        forwards: the quicker ways in use.
+        narrow: format of the denoiser's linear layers where it has fewer bits than `dtype`, or "".
+        recommendations: {technique: fields of `Recommended`} where this base wants others.
+        overlays: the deltas laid over its networks, by identity; use `overlay`.
+        aside: networks that it was loaded without the weights of.
+    """
+
+    denoiser: nn.Module
+    autoencoder: nn.Module
+    towers: list[TextTower]
+    path: NoisePath
+    scheduler_config: dict[str, Any]
+    device: torch.device
+    dtype: torch.dtype
+    source: str
+    fingerprint: str
+    overlays: dict[int, WeightOverlay] = field(default_factory=dict)
+    recommendations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    acceleration: str = "none"
+    forwards: Forwards = field(default_factory=Forwards)
+    narrow: str = ""
+    aside: Aside = field(default_factory=lambda: Aside([]))
+
+    package: ClassVar[str] = "personae.models.families"
+    group: ClassVar[str] = "personae.families"
+    name: ClassVar[str]
+    targets: ClassVar[TargetSets]
+    samplers: ClassVar[dict[str, Callable[[dict[str, Any]], Any]]]
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, source: str | Path) -> bool:
+        """Say whether this family can load `source`, without loading it."""
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        source: str | Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        denoiser_aside: bool = False,
+    ) -> Self:
+        """Load a diffusers folder, a hub id or a single-file checkpoint.
+
+        With `denoiser_aside` the denoiser's weights stay in their file until `aside.back()`, where
+        they lie in one that is read here.
+
+        Raises:
+            BaseError: nothing loadable is there; the message says what was looked for.
+        """
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, seed: int = 0) -> list[Self]:
+        """Return variants at toy size made from the real classes, random weights, for tests."""
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return scaled latents (b, c, h, w) of pixels (b, 3, H, W) in [-1, 1]."""
+
+    @abstractmethod
+    def decode_image(self, latents: Tensor) -> Tensor:
+        """Return pixels (b, 3, H, W) in [-1, 1] of scaled latents (b, c, h, w)."""
+
+    @abstractmethod
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        """Return the encoded prompts; differentiable with respect to what techniques attach."""
+
+    @abstractmethod
+    def denoise(self, noisy: Tensor, t: Tensor, text: Text) -> Tensor:
+        """Return the prediction in the sense of `path.target`, shape of `noisy` (b, c, h, w)."""
+
+    @abstractmethod
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Return (c, h, w) of the latents of one picture of `width` x `height` pixels.
+
+        Raises:
+            UsageError: a side is not a multiple the family can draw.
+        """
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Side in pixels of the square pictures the base was trained on."""
+
+    @property
+    @abstractmethod
+    def size_step(self) -> int:
+        """Every side must be a multiple of this many pixels."""
+
+    def recommended(self, technique: str, usual: Recommended) -> Recommended:
+        """Return how `technique` is best trained on this base: its own advice over the usual.
+
+        Raises:
+            UsageError: a field of the base's advice is unknown or out of range.
+        """
+        values = {**usual.model_dump(), **self.recommendations.get(technique, {})}
+        return Recommended.parse(values, where=f"advice of base '{self.source}' for {technique}")
+
+    @property
+    def precision(self) -> str:
+        """Return the name of the frozen weights' format as recipes record it."""
+        return self.narrow or str(self.dtype).removeprefix("torch.")
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Return every network whose weights can be adapted, by the name used in artifacts."""
+        towers = {f"text_encoder{i or ''}": tower.encoder for i, tower in enumerate(self.towers)}
+        return {"denoiser": self.denoiser, **towers}
+
+    def overlay(self, network: nn.Module) -> WeightOverlay:
+        """Return the one overlay of `network`, shared by all techniques that lay deltas on it."""
+        return self.overlays.setdefault(id(network), WeightOverlay(network))

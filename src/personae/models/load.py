@@ -1,0 +1,78 @@
+"""Loading a base by name, folder, hub id or file, whatever its family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from personae.core.config import read_toml
+from personae.core.devices import pick_device
+from personae.core.registry import discover
+from personae.errors import BaseError
+from personae.models.acceleration.choice import setting
+from personae.models.acceleration.wide_products import widen_slow_products
+from personae.models.family import Family
+from personae.models.weights import sources
+from personae.models.weights.quantised import NARROW, narrow, pick_format
+
+
+def load_base(
+    source: str | Path = "toon",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    acceleration: str = "auto",
+    denoiser_aside: bool = False,
+) -> Family:
+    """Load a base model, frozen, ready for techniques.
+
+    Args:
+        source: an embedded name (`toon`), a diffusers folder, a hub id (`owner/name`), or a
+            `.safetensors` checkpoint.
+        device: auto, cuda, mps or cpu.
+        precision: auto, bf16, fp16 or fp32: the format of the frozen weights; int8 or nf4 keep the
+            denoiser's linear layers in 8 or 4 bits (needs torchao).
+        acceleration: auto (measured on this machine), lean (those that take no memory), none, or
+            names joined by commas. Unless it is none, products in 16 bits are computed in float32
+            on processors without kernels for them (`wide_products`).
+        denoiser_aside: leave the denoiser's weights in their file, where that can be read again,
+            until `base.aside.back()`; calls before that read them part by part.
+
+    Raises:
+        BaseError: the source is not there, damaged, or of no known family.
+    """
+    quicker = setting(acceleration)
+    where = sources.embedded_bases().get(str(source), source)
+    chosen = pick_device(device)
+    families = discover(Family)
+    for family in families.values():
+        if family.recognises(where):
+            dtype = pick_format(precision, chosen)
+            if quicker != "none":
+                widen_slow_products(chosen, dtype)
+            aside = denoiser_aside and precision not in NARROW  # made narrow in memory
+            base = family.load(where, chosen, dtype, denoiser_aside=aside)
+            if precision in NARROW:
+                narrow(base.denoiser, precision)
+                base.narrow = precision
+            base.source, base.acceleration = str(source), quicker
+            base.recommendations = _recommendations(Path(where))
+            return base
+    kind = "a single file" if sources.is_single_file(where) else sources.pipeline_class(where)
+    raise BaseError(
+        f"base '{source}' is {kind}, which no family here loads ({', '.join(families)}); "
+        "see docs/adding.md for adding one"
+    )
+
+
+def _recommendations(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the training advice a base may bring along in `personae.toml`.
+
+    A `[recommended.<technique>]` table holds fields of `Recommended`; `Family.recommended` checks
+    them when they are used.
+
+    Raises:
+        UsageError: the file is not TOML.
+    """
+    file = folder / "personae.toml"
+    return read_toml(file).get("recommended", {}) if file.is_file() else {}

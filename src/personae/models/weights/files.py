@@ -1,0 +1,241 @@
+"""Networks read from safetensors files tensor by tensor, straight into the wanted format.
+
+A file is read, not mapped: mapped pages of float32 weights would count as memory of the process
+until the last of them is gone, besides the copies in the wanted format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from personae.core.devices import HOST
+from personae.models.weights.quantised import stored_bytes
+
+WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+OLD_LEVEL = "text_model."  # transformers 5 dropped it from the names of CLIP's text encoder
+# Memory touched for the first time is what takes long: 2.1 GB in bf16 took 1.0 s with one reader,
+# 0.55 s with two on two cores, and no less with four.
+READERS = 2
+NO_WEIGHT = "position_ids"  # older files hold this range of numbers too
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a tensor lies in a file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def bytes(self) -> int:
+        """Return its length in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def header(path: Path) -> dict[str, Entry]:
+    """Return where each tensor of a safetensors file lies.
+
+    Source: https://huggingface.co/docs/safetensors, "Format".
+
+    Raises:
+        KeyError, ValueError, OSError: it is no such file, or has a format not known here.
+    """
+    with path.open("rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if length > size:
+            raise ValueError("the file ends before its header")
+        described: dict[str, Any] = json.loads(file.read(length))
+    try:
+        described.pop("__metadata__", None)
+        found = {
+            name: Entry(
+                FORMATS[one["dtype"]], tuple(one["shape"]), 8 + length + one["data_offsets"][0]
+            )
+            for name, one in described.items()
+        }
+        if any(entry.start + entry.bytes > size for entry in found.values()):
+            raise ValueError("the file ends before its last tensor")
+        return found
+    except (TypeError, AttributeError) as error:
+        raise ValueError("its header describes no tensors") from error
+
+
+def networks(
+    folder: Path, dtype: torch.dtype, aside: Collection[str] = (), device: torch.device = HOST
+) -> dict[str, nn.Module]:
+    """Return the networks of a diffusers folder that can be read here, by component name.
+
+    Left out, for diffusers to load: weights in several files, pickles, names that it converts.
+
+    Args:
+        folder: holds model_index.json and a folder for each component.
+        dtype: format of the weights in memory.
+        aside: components whose parameters get shapes alone, for `Aside` to read later.
+        device: where those belong; all else is on the host.
+    """
+    found = {}
+    for library, kind, path in _files(folder):
+        network = _empty(library, kind, path.parent)
+        places = places_of(network, path)
+        if places is not None:
+            name = path.parent.name
+            if name in aside and is_called_in_parts(network):
+                buffers = dict(network.named_buffers())
+                places = {key: place for key, place in places.items() if key in buffers}
+                _leave_out(network, dtype, device)
+            read_into(network, places, path, dtype)
+            found[name] = network.eval()
+    return found
+
+
+def _leave_out(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Give every parameter on the meta device a placeholder."""
+    for module in network.modules():
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                value = placeholder(parameter.shape, dtype, device)
+                module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+
+
+def placeholder(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros of any shape in the memory of one number."""
+    return torch.zeros((), dtype=dtype, device=device).expand(shape)
+
+
+def is_called_in_parts(network: nn.Module) -> bool:
+    """Say whether all parameters belong to parts of a network, which calls can bring back."""
+    return not any(parameter is not None for parameter in network._parameters.values())
+
+
+def spread_values(file: int, entry: Entry, count: int) -> Tensor:
+    """Return up to about `count` values spread evenly over a tensor of an open file.
+
+    The same as `tensor.flatten()[:: max(1, numel // count)]`, without reading the others.
+    """
+    numel, width = math.prod(entry.shape), entry.dtype.itemsize
+    step = max(1, numel // count)
+    if step == 1:
+        content = os.pread(file, entry.bytes, entry.start)
+    else:
+        places = range(entry.start, entry.start + entry.bytes, step * width)
+        content = b"".join(os.pread(file, width, place) for place in places)
+    if len(content) != -(-numel // step) * width:
+        raise OSError("the file ends before its last tensor")
+    return torch.frombuffer(bytearray(content), dtype=entry.dtype)
+
+
+def stored_numbers(folder: Path) -> int:
+    """Return how many numbers the networks of a diffusers folder have, 0 where that is unknown."""
+    try:
+        entries = [entry for *_, path in _files(folder) for entry in header(path).values()]
+    except (KeyError, ValueError, AttributeError, OSError):
+        return 0
+    return sum(math.prod(entry.shape) for entry in entries)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Yield (library, class, weights) of the networks that lie in one safetensors file each."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    for name, described in index.items():
+        library, kind = described if isinstance(described, list) else (None, None)
+        path = folder / name / WEIGHTS.get(library, "")
+        if library in WEIGHTS and path.is_file():
+            yield library, kind, path
+
+
+def read_into(network: nn.Module, places: dict[str, Entry], path: Path, dtype: torch.dtype) -> None:
+    """Give the tensors of `network` that `places` names their values from the file.
+
+    Parameters on the meta device are replaced; others stay the same objects with other data.
+    """
+    modules = dict(network.named_modules())
+    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(READERS) as readers:
+        # All memory is this thread's: what others allocate comes from heaps of their own, beside
+        # what this one has given back.
+        converted = [entry.bytes for entry in places.values() if entry.dtype != dtype]
+        spare = SimpleQueue()
+        for _ in range(READERS if converted else 0):
+            spare.put(torch.empty(max(converted), dtype=torch.uint8))
+        values = [_room(entry, dtype) for entry in places.values()]
+        fill = partial(_read, file.fileno(), spare)
+        for name, value in zip(places, readers.map(fill, places.values(), values), strict=True):
+            prefix, _, leaf = name.rpartition(".")
+            module = modules[prefix]
+            old = getattr(module, leaf)
+            if old.is_meta:
+                module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+            else:
+                old.data = value.to(old.device)
+
+
+def places_of(network: nn.Module, path: Path) -> dict[str, Entry] | None:
+    """Return where each tensor of `network` lies in the file, or None where names differ."""
+    try:
+        entries = header(path)
+    except (KeyError, ValueError, OSError):
+        return None
+    names = {name: name if name in entries else OLD_LEVEL + name for name in network.state_dict()}
+    extra = set(entries) - set(names.values())
+    if not set(names.values()) <= set(entries) or any(NO_WEIGHT not in name for name in extra):
+        return None
+    places = {name: entries[stored] for name, stored in names.items()}
+    shapes = network.state_dict()
+    same = all(tuple(shapes[name].shape) == entry.shape for name, entry in places.items())
+    return places if same else None
+
+
+def _room(entry: Entry, dtype: torch.dtype) -> Tensor:
+    return torch.empty(entry.shape, dtype=dtype if entry.dtype.is_floating_point else entry.dtype)
+
+
+def _read(file: int, spare: SimpleQueue[Tensor], entry: Entry, value: Tensor) -> Tensor:
+    """Fill `value` from the file and return it; what is to be converted goes through a spare."""
+    if entry.dtype == value.dtype:
+        _fill(file, entry.start, value.view(-1).view(torch.uint8))
+        return value
+    scratch = spare.get()
+    stored = scratch[: entry.bytes]
+    _fill(file, entry.start, stored)
+    value.copy_(stored.view(entry.dtype).view(entry.shape))
+    spare.put(scratch)
+    return value
+
+
+def _fill(file: int, start: int, into: Tensor) -> None:
+    room = memoryview(into.numpy())
+    while len(room):
+        count = os.preadv(file, [room], start)
+        if not count:
+            raise OSError("the file ends before its last tensor")
+        room, start = room[count:], start + count
+
+
+def _empty(library: str, kind: str, folder: Path) -> nn.Module:
+    """Return a network whose parameters have shapes and no values."""
+    from accelerate import init_empty_weights
+
+    cls = getattr(import_module(library), kind)
+    with init_empty_weights(include_buffers=False):
+        if library == "diffusers":
+            return cls.from_config(cls.load_config(folder, local_files_only=True))
+        return cls(cls.config_class.from_pretrained(folder, local_files_only=True))
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Return the bytes of the parameters of a network."""
+    return sum(map(stored_bytes, network.parameters()))

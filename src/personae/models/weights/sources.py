@@ -1,0 +1,176 @@
+"""Where bases come from: folders, hub ids and single files; what they are, before loading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from personae.core.devices import HOST
+from personae.core.files import EMBEDDED
+from personae.core.registry import nearest
+from personae.errors import BaseError
+from personae.models.weights.files import WEIGHTS, networks, places_of, spread_values
+
+SPREAD = 64  # values of each tensor that a fingerprint covers
+
+
+def is_single_file(source: str | Path) -> bool:
+    """Say whether `source` is a checkpoint file rather than a folder or a hub id."""
+    return str(source).endswith((".safetensors", ".ckpt", ".pt", ".bin"))
+
+
+def checkpoint_keys(path: str | Path) -> list[str]:
+    """Return the tensor names of a safetensors checkpoint; only its header is read.
+
+    Raises:
+        BaseError: the file is missing, damaged, or a pickle.
+    """
+    if not Path(path).is_file():
+        raise BaseError(f"{path}: no such file; check the path")
+    if Path(path).suffix != ".safetensors":
+        raise BaseError(
+            f"{path}: is a pickle checkpoint, which can run code; get or convert it to .safetensors"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except SafetensorError as error:
+        raise BaseError(f"{path}: is damaged ({error}); fetch it again") from None
+
+
+def pipeline_class(source: str | Path) -> str | None:
+    """Return the pipeline class a folder or hub id declares, or None if it declares none.
+
+    Raises:
+        BaseError: `source` is neither a folder with a whole model_index.json nor a reachable hub
+            id.
+    """
+    index = Path(source) / "model_index.json"
+    if Path(source).is_dir() and not os.access(source, os.R_OK | os.X_OK):
+        raise BaseError(f"{source}: may not be read; change its permissions (chmod u+rx)")
+    if index.is_file():
+        try:
+            return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        except (OSError, ValueError, AttributeError) as error:
+            raise BaseError(f"{index}: is damaged ({error}); fetch the base again") from None
+    if Path(source).exists():
+        raise BaseError(f"{source}: has no model_index.json; expected a diffusers folder")
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise BaseError(
+            f"'{source}' is no folder, file or hub id (owner/name); `personae bases` lists the "
+            f"embedded ones.{nearest(str(source), embedded_bases())}"
+        )
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.load_config(str(source)).get("_class_name")
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise BaseError(
+            f"hub base '{source}' could not be read ({reason}); check the name and the network, "
+            "or give a local folder"
+        ) from None
+
+
+def load_pipeline(
+    kind: type,
+    source: str | Path,
+    dtype: torch.dtype,
+    *,
+    aside: Collection[str] = (),
+    device: torch.device = HOST,
+    **components: Any,
+) -> Any:
+    """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
+
+    Networks of a local folder are read tensor by tensor (`reading`) where their files allow it; of
+    those named in `aside` only the shapes, on `device`.
+
+    A single file holds weights only. Its configuration and tokenizer come from a diffusers folder
+    beside it that has its name without the ending (`model.safetensors` and `model/`), or, without
+    one, from the hub, as diffusers does.
+
+    Raises:
+        BaseError: a file is missing or damaged, or the hub is out of reach.
+    """
+    path = Path(source)
+    local = {"local_files_only": True} if path.is_dir() else {}
+    load = kind.from_pretrained
+    if is_single_file(source):
+        load = kind.from_single_file
+        if path.with_suffix("").is_dir():
+            local = {"local_files_only": True, "config": str(path.with_suffix(""))}
+    try:
+        if (path / "model_index.json").is_file():
+            components = {**networks(path, dtype, aside, device), **components}
+        return load(str(source), **in_format(dtype), **local, **components)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseError(f"base '{source}' could not be loaded: {reason}") from None
+
+
+def in_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Return the argument by which this version of diffusers is told a number format."""
+    import diffusers
+
+    version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
+    return {"dtype" if version >= (0, 42) else "torch_dtype": dtype}
+
+
+def fingerprint(network: nn.Module, folder: Path | None = None) -> str:
+    """Return 16 hex digits that identify the weights of `network`.
+
+    Covers every name and shape, and up to 64 values spread over each tensor, rounded to bf16, so
+    that a base has one fingerprint in fp32 and bf16, and is read in milliseconds.
+
+    Args:
+        network: gives names, shapes and, without `folder`, values.
+        folder: the diffusers folder it was loaded from. Values are then those on disk: weights
+            kept in fp32 and loaded into fp16 would be rounded twice, and differ.
+    """
+    stored = _stored_values(network, folder) if folder else None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        if stored or not tensor.is_meta:
+            some = stored[name] if stored else _spread(tensor)
+            some = some.float().to(HOST, torch.bfloat16)
+            digest.update(some.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _spread(tensor: torch.Tensor) -> torch.Tensor:
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // SPREAD)]
+
+
+def _stored_values(network: nn.Module, folder: Path) -> dict[str, torch.Tensor] | None:
+    """Return the same values as they are on disk, or None where they cannot be read here."""
+    for path in (folder / name for name in WEIGHTS.values()):
+        places = places_of(network, path) if path.is_file() else None
+        if places is not None:
+            with path.open("rb") as file:
+                return {
+                    name: spread_values(file.fileno(), entry, SPREAD)
+                    for name, entry in places.items()
+                }
+    return None
+
+
+def local_folder(source: str | Path) -> Path:
+    """Return the folder of a base on this machine; what is none gives a path without a base."""
+    return embedded_bases().get(str(source), Path(source))
+
+
+def embedded_bases() -> dict[str, Path]:
+    """Return {name: folder} of the bases shipped inside the package."""
+    found = sorted((EMBEDDED / "bases").glob("*/model_index.json"))
+    return {index.parent.name: index.parent for index in found}

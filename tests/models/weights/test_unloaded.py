@@ -1,0 +1,171 @@
+"""Networks put aside: out of memory, in it for the length of a call, and back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from personae.errors import BaseError
+from personae.generation import Shot, draw
+from personae.models.family import Family
+from personae.models.load import load_base
+from personae.models.toys import tiny_stable_diffusion
+from personae.models.weights import sources
+from personae.models.weights.files import weight_bytes
+from personae.models.weights.unloaded import Aside, readable_again
+from personae.pictures import Sampling
+from tiny_world import prediction
+
+SAMPLING = Sampling(steps=2, width=64, height=64)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_stable_diffusion(1).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def base(folder: Path) -> Family:
+    return load_base(folder, device="cpu", precision="bf16")
+
+
+def held(parameters: Iterable[nn.Parameter]) -> int:
+    """Return the bytes that the values of parameters take."""
+    stores = [p.untyped_storage() for p in parameters]
+    return sum({store.data_ptr(): store.nbytes() for store in stores}.values())
+
+
+def all_of(folder: Path, base: Family) -> Aside:
+    parts = {"unet": base.denoiser, "vae": base.autoencoder, "text_encoder": base.towers[0].encoder}
+    return Aside(list(readable_again(folder, parts)))
+
+
+def test_networks_put_aside_keep_their_shapes_and_come_back_bitwise(
+    folder: Path, base: Family
+) -> None:
+    before, parameters = prediction(base), list(base.denoiser.parameters())
+    aside = all_of(folder, base)
+    assert len(aside.files) == 3
+    with aside:
+        assert held(parameters) <= 2 * len(parameters)
+        assert [p.shape for p in base.denoiser.parameters()] == [p.shape for p in parameters]
+    assert all(a is b for a, b in zip(parameters, base.denoiser.parameters(), strict=True))
+    assert torch.equal(prediction(base), before)
+    hooks = (each._forward_hooks or each._forward_pre_hooks for each in base.denoiser.modules())
+    assert not any(hooks)
+
+
+def test_a_base_whose_networks_are_all_aside_draws_the_same_picture(
+    folder: Path, base: Family
+) -> None:
+    (whole,) = draw(base, [Shot("a cat")], SAMPLING)
+    with all_of(folder, base):
+        (aside,) = draw(base, [Shot("a cat")], SAMPLING)
+    assert whole.image.tobytes() == aside.image.tobytes()
+
+
+def test_only_the_part_that_is_called_is_in_memory(folder: Path, base: Family) -> None:
+    vae = base.autoencoder
+    most = 0
+
+    def look(*_: object) -> None:
+        nonlocal most
+        most = max(most, held(vae.parameters()))
+
+    aside = all_of(folder, base)
+    whole = weight_bytes(vae)
+    with aside:
+        hooks = [part.register_forward_hook(look) for part in vae.decoder.modules()]
+        draw(base, [Shot("a cat")], SAMPLING)
+        after = held(vae.parameters())
+        for hook in hooks:
+            hook.remove()
+    places = 2 * len(list(vae.parameters()))  # an empty parameter has room for one number
+    assert 0 < most <= weight_bytes(vae.decoder) + places < whole
+    assert after <= places
+    assert aside.largest_part >= weight_bytes(vae.decoder)
+
+
+def test_large_parts_come_back_block_by_block(
+    folder: Path, base: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = draw(base, [Shot("a cat")], SAMPLING)
+    aside = all_of(folder, base)
+    before = aside.largest_part
+    monkeypatch.setattr("personae.models.weights.unloaded.LARGE", 2**10)
+    assert aside.largest_part < before / 2
+    with aside:
+        (blockwise,) = draw(base, [Shot("a cat")], SAMPLING)
+    assert whole.image.tobytes() == blockwise.image.tobytes()
+
+
+def test_a_call_that_fails_leaves_nothing_in_memory(folder: Path, base: Family) -> None:
+    with all_of(folder, base):
+        with pytest.raises(RuntimeError):
+            base.autoencoder.decoder(torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16))
+        assert held(base.autoencoder.parameters()) <= 2 * len(list(base.autoencoder.parameters()))
+
+
+def test_a_network_with_weights_of_its_own_stays(folder: Path, base: Family) -> None:
+    """No call of a part would bring them back."""
+    base.autoencoder.own = nn.Parameter(torch.zeros(1))
+    parts = {"vae": base.autoencoder, "unet": base.denoiser}
+    assert [network for network, _ in readable_again(folder, parts)] == [base.denoiser]
+
+
+def test_a_foreign_base_is_never_read_in_the_place_of_the_loaded_one(
+    folder: Path, sd1: Family
+) -> None:
+    """A base made in memory has no file, whatever the run calls it."""
+    parts = {"unet": sd1.denoiser, "vae": sd1.autoencoder}
+    assert not list(readable_again(sources.local_folder(sd1.source), parts))
+
+
+@pytest.fixture
+def without_denoiser(folder: Path) -> Family:
+    return load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)
+
+
+def test_a_base_loaded_without_its_denoiser_is_the_same_base(
+    base: Family, without_denoiser: Family
+) -> None:
+    parameters = list(without_denoiser.denoiser.parameters())
+    assert held(parameters) <= 2 * len(parameters)
+    assert without_denoiser.aside.bytes_away == weight_bytes(base.denoiser)
+    assert without_denoiser.fingerprint == base.fingerprint
+    assert torch.equal(prediction(without_denoiser), prediction(base))  # read for the call alone
+    assert held(parameters) <= 2 * len(parameters)
+    without_denoiser.aside.back()
+    assert not without_denoiser.aside.bytes_away
+    states = (each.denoiser.state_dict() for each in (base, without_denoiser))
+    assert all(map(torch.equal, *(state.values() for state in states)))
+    assert torch.equal(prediction(without_denoiser), prediction(base))
+
+
+def test_passes_on_shapes_alone_read_nothing(without_denoiser: Family) -> None:
+    hooks = [len(part._forward_pre_hooks) for part in without_denoiser.denoiser.modules()]
+    with without_denoiser.aside.shapes_only():
+        assert not any(part._forward_pre_hooks for part in without_denoiser.denoiser.modules())
+    assert [len(part._forward_pre_hooks) for part in without_denoiser.denoiser.modules()] == hooks
+
+
+def test_a_denoiser_that_is_not_read_here_is_loaded_whole(folder: Path, base: Family) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    base.denoiser.save_pretrained(folder / "unet", max_shard_size="200KB")
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    whole = load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)
+    assert not whole.aside.files
+    assert whole.fingerprint == base.fingerprint
+    assert torch.equal(prediction(whole), prediction(base))
+
+
+def test_a_denoiser_cut_short_is_refused_before_anything_is_read_of_it(folder: Path) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(BaseError, match="could not be loaded"):
+        load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)

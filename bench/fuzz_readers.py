@@ -27,7 +27,7 @@ from personae.errors import PersonaeError
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.toys import tiny_stable_diffusion
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 with atheris.instrument_imports(include=["personae"]):
     from personae import persona_file, picture_metadata

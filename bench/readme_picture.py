@@ -23,7 +23,7 @@ from personae.models.load import load_base
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.sheets import Panel, Section, character_sheet, save_sheet
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 from personae.training import train
 
 SCENES = {

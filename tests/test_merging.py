@@ -7,7 +7,7 @@ from personae.errors import ArtifactError, UnsupportedError, UsageError
 from personae.formats.extraction import extract
 from personae.low_rank import updates_of
 from personae.merging import merge, resize
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 from tiny_world import bases
 
 

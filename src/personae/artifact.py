@@ -26,7 +26,7 @@ from personae.core.files import replacing
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.models.family import Family
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"

@@ -20,7 +20,7 @@ from personae.core.registry import nearest
 from personae.errors import ArtifactError, UsageError
 from personae.models.family import Family, Text
 from personae.strength import Strength
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 TEXTS_KEPT = 64  # encoded prompts; a quarter of a megabyte each
 

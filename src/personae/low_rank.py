@@ -16,7 +16,7 @@ from personae.artifact import Artifact, BaseRecord, CharacterRecord, TechniqueRe
 from personae.assembling import assemble
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, UsageError
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from personae.optimizers import held_on, state_bytes
 from personae.pass_memory import drawing_bytes, pass_bytes
 from personae.preparing import build_techniques, resting
 from personae.settings import RunConfig, Schedule
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
 # On a processor, besides tensors: compiled kernels with their scratch memory, and what the heap

@@ -18,7 +18,7 @@ from personae.models.family import Family
 from personae.objective import Noised, denoising_loss, predict, row_losses, settled, untouched
 from personae.optimizers import OWN_RATES
 from personae.settings import Schedule
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 LOOKS = (10, 25, 50)
 TIMES = 4

@@ -13,7 +13,7 @@ from personae.batches import Batch, TextSource
 from personae.core.devices import generator_for
 from personae.models.family import Family, Text
 from personae.settings import Schedule
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 
 @dataclass(frozen=True, slots=True)

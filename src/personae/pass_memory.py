@@ -23,7 +23,7 @@ from personae.models.family import Family, Text
 from personae.pictures import Sampling
 from personae.previewing import sampling, together
 from personae.settings import RunConfig, Schedule
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 from personae.tiling import decode_tiled
 from personae.version import __version__
 

@@ -21,7 +21,7 @@ from personae.models.weights.unloaded import Aside, readable_again
 from personae.optimizers import OWN_RATES
 from personae.pictures import Picture, Sampling
 from personae.settings import RunConfig, Schedule
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 
 def build_techniques(config: RunConfig, character: Character, base: Family) -> list[Technique]:

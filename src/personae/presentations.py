@@ -11,7 +11,7 @@ from personae.core.registry import lookup
 from personae.errors import UsageError
 from personae.models.family import Family
 from personae.settings import Schedule
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 KINDS = ("steps", "presentations", "seconds", "own")
 

@@ -14,7 +14,7 @@ from personae.errors import StudyError
 from personae.evaluation import Scores
 from personae.measures import derived_values
 from personae.statistics import Interval, Rank, mean_interval
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 Key = tuple[str, int, str, int]
 """Character, training seed, shot, picture seed."""

@@ -27,7 +27,7 @@ from personae.errors import UsageError
 from personae.judging import Judging
 from personae.models.recommended import Recommended
 from personae.optimizers import OWN_RATES, check_optimizer
-from personae.techniques.base import Technique, TechniqueConfig
+from personae.techniques.technique import Technique, TechniqueConfig
 
 
 class Schedule(Config):

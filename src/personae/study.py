@@ -32,7 +32,7 @@ from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
 from personae.presentations import Budget
 from personae.settings import RunConfig
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 LABELLED = ("character", "base", "technique", "seed")
 """Axes that a cell states by themselves; all others are listed as swept."""

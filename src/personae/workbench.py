@@ -35,7 +35,7 @@ from personae.preparing import (
     unload,
 )
 from personae.settings import RunConfig, Schedule
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 from personae.updating import Update, make_update
 
 PROBE_PICTURES = 4

@@ -12,7 +12,7 @@ import pytest
 from personae.core.registry import PlugIn, discover, lookup, nearest
 from personae.errors import UsageError
 from personae.models.family import Family
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 
 def test_the_four_techniques_of_the_paper_are_there() -> None:

@@ -20,7 +20,7 @@ from personae.models.family import Family
 from personae.models.overlay import _Sum
 from personae.models.toys import tiny_stable_diffusion
 from personae.optimizers import held_on, state_bytes
-from personae.techniques.base import key
+from personae.techniques.technique import key
 from tiny_world import (
     artifact_of,
     bare,

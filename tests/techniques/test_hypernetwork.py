@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from personae.activations import ACTIVATIONS
 from personae.allocation import peak_allocated
 from personae.errors import UnsupportedError, UsageError
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
-from personae.techniques.base import Technique
+from personae.techniques.activations import ACTIVATIONS
 from personae.techniques.hypernetwork import (
     HypernetworkConfig,
     build_network,
     initialise,
 )
+from personae.techniques.technique import Technique
 from tiny_world import make, noisy, prediction, stir
 
 RELU = {"activation": "relu"}

@@ -19,7 +19,7 @@ from personae.models.toys import (
     tiny_tokenizer,
 )
 from personae.models.weights.sources import fingerprint
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 KINDS = ("sd1", "sd2", "sdxl")
 

@@ -23,7 +23,7 @@ from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.toys import tiny_stable_diffusion
 from personae.settings import RunConfig
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 from personae.training import train
 
 PROMPTS = ("a cat and the can", "the man")

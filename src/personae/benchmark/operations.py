@@ -22,7 +22,7 @@ from personae.core.devices import SHAPES_ONLY, generator_for
 from personae.core.registry import lookup
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 
 def operations(job: Job) -> dict[str, float]:

@@ -17,7 +17,7 @@ from personae.errors import UsageError
 from personae.models.acceleration.wide_products import lacks_kernels
 from personae.models.weights import sources
 from personae.models.weights.quantised import NARROW, pick_format
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 SHAPED = "sd15-shape"
 

@@ -85,6 +85,6 @@ def compare(
 def known() -> list[str]:
     """Return the names of all techniques."""
     from personae.core.registry import discover
-    from personae.techniques.base import Technique
+    from personae.techniques.technique import Technique
 
     return list(discover(Technique))

@@ -36,7 +36,7 @@ def run_groups() -> Sequence[Group]:
     from personae.core.config import Config
     from personae.core.registry import discover
     from personae.settings import RunConfig
-    from personae.techniques.base import Technique
+    from personae.techniques.technique import Technique
 
     tables = {
         name: field.annotation

@@ -15,7 +15,7 @@ from personae.core.registry import lookup
 from personae.errors import ArtifactError
 from personae.formats.metadata import character_in
 from personae.models.family import Family
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 TECHNIQUE = "dreambooth"
 

@@ -14,7 +14,7 @@ from personae.core.registry import lookup
 from personae.errors import ArtifactError
 from personae.formats.metadata import character_in
 from personae.models.family import Family
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 TECHNIQUE = "textual_inversion"
 ONE_ENCODER = ("emb_params", "emp_params")  # the second is OneTrainer's spelling

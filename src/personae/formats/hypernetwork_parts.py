@@ -24,7 +24,7 @@ from personae.core.registry import lookup
 from personae.errors import ArtifactError, UsageError
 from personae.formats.tensor_file import checked
 from personae.models.family import Family
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 
 TECHNIQUE = "hypernetwork"
 INITIALISATIONS = {

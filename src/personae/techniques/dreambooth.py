@@ -17,7 +17,7 @@ from personae.core.devices import HOST, zeros_on_host
 from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
-from personae.techniques.base import Technique, TechniqueConfig, allocated_on, key
+from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key
 
 
 class DreamBoothConfig(TechniqueConfig):

@@ -15,12 +15,12 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from personae.activations import ACTIVATIONS, at_zero
 from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.overlay import layers_matching
 from personae.models.recommended import Recommended
-from personae.techniques.base import Technique, TechniqueConfig, allocated_on
+from personae.techniques.activations import ACTIVATIONS, at_zero
+from personae.techniques.technique import Technique, TechniqueConfig, allocated_on
 
 
 class HypernetworkConfig(TechniqueConfig):

@@ -19,7 +19,7 @@ from personae.errors import UsageError
 from personae.models.family import Family
 from personae.models.overlay import layers_matching
 from personae.models.recommended import Recommended
-from personae.techniques.base import Technique, TechniqueConfig, allocated_on, key
+from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key
 
 TARGETS = {
     "cross_attention": ("cross_attention",),

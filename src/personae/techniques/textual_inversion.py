@@ -16,7 +16,7 @@ from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
 from personae.models.text_tower import TextTower
-from personae.techniques.base import Technique, TechniqueConfig
+from personae.techniques.technique import Technique, TechniqueConfig
 
 FALLBACK_WORDS = "character"
 NORM_ROWS = 4096  # of a vocabulary in float32 at once

@@ -28,7 +28,7 @@ from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
 from personae.pictures import Sampling
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 from tiny_world import prediction
 
 SCHEDULERS = {

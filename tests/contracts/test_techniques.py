@@ -18,7 +18,7 @@ from personae.errors import UnsupportedError
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family, TargetSets
 from personae.models.text_tower import TextTower
-from personae.techniques.base import Technique
+from personae.techniques.technique import Technique
 from tiny_world import (
     PROMPTS,
     artifact_of,

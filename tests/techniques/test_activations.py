@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from personae.activations import ACTIVATIONS, at_zero
+from personae.techniques.activations import ACTIVATIONS, at_zero
 
 
 @pytest.mark.parametrize("name", [name for name, kind in ACTIVATIONS.items() if kind])

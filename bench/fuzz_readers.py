@@ -19,7 +19,7 @@ import atheris
 import torch
 
 # Imported before anything is instrumented: only the readers are to be watched.
-import personae.artifact
+import personae.artifacts.artifact
 import personae.models.families.stable_diffusion
 from personae.core.devices import HOST, generator_for
 from personae.core.registry import lookup
@@ -45,7 +45,7 @@ def seeds(base: Family, folder: Path) -> None:
         small = {"rank": 1} if technique == "lora" else {}
         config = kind.settings_for(kind.Config.parse(small), "mira", "cat")
         character = {"name": "mira", "class_noun": "cat", "phrase": "mira cat"}
-        artifact = personae.artifact.Artifact.of(
+        artifact = personae.artifacts.artifact.Artifact.of(
             [kind(config, base, generator_for(0))], base, character=character
         )
         for name, format_kind in formats().items():
@@ -70,7 +70,7 @@ def read(path: Path, base: Family, out: Path) -> None:
             case ".persona":
                 persona_file.unpack(path, out)
             case ".artifact":
-                personae.artifact.Artifact.load(path)
+                personae.artifacts.artifact.Artifact.load(path)
             case ".jpg":
                 picture_metadata.read_settings(path)
             case _:

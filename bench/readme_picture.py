@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from personae.artifact import read_card
+from personae.artifacts.artifact import read_card
 from personae.cast import Cast
 from personae.characters.character import Character
 from personae.core.event import Step

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.strength import Strength
 from personae.cast import Cast
 from personae.errors import ArtifactError, UnsupportedError, UsageError
 from personae.models.family import Family
-from personae.strength import Strength
 from tiny_world import artifact_of, bare, bases, make, prediction, stir
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.strength import Strength
 from personae.cast import Cast, Member
 from personae.errors import UsageError
 from personae.generation import Drawing, Shot, draw, generate, redraw, starting_noise
 from personae.models.family import Family
 from personae.pictures import Picture, Sampling
-from personae.strength import Strength
 from tiny_world import artifact_of, bare, bases, make, stir
 
 FAST = Sampling(steps=3)

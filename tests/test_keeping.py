@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.checkpoint_choice import ScoredCheckpoint
 from personae.core.cache import default_folder
 from personae.core.event import Checkpoint, Finished, Kept, Scored, StoppedEarly

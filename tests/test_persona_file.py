@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.errors import ArtifactError, PersonaeError, UsageError
 from personae.persona_file import MANIFEST, Contents, pack, read_manifest, unpack

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from personae.allocation import peak_allocated
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.cast import Cast, Member
 from personae.characters.character import Character
 from personae.core.event import Finished, Preview

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny_world
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.core.cache import default_folder
 from personae.core.event import (
     Checkpoint,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from personae.core.doors import door
 
 if TYPE_CHECKING:
-    from personae.artifact import Artifact
+    from personae.artifacts.artifact import Artifact
     from personae.cast import Cast
     from personae.characters.character import Character
     from personae.generation import Shot, draw, generate
@@ -36,7 +36,7 @@ __all__ = [
 __getattr__, __dir__ = door(
     __name__,
     {
-        "Artifact": "artifact",
+        "Artifact": "artifacts.artifact",
         "Cast": "cast",
         "Character": "characters.character",
         "Picture": "pictures",

@@ -15,11 +15,11 @@ from typing import Self
 
 import torch
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.strength import Strength
 from personae.core.registry import nearest
 from personae.errors import ArtifactError, UsageError
 from personae.models.family import Family, Text
-from personae.strength import Strength
 from personae.techniques.technique import Technique
 
 TEXTS_KEPT = 64  # encoded prompts; a quarter of a megabyte each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from personae.artifact import Artifact, CharacterRecord, TrainingRecord
+from personae.artifacts.artifact import Artifact, CharacterRecord, TrainingRecord
 from personae.cast import Cast, Member
 from personae.core.devices import peak_bytes
 from personae.core.event import Event, Finished, Verdict

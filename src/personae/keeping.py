@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from personae.artifact import Artifact, stored_name
+from personae.artifacts.artifact import Artifact, stored_name
 from personae.cast import Cast, Member
 from personae.checkpoint_choice import Choice, ScoredCheckpoint, choose, stop_reason
 from personae.core.event import Event, Kept, Scored, StoppedEarly

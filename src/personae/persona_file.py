@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from personae.artifact import SUFFIX, read_card
+from personae.artifacts.artifact import SUFFIX, read_card
+from personae.artifacts.strength import Strength
 from personae.characters.character import Character
 from personae.characters.character_toml import FILE_NAME as CHARACTER_FILE
 from personae.characters.character_toml import CharacterFile
@@ -32,7 +33,6 @@ from personae.persona_manifest import (
     PackedArtifact,
     PackedFile,
 )
-from personae.strength import Strength
 
 ENDING = ".persona"
 LARGEST_MANIFEST = 4 * 2**20

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.cast import Cast, Member
 from personae.core.event import Preview
 from personae.generation import Shot, draw

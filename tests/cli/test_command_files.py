@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.cli.app import run
 from personae.formats.base import formats
 from personae.models.load import load_base

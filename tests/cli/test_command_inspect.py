@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.cli.app import run
 from personae.cli.bases import describe, parameters_in

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from personae.artifact import Artifact, read_card
+from personae.artifacts.artifact import Artifact, read_card
 from personae.cli.app import run
 from personae.cli.terminal import Terminal
 from personae.cli.train import free_folder, run_groups, stopping_on_signal

@@ -11,7 +11,7 @@ from functools import cache, partial
 import pytest
 import torch
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.core.devices import generator_for
 from personae.core.registry import lookup
 from personae.errors import UnsupportedError

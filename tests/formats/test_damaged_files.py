@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from format_world import draw, trained
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError
 from personae.formats.base import export_file, import_file
 from personae.formats.layout import layout_of

@@ -16,10 +16,10 @@ from lora_reference import (
     kohya_layers,
     original_names,
 )
+from personae.artifacts.low_rank import updates_of
 from personae.formats.base import export_file
 from personae.formats.layout import layout_of
 from personae.formats.lora_names import adaptable_layers, kohya_name
-from personae.low_rank import updates_of
 
 SETTINGS = {"rank": 2, "alpha": 1.0, "targets": "all", "text_encoder": True}
 

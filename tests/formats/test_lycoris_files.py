@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 from format_world import draw
+from personae.artifacts.low_rank import updates_of
 from personae.errors import ArtifactError
 from personae.formats.base import import_file
-from personae.low_rank import updates_of
 
 LINEAR = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 CONVOLUTION = "mid_block.resnets.0.conv1"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.core.devices import HOST, SHAPES_ONLY
 from personae.core.event import Finished, Validation
 from personae.errors import UnsupportedError

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionM
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.core.devices import HOST
 from personae.core.registry import lookup
 from personae.models.families.stable_diffusion import StableDiffusion

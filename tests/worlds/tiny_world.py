@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image, ImageDraw
 
-from personae.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.core.devices import HOST, generator_for
 from personae.core.event import Event
 from personae.core.registry import discover, lookup

@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from personae.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.benchmark.jobs import Job
 from personae.benchmark.operations import new_technique
 from personae.benchmark.painting import CLASS_NOUN, NAME

@@ -42,7 +42,7 @@ def export(
     A1111, ComfyUI, InvokeAI, SwarmUI, kohya's scripts, diffusers and peft; each format says which.
     """
     terminal = Terminal(as_json)
-    from personae.artifact import Artifact
+    from personae.artifacts.artifact import Artifact
     from personae.core.registry import lookup
     from personae.formats.base import Format, export_file, with_ending
     from personae.formats.sidecar import sidecar_paths

@@ -32,8 +32,8 @@ def extract(
 ) -> None:
     """Take out of a whole fine-tuned model what a LoRA can hold, and say how much that is."""
     terminal = Terminal(as_json)
-    from personae.artifact import Artifact
-    from personae.formats.extraction import extract as extracted
+    from personae.artifacts.artifact import Artifact
+    from personae.artifacts.extract import extract as extracted
     from personae.models.load import load_base
 
     artifact = Artifact.load(file)

@@ -160,10 +160,10 @@ def draw_again(
     Raises:
         UsageError: base or cast are not those of the recipe.
     """
-    from personae.artifact import Artifact
+    from personae.artifacts.artifact import Artifact
+    from personae.artifacts.strength import Strength
     from personae.cast import Member
     from personae.generation import redraw
-    from personae.strength import Strength
 
     for name, file in artifacts_at_hand(wanted, like).items():
         if name not in cast.members:

@@ -17,7 +17,7 @@ from personae.core.units import count, duration, size
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.artifact import Card
+    from personae.artifacts.artifact import Card
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 # Longer lists of names in the settings of a technique are told as counts.
@@ -47,7 +47,7 @@ def inspect_file(
 
 
 def _show_artifact(terminal: Terminal, file: Path, *, tensors: bool) -> None:
-    from personae.artifact import Artifact
+    from personae.artifacts.artifact import Artifact
 
     artifact = Artifact.load(file)
     card = artifact.card

@@ -33,8 +33,8 @@ def merge(
 ) -> None:
     """Join LoRAs into one that does what they do together."""
     strengths = _numbers(weights, len(files))
-    from personae.artifact import Artifact
-    from personae.merging import merge as merged
+    from personae.artifacts.artifact import Artifact
+    from personae.artifacts.merge import merge as merged
 
     parts = [(Artifact.load(file), s) for file, s in zip(files, strengths, strict=True)]
     result = merged(parts, method, rank=rank, density=density, seed=seed)

@@ -29,8 +29,8 @@ def resize(
     """Make a LoRA smaller: the best of that size for every layer."""
     if rank is None and share is None:
         raise UsageError("give --rank, --share, or both")
-    from personae.artifact import Artifact
-    from personae.merging import resize as resized
+    from personae.artifacts.artifact import Artifact
+    from personae.artifacts.merge import resize as resized
 
     result = resized(Artifact.load(file), rank=rank, share=1.0 if share is None else share)
     write_artifact(Terminal(as_json), "resized", result, out)

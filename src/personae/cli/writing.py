@@ -12,7 +12,7 @@ from personae.cli.terminal import Terminal, tilde
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.artifact import Artifact
+    from personae.artifacts.artifact import Artifact
 
 OutOption = Annotated[Path, typer.Option(help="File to write; nothing is overwritten.")]
 

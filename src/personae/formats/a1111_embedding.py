@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.base import Format
 from personae.formats.embedding_parts import (

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from personae.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.base import Format
 from personae.formats.hypernetwork_parts import (

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.core.registry import PlugIn, discover, lookup
 from personae.errors import ArtifactError, MissingFileError, UnsupportedError, UsageError
 from personae.formats.safe_pickle import load_pickle

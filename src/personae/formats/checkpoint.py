@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.bake import Baked
 from personae.core.files import write_text
 from personae.errors import ArtifactError
 from personae.formats.a1111_settings import a1111_settings
-from personae.formats.baking import Baked
 from personae.formats.base import Format
 from personae.formats.checkpoint_reading import difference
 from personae.formats.layout import Layout, layout_of, text_network

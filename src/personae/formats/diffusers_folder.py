@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.bake import Baked
 from personae.errors import ArtifactError
-from personae.formats.baking import Baked
 from personae.formats.base import Format
 from personae.formats.checkpoint_reading import difference
 from personae.formats.component_weights import component_weights

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.low_rank import updates_of
 from personae.errors import ArtifactError
 from personae.formats.base import Format
 from personae.formats.lora_names import diffusers_name
@@ -15,7 +16,6 @@ from personae.formats.lora_parts import split_key
 from personae.formats.lora_reading import LoraFile, read_lora
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
-from personae.low_rank import updates_of
 from personae.models.family import Family
 
 ADAPTER_METADATA = "lora_adapter_metadata"

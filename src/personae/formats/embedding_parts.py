@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from personae.artifact import Artifact, CharacterRecord, TechniqueRecord
-from personae.assembling import assemble, checked_on, record_of
+from personae.artifacts.artifact import Artifact, CharacterRecord, TechniqueRecord
+from personae.artifacts.assembling import assemble, checked_on, record_of
 from personae.core.devices import generator_for
 from personae.core.registry import lookup
 from personae.errors import ArtifactError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.formats.base import Format
 from personae.formats.embedding_parts import (
     ONE_ENCODER,

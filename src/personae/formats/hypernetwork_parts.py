@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personae.artifact import Artifact, CharacterRecord, TechniqueRecord
-from personae.assembling import assemble, checked_on, record_of
+from personae.artifacts.artifact import Artifact, CharacterRecord, TechniqueRecord
+from personae.artifacts.assembling import assemble, checked_on, record_of
 from personae.core.config import Config
 from personae.core.devices import generator_for
 from personae.core.registry import lookup

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError
 from personae.formats.base import Format
 from personae.formats.hypernetwork_parts import (

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from personae.artifact import Artifact
-from personae.assembling import assemble
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.assembling import assemble
+from personae.artifacts.low_rank import Update, times, updates_of
 from personae.errors import ArtifactError
 from personae.formats.base import Format
 from personae.formats.embedding_parts import TWO_ENCODERS, embedding_artifact, placeholder_for
@@ -18,7 +19,6 @@ from personae.formats.lora_names import adaptable_layers, kohya_name
 from personae.formats.lora_reading import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
-from personae.low_rank import Update, times, updates_of
 from personae.models.family import Family
 
 PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")

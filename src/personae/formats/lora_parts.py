@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from personae.artifacts.low_rank import Cut, Update, cut_delta
 from personae.errors import ArtifactError
-from personae.low_rank import Cut, Update, cut_delta
 
 MOST_RANKS = 128
 """Most ranks an update is given that is not low-rank by itself; above it files grow large."""

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from personae.artifact import Artifact
-from personae.assembling import checked_on, record_of
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.assembling import checked_on, record_of
+from personae.artifacts.low_rank import kept_share, lora_artifact
 from personae.core.registry import nearest
 from personae.errors import ArtifactError
 from personae.formats.lora_names import adaptable_layers, index_of_names, plain_stem
 from personae.formats.lora_parts import Reading, refusal, split_key
 from personae.formats.metadata import character_in
-from personae.low_rank import kept_share, lora_artifact
 from personae.models.family import Family
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from personae.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.formats.layout import Layout
 from personae.formats.tensor_file import HASH_TO_COME
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.low_rank import Update, updates_of
 from personae.core.files import write_text
 from personae.errors import ArtifactError
 from personae.formats.base import Format
@@ -17,7 +18,6 @@ from personae.formats.lora_parts import split_key
 from personae.formats.lora_reading import LoraFile, read_lora
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import read_header, read_tensors, write_tensors
-from personae.low_rank import Update, updates_of
 from personae.models.family import Family
 
 SETTINGS = "adapter_config.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.core.files import replacing, write_text
 from personae.errors import UsageError
 from personae.formats.layout import layout_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
 from personae.cast import Cast
 from personae.core.event import Finished, Stopped
 from personae.core.registry import discover

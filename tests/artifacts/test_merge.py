@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.extract import extract
+from personae.artifacts.low_rank import updates_of
+from personae.artifacts.merge import merge, resize
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, UnsupportedError, UsageError
-from personae.formats.extraction import extract
-from personae.low_rank import updates_of
-from personae.merging import merge, resize
 from personae.techniques.technique import Technique
 from tiny_world import bases
 

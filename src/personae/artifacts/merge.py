@@ -8,9 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from personae.artifact import Artifact, CharacterRecord
-from personae.errors import ArtifactError, UsageError
-from personae.low_rank import (
+from personae.artifacts.artifact import Artifact, CharacterRecord
+from personae.artifacts.low_rank import (
     Cut,
     Update,
     check_limits,
@@ -21,6 +20,7 @@ from personae.low_rank import (
     stored,
     updates_of,
 )
+from personae.errors import ArtifactError, UsageError
 
 Method = Literal["linear", "svd", "ties", "dare"]
 

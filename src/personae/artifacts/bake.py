@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.low_rank import Update, updates_of
 from personae.core.devices import HOST
 from personae.errors import UnsupportedError
-from personae.low_rank import Update, updates_of
 from personae.models.family import Family
 
 DELTAS = "dreambooth.deltas."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from personae.artifact import Artifact
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.low_rank import check_limits, cut_delta, kept_note, lora_artifact, stored
 from personae.errors import ArtifactError, UnsupportedError
-from personae.low_rank import check_limits, cut_delta, kept_note, lora_artifact, stored
 from personae.models.family import Family
 from personae.models.overlay import layers_matching
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from personae.artifact import Artifact, CharacterRecord, content_hash, read_card
+from personae.artifacts.artifact import Artifact, CharacterRecord, content_hash, read_card
 from personae.cast import Cast
 from personae.errors import ArtifactError, PersonaeError
 from personae.models.family import Family

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from personae.artifact import (
+from personae.artifacts.artifact import (
     Artifact,
     BaseRecord,
     Card,

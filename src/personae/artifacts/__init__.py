@@ -1,0 +1,1 @@
+"""What was learnt, in one file, and algebra on it."""

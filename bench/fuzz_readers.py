@@ -30,8 +30,9 @@ from personae.models.toys import tiny_stable_diffusion
 from personae.techniques.technique import Technique
 
 with atheris.instrument_imports(include=["personae"]):
-    from personae import persona_file, picture_metadata
-    from personae.formats.base import export_file, formats, import_file
+    from personae import picture_metadata
+    from personae.formats import persona
+    from personae.formats.format import export_file, formats, import_file
 
 ENDINGS = (".safetensors", ".pt", ".bin", ".png", ".webp", ".jpg", ".persona", ".artifact")
 SLOWEST = 20  # seconds; the largest file libFuzzer makes of the seeds takes well below one
@@ -57,7 +58,7 @@ def seeds(base: Family, folder: Path) -> None:
                 (folder / name).write_bytes(choice + path.read_bytes())
         own = artifact.save(made / f"{technique}.safetensors")
         (folder / technique).write_bytes(bytes([ENDINGS.index(".artifact")]) + own.read_bytes())
-        packed = persona_file.pack(persona_file.Contents({own: "1"}), made / technique)
+        packed = persona.pack(persona.Contents({own: "1"}), made / technique)
         (folder / f"{technique}.persona").write_bytes(
             bytes([ENDINGS.index(".persona")]) + packed.read_bytes()
         )
@@ -68,7 +69,7 @@ def read(path: Path, base: Family, out: Path) -> None:
     with contextlib.suppress(PersonaeError):
         match path.suffix:
             case ".persona":
-                persona_file.unpack(path, out)
+                persona.unpack(path, out)
             case ".artifact":
                 personae.artifacts.artifact.Artifact.load(path)
             case ".jpg":

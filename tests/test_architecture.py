@@ -62,10 +62,10 @@ NOT_MOVED = {
     "comparison", "curves", "evaluation", "execution", "finishing", "forecast", "generation",
     "infotext", "judging", "keeping", "lean_optimizers", "limits", "measures", "measuring",
     "memory_plan", "metrics", "monitor", "objective", "optimizers", "pages", "pass_memory",
-    "persona_file", "persona_manifest", "picture_metadata", "pictures", "preparing",
-    "presentations", "previewing", "quantisation", "report", "rounding", "rows", "run_folder",
-    "settings", "sheets", "statistics", "study", "suites", "switching", "tensorboard_log",
-    "tiling", "training", "updating", "verdict", "workbench",
+    "picture_metadata", "pictures", "preparing", "presentations", "previewing",
+    "quantisation", "report", "rounding", "rows", "run_folder", "settings", "sheets",
+    "statistics", "study", "suites", "switching", "tensorboard_log", "tiling", "training",
+    "updating", "verdict", "workbench",
 }  # fmt: skip
 
 # Places that may say the name of a plug-in: formats are other programs' words for one each, LoRA

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from personae.artifacts.artifact import Artifact
 from personae.cli.app import run
-from personae.formats.base import formats
+from personae.formats.format import formats
 from personae.models.load import load_base
 from tiny_world import artifact_of, make, paint, stir
 

@@ -29,8 +29,8 @@ from safetensors.torch import save_file
 
 from format_world import base_of, pipeline
 from personae.errors import PersonaeError
-from personae.formats.base import import_file
-from personae.persona_file import unpack
+from personae.formats.format import import_file
+from personae.formats.persona import unpack
 from personae.picture_metadata import read_settings
 
 folder = Path(sys.argv[1])

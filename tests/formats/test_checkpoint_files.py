@@ -10,7 +10,7 @@ from transformers import CLIPTokenizer
 
 from format_world import KINDS, drawn_with, picture, trained
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import export_file, format_of, import_file
+from personae.formats.format import export_file, format_of, import_file
 from personae.formats.ldm_names import autoencoder_name, open_clip_name, unet_name
 
 PIPELINES = {

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from format_world import draw, trained
 from personae.errors import ArtifactError
-from personae.formats.base import export_file, import_file
-from personae.formats.checkpoint import VIT_H_LAYERS, _marks, _open_clip_marks
+from personae.formats.checkpoints.ldm_places import places
+from personae.formats.checkpoints.single_file import VIT_H_LAYERS, _marks, _open_clip_marks
+from personae.formats.format import export_file, import_file
 from personae.formats.layout import layout_of
-from personae.formats.ldm_places import places
 
 
 class Encoder:

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from format_world import draw, trained
 from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError
-from personae.formats.base import export_file, import_file
+from personae.formats.format import export_file, import_file
 from personae.formats.layout import layout_of
-from personae.formats.lora_names import adaptable_layers, kohya_name
+from personae.formats.lora.names import adaptable_layers, kohya_name
 from personae.formats.safe_pickle import save_pickle
 
 MADE = {

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from personae.formats.base import formats
+from personae.formats.format import formats
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from format_world import draw, drawn_with, trained
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import export_file, format_of, import_file
+from personae.formats.format import export_file, format_of, import_file
 from personae.formats.safe_pickle import save_pickle
 
 SETTINGS = {"num_vectors": 3, "placeholder": "<mira>", "initializer_words": "cat"}

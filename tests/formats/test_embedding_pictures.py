@@ -10,8 +10,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from format_world import draw
 from personae.errors import ArtifactError
-from personae.formats import embedding_picture
-from personae.formats.base import format_of, import_file
+from personae.formats.embeddings import a1111_picture
+from personae.formats.format import format_of, import_file
 
 VECTORS = draw(2, 24)
 
@@ -108,6 +108,6 @@ def test_pictures_without_embeddings_and_previews_are_refused(bases, tmp_path):
 
 def test_a_picture_beyond_the_bound_is_not_decoded(monkeypatch, tmp_path):
     path = with_strips(tmp_path / "mira.png", content())
-    assert embedding_picture.embedding_in(path) is not None
-    monkeypatch.setattr(embedding_picture, "MOST_PIXELS", 1000)
-    assert embedding_picture.embedding_in(path) is None
+    assert a1111_picture.embedding_in(path) is not None
+    monkeypatch.setattr(a1111_picture, "MOST_PIXELS", 1000)
+    assert a1111_picture.embedding_in(path) is None

@@ -16,7 +16,7 @@ import torch
 
 from personae.artifacts.low_rank import updates_of
 from personae.errors import ArtifactError
-from personae.formats.base import export_file, format_of, import_file
+from personae.formats.format import export_file, format_of, import_file
 
 GOLDEN = Path(__file__).parent / "golden"
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"

@@ -7,7 +7,7 @@ from torch import nn
 
 from format_world import draw, drawn_with, trained
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import export_file, format_of, import_file
+from personae.formats.format import export_file, format_of, import_file
 from personae.formats.safe_pickle import save_pickle
 
 ACTIVATIONS = {"relu": nn.ReLU, "swish": nn.Hardswish, "sigmoid": nn.Sigmoid, "linear": None}

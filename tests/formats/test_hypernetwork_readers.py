@@ -9,7 +9,7 @@ from torch import nn
 
 from format_world import draw, trained
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import export_file, import_file
+from personae.formats.format import export_file, import_file
 from personae.formats.safe_pickle import save_pickle
 
 WIDTH = 24

@@ -12,9 +12,9 @@ from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.artifacts.assembling import record_of
 from personae.artifacts.low_rank import Update, lora_artifact, updates_of
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import export_file, format_of, import_file
+from personae.formats.format import export_file, format_of, import_file
 from personae.formats.layout import layout_of
-from personae.formats.lora_names import adaptable_layers, kohya_name
+from personae.formats.lora.names import adaptable_layers, kohya_name
 
 SETTINGS = {"rank": 2, "targets": "all", "text_encoder": True}
 

@@ -17,9 +17,9 @@ from lora_reference import (
     original_names,
 )
 from personae.artifacts.low_rank import updates_of
-from personae.formats.base import export_file
+from personae.formats.format import export_file
 from personae.formats.layout import layout_of
-from personae.formats.lora_names import adaptable_layers, kohya_name
+from personae.formats.lora.names import adaptable_layers, kohya_name
 
 SETTINGS = {"rank": 2, "alpha": 1.0, "targets": "all", "text_encoder": True}
 
@@ -128,7 +128,7 @@ def test_dora_of_the_portable_kind_is_one_number_in_a1111_comfyui_and_here(bases
     """Norms of inputs and alpha = rank: the only DoRA on which the tools agree."""
     from safetensors.torch import save_file
 
-    from personae.formats.base import import_file
+    from personae.formats.format import import_file
 
     name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     weight = bases["sd1"].denoiser.get_submodule(name).weight

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from format_world import draw
 from personae.artifacts.low_rank import updates_of
 from personae.errors import ArtifactError
-from personae.formats.base import import_file
+from personae.formats.format import import_file
 
 LINEAR = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 CONVOLUTION = "mid_block.resnets.0.conv1"

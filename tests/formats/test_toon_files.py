@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from format_world import drawn_with, picture, trained
 from personae.core.devices import HOST
-from personae.formats.base import export_file, import_file
+from personae.formats.format import export_file, import_file
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.weights.sources import embedded_bases
 

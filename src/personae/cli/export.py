@@ -44,7 +44,7 @@ def export(
     terminal = Terminal(as_json)
     from personae.artifacts.artifact import Artifact
     from personae.core.registry import lookup
-    from personae.formats.base import Format, export_file, with_ending
+    from personae.formats.format import Format, export_file, with_ending
     from personae.formats.sidecar import sidecar_paths
     from personae.models.load import load_base
 
@@ -76,7 +76,7 @@ def export(
 
 def show_formats(terminal: Terminal, technique: str | None) -> None:
     """List the formats that can carry `technique`, or all of them."""
-    from personae.formats.base import formats
+    from personae.formats.format import formats
 
     for name, each in formats().items():
         if technique is None or technique in each.techniques:

@@ -40,8 +40,8 @@ def pack(
     """Put a character's pictures, artifacts, previews and papers into one file to hand on."""
     terminal = Terminal(as_json)
     from personae.characters.character import Character
-    from personae.persona_file import ENDING, Contents, read_manifest
-    from personae.persona_file import pack as packed
+    from personae.formats.persona import ENDING, Contents, read_manifest
+    from personae.formats.persona import pack as packed
 
     files, strengths = pairs(cast, "--cast"), pairs(strength, "--strength")
     unknown = sorted(set(strengths) - set(files))

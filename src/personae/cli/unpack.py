@@ -24,7 +24,7 @@ def unpack(
 ) -> None:
     """Check a packed character and write its files into a new folder."""
     terminal = Terminal(as_json)
-    from personae.persona_file import unpack as unpacked
+    from personae.formats.persona import unpack as unpacked
 
     folder = out or Path(stem_of(file))
     manifest = unpacked(file, folder)

@@ -26,7 +26,7 @@ from personae.characters.image_files import SUFFIXES as PICTURE_SUFFIXES
 from personae.core.config import to_toml
 from personae.core.files import replacing
 from personae.errors import ArtifactError, MissingFileError, UsageError
-from personae.persona_manifest import (
+from personae.formats.persona_manifest import (
     FORMAT_VERSION,
     MANIFEST,
     Manifest,

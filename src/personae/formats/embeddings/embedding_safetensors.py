@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from personae.artifacts.artifact import Artifact
-from personae.formats.base import Format
-from personae.formats.embedding_parts import (
+from personae.formats.embeddings.parts import (
     ONE_ENCODER,
     OUTPUTS,
     TWO_ENCODERS,
@@ -15,6 +14,7 @@ from personae.formats.embedding_parts import (
     placeholder_of,
     vectors_of,
 )
+from personae.formats.format import Format
 from personae.formats.layout import layout_of
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import Format
-from personae.formats.embedding_parts import (
+from personae.formats.embeddings.parts import (
     ONE_ENCODER,
     OUTPUTS,
     TWO_ENCODERS,
@@ -19,6 +18,7 @@ from personae.formats.embedding_parts import (
     placeholder_of,
     vectors_of,
 )
+from personae.formats.format import Format
 from personae.formats.metadata import CHARACTER
 from personae.formats.safe_pickle import load_pickle
 from personae.formats.tensor_file import (

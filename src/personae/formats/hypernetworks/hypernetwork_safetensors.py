@@ -9,8 +9,8 @@ from typing import Any
 
 from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError
-from personae.formats.base import Format
-from personae.formats.hypernetwork_parts import (
+from personae.formats.format import Format
+from personae.formats.hypernetworks.parts import (
     HypernetworkFile,
     State,
     file_of,

@@ -12,11 +12,11 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.assembling import assemble
 from personae.artifacts.low_rank import Update, times, updates_of
 from personae.errors import ArtifactError
-from personae.formats.base import Format
-from personae.formats.embedding_parts import TWO_ENCODERS, embedding_artifact, placeholder_for
+from personae.formats.embeddings.parts import TWO_ENCODERS, embedding_artifact, placeholder_for
+from personae.formats.format import Format
 from personae.formats.layout import Layout, layout_of, text_network
-from personae.formats.lora_names import adaptable_layers, kohya_name
-from personae.formats.lora_reading import LoraFile, read_lora, require_known
+from personae.formats.lora.names import adaptable_layers, kohya_name
+from personae.formats.lora.reader import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
 from personae.models.family import Family

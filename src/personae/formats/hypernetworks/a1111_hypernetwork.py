@@ -11,8 +11,8 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import Format
-from personae.formats.hypernetwork_parts import (
+from personae.formats.format import Format
+from personae.formats.hypernetworks.parts import (
     HypernetworkFile,
     State,
     file_of,

@@ -10,10 +10,10 @@ from torch import Tensor
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import updates_of
 from personae.errors import ArtifactError
-from personae.formats.base import Format
-from personae.formats.lora_names import diffusers_name
-from personae.formats.lora_parts import split_key
-from personae.formats.lora_reading import LoraFile, read_lora
+from personae.formats.format import Format
+from personae.formats.lora.names import diffusers_name
+from personae.formats.lora.parts import split_key
+from personae.formats.lora.reader import LoraFile, read_lora
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
 from personae.models.family import Family

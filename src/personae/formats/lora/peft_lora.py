@@ -13,9 +13,9 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import Update, updates_of
 from personae.core.files import write_text
 from personae.errors import ArtifactError
-from personae.formats.base import Format
-from personae.formats.lora_parts import split_key
-from personae.formats.lora_reading import LoraFile, read_lora
+from personae.formats.format import Format
+from personae.formats.lora.parts import split_key
+from personae.formats.lora.reader import LoraFile, read_lora
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import read_header, read_tensors, write_tensors
 from personae.models.family import Family

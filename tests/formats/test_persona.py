@@ -11,7 +11,7 @@ from PIL import Image
 from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.errors import ArtifactError, PersonaeError, UsageError
-from personae.persona_file import MANIFEST, Contents, pack, read_manifest, unpack
+from personae.formats.persona import MANIFEST, Contents, pack, read_manifest, unpack
 from tiny_world import artifact_of, bases, make, paint
 
 

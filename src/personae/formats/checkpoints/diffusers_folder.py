@@ -14,9 +14,9 @@ from torch import Tensor
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.bake import Baked
 from personae.errors import ArtifactError
-from personae.formats.base import Format
-from personae.formats.checkpoint_reading import difference
-from personae.formats.component_weights import component_weights
+from personae.formats.checkpoints.components import component_weights
+from personae.formats.checkpoints.difference import difference
+from personae.formats.format import Format
 from personae.formats.layout import Layout, layout_of, text_network
 from personae.formats.ldm_names import with_text_model
 from personae.formats.metadata import CHARACTER

@@ -14,11 +14,9 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.bake import Baked
 from personae.core.files import write_text
 from personae.errors import ArtifactError
-from personae.formats.a1111_settings import a1111_settings
-from personae.formats.base import Format
-from personae.formats.checkpoint_reading import difference
-from personae.formats.layout import Layout, layout_of, text_network
-from personae.formats.ldm_places import (
+from personae.formats.checkpoints.a1111_settings import a1111_settings
+from personae.formats.checkpoints.difference import difference
+from personae.formats.checkpoints.ldm_places import (
     UNET,
     Place,
     autoencoder_weights,
@@ -26,6 +24,8 @@ from personae.formats.ldm_places import (
     places,
     text_prefixes,
 )
+from personae.formats.format import Format
+from personae.formats.layout import Layout, layout_of, text_network
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
 from personae.models.family import Family

@@ -13,8 +13,8 @@ from personae.artifacts.assembling import checked_on, record_of
 from personae.artifacts.low_rank import kept_share, lora_artifact
 from personae.core.registry import nearest
 from personae.errors import ArtifactError
-from personae.formats.lora_names import adaptable_layers, index_of_names, plain_stem
-from personae.formats.lora_parts import Reading, refusal, split_key
+from personae.formats.lora.names import adaptable_layers, index_of_names, plain_stem
+from personae.formats.lora.parts import Reading, refusal, split_key
 from personae.formats.metadata import character_in
 from personae.models.family import Family
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError, UnsupportedError
-from personae.formats.base import Format
-from personae.formats.embedding_parts import (
+from personae.formats.embeddings.a1111_picture import embedding_in
+from personae.formats.embeddings.parts import (
     embedding_artifact,
     placeholder_for,
     placeholder_of,
     vectors_of,
 )
-from personae.formats.embedding_picture import embedding_in
+from personae.formats.format import Format
 from personae.formats.safe_pickle import load_pickle, save_pickle
 from personae.formats.tensor_file import checked
 from personae.models.family import Family

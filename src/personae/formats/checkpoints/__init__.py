@@ -1,0 +1,1 @@
+"""Whole models: single files and diffusers folders."""

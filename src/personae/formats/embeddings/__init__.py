@@ -1,0 +1,1 @@
+"""Embedding files of other tools."""

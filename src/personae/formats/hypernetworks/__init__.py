@@ -1,0 +1,1 @@
+"""Hypernetwork files of other tools."""

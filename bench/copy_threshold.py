@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from personae.generation import to_images
+from personae.generation.generate import to_images
 from personae.metrics.memorisation import mirror_blind
 from personae.vision.encoder import Encoder, layout, unit_rows
 from personae.vision.load import load_encoder

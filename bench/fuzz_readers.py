@@ -30,9 +30,9 @@ from personae.models.toys import tiny_stable_diffusion
 from personae.techniques.technique import Technique
 
 with atheris.instrument_imports(include=["personae"]):
-    from personae import picture_metadata
     from personae.formats import persona
     from personae.formats.format import export_file, formats, import_file
+    from personae.generation import picture_metadata
 
 ENDINGS = (".safetensors", ".pt", ".bin", ".png", ".webp", ".jpg", ".persona", ".artifact")
 SLOWEST = 20  # seconds; the largest file libFuzzer makes of the seeds takes well below one

@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 
 from personae.artifacts.artifact import read_card
-from personae.cast import Cast
 from personae.characters.character import Character
 from personae.core.event import Step
 from personae.core.registry import discover, lookup
-from personae.generation import Shot, draw
+from personae.generation.cast import Cast
+from personae.generation.generate import Shot, draw
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.run_folder import RunFolder

@@ -57,15 +57,14 @@ LONE = {"", "__main__", "errors", "version"}
 
 # Files that still wait for their room; this list may only shrink.
 NOT_MOVED = {
-    "allocation", "batches", "benchmark", "cast", "cell_process", "cells", "character_page",
+    "allocation", "batches", "benchmark", "cell_process", "cells", "character_page",
     "checkpoint_choice", "checkpointing", "claims", "cli", "cluster", "cluster_worker",
-    "comparison", "curves", "evaluation", "execution", "finishing", "forecast", "generation",
-    "infotext", "judging", "keeping", "lean_optimizers", "limits", "measures", "measuring",
-    "memory_plan", "metrics", "monitor", "objective", "optimizers", "pages", "pass_memory",
-    "picture_metadata", "pictures", "preparing", "presentations", "previewing",
-    "quantisation", "report", "rounding", "rows", "run_folder", "settings", "sheets",
-    "statistics", "study", "suites", "switching", "tensorboard_log", "tiling", "training",
-    "updating", "verdict", "workbench",
+    "comparison", "curves", "evaluation", "execution", "finishing", "forecast", "judging",
+    "keeping", "lean_optimizers", "limits", "measures", "measuring", "memory_plan", "metrics",
+    "monitor", "objective", "optimizers", "pages", "pass_memory", "preparing",
+    "presentations", "previewing", "quantisation", "report", "rounding", "rows", "run_folder",
+    "settings", "sheets", "statistics", "study", "suites", "switching", "tensorboard_log",
+    "training", "updating", "verdict", "workbench",
 }  # fmt: skip
 
 # Places that may say the name of a plug-in: formats are other programs' words for one each, LoRA

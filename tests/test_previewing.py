@@ -9,15 +9,15 @@ import torch
 
 from personae.allocation import peak_allocated
 from personae.artifacts.artifact import Artifact
-from personae.cast import Cast, Member
 from personae.characters.character import Character
 from personae.core.event import Finished, Preview
 from personae.finishing import artifact_of, finish
+from personae.generation.cast import Cast, Member
+from personae.generation.picture import Picture
 from personae.memory_plan import needed
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.pass_memory import drawing_bytes
-from personae.pictures import Picture
 from personae.previewing import draw_previews
 from personae.run_folder import RunFolder
 from personae.workbench import set_up

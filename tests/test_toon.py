@@ -14,10 +14,10 @@ from PIL import Image
 from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
-from personae.generation import Shot, draw
+from personae.generation.generate import Shot, draw
+from personae.generation.picture import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.pictures import Sampling
 from personae.vision.load import load_encoder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -38,8 +38,8 @@ from personae.core.event import (
     Verdict,
 )
 from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
+from personae.generation.picture import Picture
 from personae.models.family import Family
-from personae.pictures import Picture
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig
 from personae.techniques.lora import LoRA

@@ -11,11 +11,11 @@ from personae.core.doors import door
 
 if TYPE_CHECKING:
     from personae.artifacts.artifact import Artifact
-    from personae.cast import Cast
     from personae.characters.character import Character
-    from personae.generation import Shot, draw, generate
+    from personae.generation.cast import Cast
+    from personae.generation.generate import Shot, draw, generate
+    from personae.generation.picture import Picture, Sampling
     from personae.models.load import load_base
-    from personae.pictures import Picture, Sampling
     from personae.settings import RunConfig
     from personae.training import train
 
@@ -37,14 +37,14 @@ __getattr__, __dir__ = door(
     __name__,
     {
         "Artifact": "artifacts.artifact",
-        "Cast": "cast",
+        "Cast": "generation.cast",
         "Character": "characters.character",
-        "Picture": "pictures",
+        "Picture": "generation.picture",
         "RunConfig": "settings",
-        "Sampling": "pictures",
-        "Shot": "generation",
-        "draw": "generation",
-        "generate": "generation",
+        "Sampling": "generation.picture",
+        "Shot": "generation.generate",
+        "draw": "generation.generate",
+        "generate": "generation.generate",
         "load_base": "models.load",
         "train": "training",
     },

@@ -24,10 +24,10 @@ from personae.core.devices import HOST, peak_bytes, resident_bytes
 from personae.core.event import Event, Finished, Kept, Scored, Step, StoppedEarly
 from personae.curves import learning_curve
 from personae.errors import CharacterError, PersonaeError
+from personae.generation.picture import Picture
 from personae.measuring import Judge, save_pictures
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.pictures import Picture
 from personae.presentations import Budget
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig

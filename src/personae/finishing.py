@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from personae.artifacts.artifact import Artifact, CharacterRecord, TrainingRecord
-from personae.cast import Cast, Member
 from personae.core.devices import peak_bytes
 from personae.core.event import Event, Finished, Verdict
 from personae.errors import TrainingError
+from personae.generation.cast import Cast, Member
 from personae.previewing import draw_previews, saved
 from personae.run_folder import RunFolder
 from personae.workbench import Workbench

@@ -7,8 +7,8 @@ from typing import Self
 from pydantic import Field
 
 from personae.core.config import Config
+from personae.generation.picture import Sampling
 from personae.models.weights import sources
-from personae.pictures import Sampling
 
 EMBEDDED = {"suite": "toon", "identity": "toon_identity", "image_text": "toon_clip"}
 OTHERS = {"suite": "general", "identity": "dinov2", "image_text": "clip"}

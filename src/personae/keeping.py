@@ -17,16 +17,16 @@ import numpy as np
 import torch
 
 from personae.artifacts.artifact import Artifact, stored_name
-from personae.cast import Cast, Member
 from personae.checkpoint_choice import Choice, ScoredCheckpoint, choose, stop_reason
 from personae.core.event import Event, Kept, Scored, StoppedEarly
 from personae.core.files import write_text
 from personae.errors import UsageError
 from personae.evaluation import Scores
 from personae.finishing import artifact_of
+from personae.generation.cast import Cast, Member
+from personae.generation.picture import Picture
 from personae.measuring import Judge
 from personae.objective import untouched
-from personae.pictures import Picture
 from personae.run_folder import RunFolder
 from personae.workbench import Workbench
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from personae.cast import Cast
 from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.errors import UsageError
 from personae.evaluation import Drawn, Encoders, Score, Scores, evaluate
-from personae.generation import Shot, draw
+from personae.generation.cast import Cast
+from personae.generation.generate import Shot, draw
+from personae.generation.picture import Picture, Sampling
 from personae.judging import Judging
 from personae.metrics.base import Sample
 from personae.models.family import Family
-from personae.pictures import Picture, Sampling
 from personae.suites import FIRST_SEED, Request, Suite, load_suite
 
 

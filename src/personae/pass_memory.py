@@ -18,13 +18,13 @@ from torch import Tensor
 from personae.allocation import peak_allocated
 from personae.core.cache import default_folder
 from personae.core.files import write_text
+from personae.generation.decoding import decode_tiled
+from personae.generation.picture import Sampling
 from personae.models.acceleration.wide_products import Widening, is_widened
 from personae.models.family import Family, Text
-from personae.pictures import Sampling
 from personae.previewing import sampling, together
 from personae.settings import RunConfig, Schedule
 from personae.techniques.technique import Technique
-from personae.tiling import decode_tiled
 from personae.version import __version__
 
 

@@ -14,12 +14,12 @@ from personae.core.cache import TensorCache, default_folder
 from personae.core.devices import generator_for
 from personae.core.event import Preparing
 from personae.core.registry import lookup
-from personae.generation import Shot, generate
+from personae.generation.generate import Shot, generate
+from personae.generation.picture import Picture, Sampling
 from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.unloaded import Aside, readable_again
 from personae.optimizers import OWN_RATES
-from personae.pictures import Picture, Sampling
 from personae.settings import RunConfig, Schedule
 from personae.techniques.technique import Technique
 

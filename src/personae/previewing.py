@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from personae.artifacts.artifact import Artifact
-from personae.cast import Cast, Member
 from personae.core.event import Preview
-from personae.generation import Shot, draw
+from personae.generation.cast import Cast, Member
+from personae.generation.generate import Shot, draw
+from personae.generation.picture import Picture, Sampling
 from personae.models.family import Family
-from personae.pictures import Picture, Sampling
 from personae.run_folder import RunFolder
 from personae.settings import RunConfig, Schedule
 from personae.workbench import Workbench

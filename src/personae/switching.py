@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from personae.cast import Cast
 from personae.core.devices import synchronize
+from personae.generation.cast import Cast
 from personae.models.family import Family
 
 REPEATS = 3

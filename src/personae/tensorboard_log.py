@@ -8,7 +8,7 @@ import numpy as np
 
 from personae.core.event import Event, Preview, Step, Validation
 from personae.errors import UsageError
-from personae.pictures import Picture
+from personae.generation.picture import Picture
 
 
 class TensorBoardLog:

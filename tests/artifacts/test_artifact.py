@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from personae.artifacts.artifact import Artifact, CharacterRecord, content_hash, read_card
-from personae.cast import Cast
 from personae.errors import ArtifactError, PersonaeError
+from personae.generation.cast import Cast
 from personae.models.family import Family
 from tiny_world import artifact_of, bases, make, phrase, prediction, stir
 

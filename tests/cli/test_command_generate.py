@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from personae.cli.app import run
-from personae.pictures import Picture
+from personae.generation.picture import Picture
 
 QUICK = ("--steps", "2", "--device", "cpu", "--precision", "fp32")
 

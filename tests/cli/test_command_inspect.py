@@ -16,10 +16,10 @@ from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.cli.app import run
 from personae.cli.bases import describe, parameters_in
-from personae.generation import Shot, draw
+from personae.generation.generate import Shot, draw
+from personae.generation.picture import Sampling
 from personae.models.load import load_base
 from personae.models.weights.sources import embedded_bases
-from personae.pictures import Sampling
 from tiny_world import paint, run_config
 from tiny_world import run as train
 

@@ -31,7 +31,7 @@ from format_world import base_of, pipeline
 from personae.errors import PersonaeError
 from personae.formats.format import import_file
 from personae.formats.persona import unpack
-from personae.picture_metadata import read_settings
+from personae.generation.picture_metadata import read_settings
 
 folder = Path(sys.argv[1])
 GIB = 2**30

@@ -14,9 +14,9 @@ from personae.benchmark.jobs import Job
 from personae.benchmark.operations import new_technique
 from personae.benchmark.painting import CLASS_NOUN, NAME
 from personae.core.devices import generator_for
-from personae.generation import Shot, draw
+from personae.generation.generate import Shot, draw
+from personae.generation.picture import Sampling
 from personae.models.load import load_base
-from personae.pictures import Sampling
 from personae.switching import handling_costs
 
 PICTURES = 2

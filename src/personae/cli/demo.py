@@ -132,8 +132,8 @@ def present(
     from personae.character_page import character_page
     from personae.characters.character import Character
     from personae.core.files import write_text
+    from personae.generation.picture import Sampling
     from personae.pages import render
-    from personae.pictures import Sampling
 
     card = read_card(artifact)
     name = card.character.name
@@ -164,18 +164,18 @@ def draw_class(
     terminal: Terminal, base: Family, suite: Suite, class_noun: str
 ) -> list[Image.Image]:
     """Return what the untouched base draws for the scenes, by the same seeds."""
-    from personae import generation
+    from personae.generation import generate
     from personae.suites import spelled
 
     shots = [
-        generation.Shot(spelled(shot.prompt, class_noun), 0)
+        generate.Shot(spelled(shot.prompt, class_noun), 0)
         for shot in suite.shots
         if shot.kind == "scene"
     ]
     images: list[Image.Image] = []
     with terminal.bars() as bars:
-        for event in generation.generate(base, shots):
-            if isinstance(event, generation.Drawing):
+        for event in generate.generate(base, shots):
+            if isinstance(event, generate.Drawing):
                 bars.show("drawing without the character", event.done, event.total)
             else:
                 images.append(event.image)

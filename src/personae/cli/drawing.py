@@ -16,10 +16,10 @@ from personae.core.files import prepare_folder
 from personae.core.units import count
 
 if TYPE_CHECKING:
-    from personae.cast import Cast
-    from personae.generation import Shot
+    from personae.generation.cast import Cast
+    from personae.generation.generate import Shot
+    from personae.generation.picture import Picture, Sampling
     from personae.models.family import Family
-    from personae.pictures import Picture, Sampling
 
 ConfigOption = Annotated[
     Path | None, typer.Option(help="TOML file with sampling fields; options come first.")
@@ -31,7 +31,7 @@ Drawn = list[tuple[Path, "Picture"]]
 
 def sampling_groups() -> Sequence[Group]:
     """Return how pictures are drawn, as a panel of options."""
-    from personae.pictures import Sampling
+    from personae.generation.picture import Sampling
 
     return [Group("Sampling", Sampling)]
 
@@ -43,7 +43,7 @@ def read_sampling(given: dict[str, Any], config: Path | None) -> Sampling:
         UsageError: a key or value is wrong.
     """
     from personae.core.config import read_toml
-    from personae.pictures import Sampling
+    from personae.generation.picture import Sampling
 
     values = merged(read_toml(config) if config else {}, given)
     return Sampling.parse(values, where=str(config) if config else "sampling")
@@ -61,13 +61,13 @@ def draw_shots(
     suffix: str = ".png",
 ) -> Drawn:
     """Draw `shots` with a bar, save each picture as soon as it is there, and return them."""
-    from personae import generation
+    from personae.generation import generate
 
     drawn: Drawn = []
     prepare_folder(out)
     with terminal.bars() as bars:
-        for event in generation.generate(base, shots, sampling, cast, batch_size=batch_size):
-            if isinstance(event, generation.Drawing):
+        for event in generate.generate(base, shots, sampling, cast, batch_size=batch_size):
+            if isinstance(event, generate.Drawing):
                 bars.show("drawing", event.done, event.total, f"{len(drawn)} of {len(shots)} done")
                 terminal.tell("drawing", done=event.done, total=event.total)
             else:
@@ -78,7 +78,7 @@ def draw_shots(
 
 def save(terminal: Terminal, picture: Picture, out: Path, suffix: str = ".png") -> Path:
     """Write a picture under a name made from its prompt and seed, and return the path."""
-    from personae.picture_metadata import save_picture
+    from personae.generation.picture_metadata import save_picture
 
     recipe = picture.recipe
     words = re.sub(r"\W+", "-", recipe.prompt.lower()).strip("-")[:SLUG_LENGTH].strip("-")

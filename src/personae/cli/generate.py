@@ -33,8 +33,8 @@ from personae.core.files import prepare_folder
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.cast import Cast
-    from personae.pictures import Recipe
+    from personae.generation.cast import Cast
+    from personae.generation.picture import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +77,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw characters in new scenes; each picture holds the recipe that draws it again."""
-    from personae.generation import Shot
+    from personae.generation.generate import Shot
 
     terminal = Terminal(as_json)
     given = settings_given(ctx)
@@ -119,8 +119,8 @@ def recipe_in(file: Path) -> Recipe | None:
     from pydantic import ValidationError
 
     from personae.core.config import first_problem
-    from personae.picture_metadata import read_texts
-    from personae.pictures import CHUNK, Recipe
+    from personae.generation.picture import CHUNK, Recipe
+    from personae.generation.picture_metadata import read_texts
 
     text = read_texts(file).get(CHUNK)
     try:
@@ -136,8 +136,8 @@ def shot_like(file: Path) -> tuple[list, dict]:
     Raises:
         UsageError: it holds no settings that can be read.
     """
-    from personae.generation import Shot
-    from personae.picture_metadata import read_settings
+    from personae.generation.generate import Shot
+    from personae.generation.picture_metadata import read_settings
 
     settings = read_settings(file)
     return [Shot(settings.prompt, settings.seed or 0)], settings.sampling()
@@ -162,8 +162,8 @@ def draw_again(
     """
     from personae.artifacts.artifact import Artifact
     from personae.artifacts.strength import Strength
-    from personae.cast import Member
-    from personae.generation import redraw
+    from personae.generation.cast import Member
+    from personae.generation.generate import redraw
 
     for name, file in artifacts_at_hand(wanted, like).items():
         if name not in cast.members:

@@ -134,7 +134,7 @@ def _training(card: Card) -> str:
 
 
 def _show_picture(terminal: Terminal, file: Path) -> None:
-    from personae.pictures import Picture
+    from personae.generation.picture import Picture
 
     picture = Picture.open(file)
     recipe = picture.recipe

@@ -12,10 +12,10 @@ import typer
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.cast import Cast
     from personae.cli.terminal import Terminal
+    from personae.generation.cast import Cast
+    from personae.generation.picture import Recipe
     from personae.models.family import Family
-    from personae.pictures import Recipe
 
 CastOption = Annotated[
     list[str] | None,
@@ -83,7 +83,7 @@ def load_cast(members: Sequence[str] | None, strengths: Sequence[str] | None) ->
     Raises:
         PersonaeError: an option is malformed, or a file cannot be used.
     """
-    from personae.cast import Cast
+    from personae.generation.cast import Cast
 
     return Cast.load(pairs(members, "--cast"), pairs(strengths, "--strength"))
 

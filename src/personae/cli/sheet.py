@@ -32,9 +32,9 @@ from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.cast import Cast
+    from personae.generation.cast import Cast
+    from personae.generation.picture import Picture, Sampling
     from personae.models.family import Family
-    from personae.pictures import Picture, Sampling
     from personae.suites import Suite
 
 HEADINGS = {"scene": "Scenes", "expression": "Expressions", "medium": "Media"}
@@ -112,7 +112,7 @@ def draw_sheet(
     batch_size: int = 4,
 ) -> tuple[Path, Drawn]:
     """Draw the suite for the member `name`; return the sheet's path and the pictures."""
-    from personae.generation import Shot
+    from personae.generation.generate import Shot
     from personae.sheets import character_sheet, save_sheet
     from personae.suites import spelled
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from personae.artifacts.artifact import Artifact
-from personae.cast import Cast
 from personae.core.event import Finished, Stopped
 from personae.core.registry import discover
 from personae.errors import UsageError
-from personae.generation import Shot, draw, redraw
+from personae.generation.cast import Cast
+from personae.generation.generate import Shot, draw, redraw
+from personae.generation.picture import Picture, Sampling
 from personae.models.acceleration import choice
 from personae.models.acceleration.acceleration import Acceleration
 from personae.models.acceleration.choice import accelerated, choose, setting
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.forwards import Forwards
-from personae.pictures import Picture, Sampling
 from tiny_world import bases, make, only, prediction, run, run_config, weights
 
 ALL = "packed_convolutions,packed_linears,matmul_attention,kept_text"

@@ -23,11 +23,11 @@ from safetensors.torch import save_file
 from personae.core.devices import HOST
 from personae.core.registry import discover
 from personae.errors import BaseError, UsageError
-from personae.generation import Shot, draw
+from personae.generation.generate import Shot, draw
+from personae.generation.picture import Sampling
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
-from personae.pictures import Sampling
 from personae.techniques.technique import Technique
 from tiny_world import prediction
 

@@ -15,16 +15,16 @@ from torch import nn
 pytest.importorskip("torchao")
 
 from personae.allocation import peak_allocated
-from personae.cast import Cast, Member
 from personae.core.devices import HOST
 from personae.core.event import Finished, Planned, Step
 from personae.errors import UnsupportedError, UsageError
-from personae.generation import Shot, draw, redraw
+from personae.generation.cast import Cast, Member
+from personae.generation.generate import Shot, draw, redraw
+from personae.generation.picture import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.weights.files import weight_bytes
 from personae.models.weights.quantised import NARROW, is_narrow, narrow
-from personae.pictures import Sampling
 from tiny_world import artifact_of, make, only, prediction, run, run_config, stir, techniques
 
 SIZES = {"int8": 8, "nf4": 4}

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from personae.errors import BaseError
-from personae.generation import Shot, draw
+from personae.generation.generate import Shot, draw
+from personae.generation.picture import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights import sources
 from personae.models.weights.files import weight_bytes
 from personae.models.weights.unloaded import Aside, readable_again
-from personae.pictures import Sampling
 from tiny_world import prediction
 
 SAMPLING = Sampling(steps=2, width=64, height=64)

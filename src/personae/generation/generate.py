@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from personae.cast import Cast, Member
 from personae.core.devices import HOST
 from personae.core.registry import nearest
 from personae.errors import UsageError
+from personae.generation.cast import Cast, Member
+from personae.generation.decoding import decode_tiled
+from personae.generation.picture import MemberRecord, Picture, Recipe, Row, Sampling
 from personae.models.acceleration.choice import accelerated, setting
 from personae.models.family import Family, Text
-from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
-from personae.tiling import decode_tiled
 from personae.version import __version__
 
 

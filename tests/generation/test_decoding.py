@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from personae.generation import decode
+from personae.generation.decoding import decode_tiled
+from personae.generation.generate import decode
 from personae.models.family import Family
-from personae.tiling import decode_tiled
 
 
 def doubled(latents: Tensor) -> Tensor:

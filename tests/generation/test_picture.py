@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from personae.errors import UsageError
-from personae.pictures import CHUNK, MemberRecord, Picture, Recipe, Row, Sampling
+from personae.generation.picture import CHUNK, MemberRecord, Picture, Recipe, Row, Sampling
 
 RECIPE = Recipe(
     version="0.1.0",

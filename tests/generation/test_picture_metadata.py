@@ -7,15 +7,21 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from personae.errors import UsageError
-from personae.infotext import (
+from personae.generation.infotext import (
     Settings,
     from_infotext,
     from_invokeai,
     to_infotext,
     to_invokeai,
 )
-from personae.picture_metadata import A1111, INVOKEAI, read_settings, read_texts, save_picture
-from personae.pictures import MemberRecord, Picture, Recipe, Row, Sampling
+from personae.generation.picture import MemberRecord, Picture, Recipe, Row, Sampling
+from personae.generation.picture_metadata import (
+    A1111,
+    INVOKEAI,
+    read_settings,
+    read_texts,
+    save_picture,
+)
 
 # The pairs of the last line, as A1111's documentation of its text describes them.
 PAIRS = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')

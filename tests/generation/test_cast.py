@@ -9,8 +9,8 @@ import torch
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.strength import Strength
-from personae.cast import Cast
 from personae.errors import ArtifactError, UnsupportedError, UsageError
+from personae.generation.cast import Cast
 from personae.models.family import Family
 from tiny_world import artifact_of, bare, bases, make, prediction, stir
 

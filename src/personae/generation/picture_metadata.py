@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from personae.core.files import replacing
 from personae.errors import UsageError
-from personae.infotext import (
+from personae.generation.infotext import (
     LONGEST_TEXT,
     Settings,
     from_infotext,
@@ -23,7 +23,7 @@ from personae.infotext import (
     to_infotext,
     to_invokeai,
 )
-from personae.pictures import CHUNK, Picture, Recipe
+from personae.generation.picture import CHUNK, Picture, Recipe
 
 A1111 = "parameters"
 INVOKEAI = "invokeai_metadata"

@@ -12,11 +12,11 @@ import torch
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.strength import Strength
-from personae.cast import Cast, Member
 from personae.errors import UsageError
-from personae.generation import Drawing, Shot, draw, generate, redraw, starting_noise
+from personae.generation.cast import Cast, Member
+from personae.generation.generate import Drawing, Shot, draw, generate, redraw, starting_noise
+from personae.generation.picture import Picture, Sampling
 from personae.models.family import Family
-from personae.pictures import Picture, Sampling
 from tiny_world import artifact_of, bare, bases, make, stir
 
 FAST = Sampling(steps=3)

@@ -1,0 +1,1 @@
+"""From a cast and prompts to pictures, and the recipes inside them."""

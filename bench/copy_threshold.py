@@ -24,8 +24,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from personae.evaluation.metrics.memorisation import mirror_blind
 from personae.generation.generate import to_images
-from personae.metrics.memorisation import mirror_blind
 from personae.vision.encoder import Encoder, layout, unit_rows
 from personae.vision.load import load_encoder
 

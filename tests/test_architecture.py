@@ -12,7 +12,7 @@ import pytest
 import personae
 from personae.characters.dataset import Convention
 from personae.core.registry import PlugIn, discover
-from personae.metrics.base import Metric
+from personae.evaluation.metric import Metric
 from personae.models.acceleration.acceleration import Acceleration
 from personae.models.family import Family
 from personae.techniques.technique import Technique
@@ -59,12 +59,11 @@ LONE = {"", "__main__", "errors", "version"}
 NOT_MOVED = {
     "allocation", "batches", "benchmark", "cell_process", "cells", "character_page",
     "checkpoint_choice", "checkpointing", "claims", "cli", "cluster", "cluster_worker",
-    "comparison", "curves", "evaluation", "execution", "finishing", "forecast", "judging",
-    "keeping", "lean_optimizers", "limits", "measures", "measuring", "memory_plan", "metrics",
-    "monitor", "objective", "optimizers", "pages", "pass_memory", "preparing",
-    "presentations", "previewing", "quantisation", "report", "rounding", "rows", "run_folder",
-    "settings", "sheets", "statistics", "study", "suites", "switching", "tensorboard_log",
-    "training", "updating", "verdict", "workbench",
+    "comparison", "curves", "execution", "finishing", "forecast", "keeping",
+    "lean_optimizers", "limits", "measures", "memory_plan", "monitor", "objective",
+    "optimizers", "pages", "pass_memory", "preparing", "presentations", "previewing",
+    "quantisation", "report", "rounding", "rows", "run_folder", "settings", "sheets", "study",
+    "switching", "tensorboard_log", "training", "updating", "verdict", "workbench",
 }  # fmt: skip
 
 # Places that may say the name of a plug-in: formats are other programs' words for one each, LoRA

@@ -21,7 +21,7 @@ from typer.main import get_command
 
 from personae.cli.app import build, run
 from personae.core.devices import generator_for
-from personae.metrics.base import Evidence, Sample
+from personae.evaluation.metric import Evidence, Sample
 from personae.models.family import Family
 from tiny_world import bare, prediction, stir
 

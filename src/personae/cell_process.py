@@ -24,8 +24,8 @@ from personae.core.devices import HOST, peak_bytes, resident_bytes
 from personae.core.event import Event, Finished, Kept, Scored, Step, StoppedEarly
 from personae.curves import learning_curve
 from personae.errors import CharacterError, PersonaeError
+from personae.evaluation.judge import Judge, save_pictures
 from personae.generation.picture import Picture
-from personae.measuring import Judge, save_pictures
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.presentations import Budget

@@ -10,9 +10,9 @@ from PIL import Image
 from personae.artifacts.artifact import Card
 from personae.characters.character import Character
 from personae.core.units import count, duration, size
+from personae.evaluation.suite import Suite
 from personae.pages import Curve, Gallery, Page, Shown
 from personae.run_folder import RunFolder
-from personae.suites import Suite
 
 KINDS = {
     "scene": ("Scenes", "The same character in other places."),

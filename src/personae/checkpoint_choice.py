@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from personae.errors import TrainingError
-from personae.statistics import paired_difference
+from personae.evaluation.statistics import paired_difference
 
 PATIENCE: Final = 2
 """Checkpoints in a row without a gain after which a run stops: one may be a bad draw."""

@@ -9,10 +9,10 @@ from typing import Literal
 
 from personae.comparison import Comparison
 from personae.core.config import Config, read_toml
+from personae.evaluation.statistics import CONFIDENCE
 from personae.limits import show
 from personae.measures import COSTS, measured
 from personae.rows import Row
-from personae.statistics import CONFIDENCE
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
 ALIKE = 0.1

@@ -13,15 +13,15 @@ from typing import Any, Self
 import numpy as np
 
 from personae.errors import StudyError
-from personae.measures import COSTS, ORDER, Measure, measured
-from personae.rows import Key, Row, gather, make_rows, refuse_mixtures, unit_of
-from personae.statistics import (
+from personae.evaluation.statistics import (
     CONFIDENCE,
     Difference,
     paired_difference,
     rank,
     smallest_visible,
 )
+from personae.measures import COSTS, ORDER, Measure, measured
+from personae.rows import Key, Row, gather, make_rows, refuse_mixtures, unit_of
 from personae.study import Study
 
 

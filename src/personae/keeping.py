@@ -21,11 +21,11 @@ from personae.checkpoint_choice import Choice, ScoredCheckpoint, choose, stop_re
 from personae.core.event import Event, Kept, Scored, StoppedEarly
 from personae.core.files import write_text
 from personae.errors import UsageError
-from personae.evaluation import Scores
+from personae.evaluation.evaluate import Scores
+from personae.evaluation.judge import Judge
 from personae.finishing import artifact_of
 from personae.generation.cast import Cast, Member
 from personae.generation.picture import Picture
-from personae.measuring import Judge
 from personae.objective import untouched
 from personae.run_folder import RunFolder
 from personae.workbench import Workbench

@@ -24,7 +24,7 @@ from personae.core.config import Config
 from personae.core.registry import discover, lookup
 from personae.core.units import parse_bytes
 from personae.errors import UsageError
-from personae.judging import Judging
+from personae.evaluation.settings import Judging
 from personae.models.recommended import Recommended
 from personae.optimizers import OWN_RATES, check_optimizer
 from personae.techniques.technique import Technique, TechniqueConfig

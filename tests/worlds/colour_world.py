@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from personae.metrics.base import Evidence, Sample
+from personae.evaluation.metric import Evidence, Sample
 from personae.vision.encoder import Encoder
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

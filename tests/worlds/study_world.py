@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from personae.cells import Cell
-from personae.evaluation import Score, Scores
+from personae.evaluation.evaluate import Score, Scores
 from personae.models.toys import tiny_stable_diffusion, tiny_tokenizer
 from personae.study import Study
 

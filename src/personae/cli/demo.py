@@ -20,9 +20,9 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from personae.evaluation.suite import Suite
     from personae.models.family import Family
     from personae.study import Study
-    from personae.suites import Suite
 
 EXAMPLE = Path("examples") / "mira"
 BATCH_SIZE = 8
@@ -164,8 +164,8 @@ def draw_class(
     terminal: Terminal, base: Family, suite: Suite, class_noun: str
 ) -> list[Image.Image]:
     """Return what the untouched base draws for the scenes, by the same seeds."""
+    from personae.evaluation.suite import spelled
     from personae.generation import generate
-    from personae.suites import spelled
 
     shots = [
         generate.Shot(spelled(shot.prompt, class_noun), 0)

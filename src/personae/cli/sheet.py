@@ -32,10 +32,10 @@ from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
+    from personae.evaluation.suite import Suite
     from personae.generation.cast import Cast
     from personae.generation.picture import Picture, Sampling
     from personae.models.family import Family
-    from personae.suites import Suite
 
 HEADINGS = {"scene": "Scenes", "expression": "Expressions", "medium": "Media"}
 
@@ -93,8 +93,8 @@ def suite_for(named: str | None, base: str) -> Suite:
     Raises:
         UsageError: there is no such suite.
     """
-    from personae.judging import Judging
-    from personae.suites import load_suite
+    from personae.evaluation.settings import Judging
+    from personae.evaluation.suite import load_suite
 
     return load_suite(Judging(suite=named).resolved(base).suite)
 
@@ -112,9 +112,9 @@ def draw_sheet(
     batch_size: int = 4,
 ) -> tuple[Path, Drawn]:
     """Draw the suite for the member `name`; return the sheet's path and the pictures."""
+    from personae.evaluation.suite import spelled
     from personae.generation.generate import Shot
     from personae.sheets import character_sheet, save_sheet
-    from personae.suites import spelled
 
     shots = [Shot(spelled(shot.prompt, f"{{{name}}}"), seed) for shot in suite.shots]
     drawn = draw_shots(terminal, base, shots, sampling, cast, out=out / name, batch_size=batch_size)

@@ -1,7 +1,7 @@
 """Finds plug-ins: every class of a folder that has a name, without any list of them.
 
 A plug-in is one module in the package that its kind names, or an entry point of the kind's group in
-another package (`personae.techniques`, `personae.models.families`, `personae.metrics`, ...).
+another package; groups are called by what they hold, as `personae` + `.techniques`.
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ from typing import Self
 from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.errors import UsageError
-from personae.evaluation import Drawn, Encoders, Score, Scores, evaluate
+from personae.evaluation.evaluate import Drawn, Encoders, Score, Scores, evaluate
+from personae.evaluation.metric import Sample
+from personae.evaluation.settings import Judging
+from personae.evaluation.suite import FIRST_SEED, Request, Suite, load_suite
 from personae.generation.cast import Cast
 from personae.generation.generate import Shot, draw
 from personae.generation.picture import Picture, Sampling
-from personae.judging import Judging
-from personae.metrics.base import Sample
 from personae.models.family import Family
-from personae.suites import FIRST_SEED, Request, Suite, load_suite
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from personae.errors import UsageError
-from personae.metrics.base import Evidence, Metric, images_of
+from personae.evaluation.metric import Evidence, Metric, images_of
 
 
 class Drift(Metric):

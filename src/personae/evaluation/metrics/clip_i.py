@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from personae.metrics.base import Evidence, Metric, images_of, likeness_to, real_likeness
+from personae.evaluation.metric import Evidence, Metric, images_of, likeness_to, real_likeness
 
 
 class ClipI(Metric):

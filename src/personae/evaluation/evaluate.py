@@ -16,8 +16,8 @@ import numpy as np
 from personae.characters.character import Character
 from personae.core import registry
 from personae.errors import UsageError
-from personae.metrics.base import Better, Evidence, Metric, Sample, images_of
-from personae.statistics import CONFIDENCE, mean_interval
+from personae.evaluation.metric import Better, Evidence, Metric, Sample, images_of
+from personae.evaluation.statistics import CONFIDENCE, mean_interval
 from personae.vision.cached_encoder import Remembering
 from personae.vision.encoder import Encoder
 from personae.vision.load import load_encoder

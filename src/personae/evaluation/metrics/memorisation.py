@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageOps
 
-from personae.metrics.base import Evidence, Metric, images_of
+from personae.evaluation.metric import Evidence, Metric, images_of
 from personae.vision.encoder import Encoder
 
 NEARER: Final = 0.5

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from personae.metrics.base import Evidence, Metric, images_of, likeness_to
+from personae.evaluation.metric import Evidence, Metric, images_of, likeness_to
 
 
 class PriorCollapse(Metric):

@@ -95,7 +95,7 @@ class Metric(PlugIn, ABC):
         needs: parts of the evidence without which it has no value.
     """
 
-    package: ClassVar[str] = "personae.metrics"
+    package: ClassVar[str] = "personae.evaluation.metrics"
     group: ClassVar[str] = "personae.metrics"
     name: ClassVar[str]
     title: ClassVar[str]

@@ -9,16 +9,16 @@ from PIL import ImageOps
 from colour_world import evidence, picture, sample
 from personae.core.registry import discover
 from personae.errors import UsageError
-from personae.metrics.agreement import Agreement
-from personae.metrics.base import Metric, Sample
-from personae.metrics.clip_i import ClipI
-from personae.metrics.consistency import Consistency
-from personae.metrics.diversity import Diversity
-from personae.metrics.drift import Drift
-from personae.metrics.likeness import Likeness
-from personae.metrics.medium_adherence import MediumAdherence
-from personae.metrics.memorisation import NEARER, Memorisation
-from personae.metrics.prior_collapse import PriorCollapse
+from personae.evaluation.metric import Metric, Sample
+from personae.evaluation.metrics.agreement import Agreement
+from personae.evaluation.metrics.clip_i import ClipI
+from personae.evaluation.metrics.consistency import Consistency
+from personae.evaluation.metrics.diversity import Diversity
+from personae.evaluation.metrics.drift import Drift
+from personae.evaluation.metrics.likeness import Likeness
+from personae.evaluation.metrics.medium_adherence import MediumAdherence
+from personae.evaluation.metrics.memorisation import NEARER, Memorisation
+from personae.evaluation.metrics.prior_collapse import PriorCollapse
 
 REDS = [picture("red"), picture("red", "blue")]
 BLEND = 1 / np.sqrt(3)

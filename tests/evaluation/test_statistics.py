@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from personae.errors import UsageError
-from personae.statistics import (
+from personae.evaluation.statistics import (
     detectable_difference,
     mean_interval,
     paired_difference,

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from personae.core.config import Config, read_toml
 from personae.core.registry import nearest
 from personae.errors import UsageError
-from personae.metrics.base import Sample
+from personae.evaluation.metric import Sample
 
 CHARACTER: Final = "{character}"
 CLASS: Final = "{class}"
@@ -169,7 +169,7 @@ def load_suite(name_or_path: str | Path = "toon") -> Suite:
     Raises:
         UsageError: no such suite or file, or a wrong key or value in it.
     """
-    shipped = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+    shipped = {path.stem: path for path in sorted(Path(__file__).parent.glob("suites/*.toml"))}
     path = shipped.get(str(name_or_path), Path(name_or_path))
     if path.suffix != ".toml":
         raise UsageError(

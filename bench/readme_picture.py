@@ -20,11 +20,11 @@ from personae.generation.cast import Cast
 from personae.generation.generate import Shot, draw
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.run_folder import RunFolder
-from personae.settings import RunConfig
 from personae.sheets import Panel, Section, character_sheet, save_sheet
 from personae.techniques.technique import Technique
-from personae.training import train
+from personae.training.run_folder import RunFolder
+from personae.training.settings import RunConfig
+from personae.training.train import train
 
 SCENES = {
     "at the beach": "{who} at the beach",

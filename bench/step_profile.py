@@ -25,8 +25,8 @@ from personae.benchmark.painting import paint_character
 from personae.benchmark.running import where
 from personae.core.devices import HOST
 from personae.core.event import Step
-from personae.settings import RunConfig
-from personae.training import train
+from personae.training.settings import RunConfig
+from personae.training.train import train
 
 WARM, STEPS = 4, 3
 RANK = 4  # of a LoRA: a product with such a side is one of its own

@@ -7,7 +7,7 @@ import pytest
 from personae.errors import UsageError
 from personae.limits import Limits, parse_bytes, show
 from personae.presentations import Budget
-from personae.settings import Schedule
+from personae.training.settings import Schedule
 
 
 @pytest.mark.parametrize(

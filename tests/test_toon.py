@@ -80,7 +80,7 @@ def test_any_text_has_tokens_and_comes_back(toon: Family) -> None:
 
 
 def test_latents_have_the_scale_that_noise_has(toon: Family) -> None:
-    from personae.batches import to_pixels
+    from personae.training.batches import to_pixels
 
     pictures = [each.image() for each in Character.open(EXAMPLES / "mira").references]
     pixels = torch.stack([to_pixels(picture.resize((128, 128))) for picture in pictures])

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from personae.generation.generate import Shot, draw, generate
     from personae.generation.picture import Picture, Sampling
     from personae.models.load import load_base
-    from personae.settings import RunConfig
-    from personae.training import train
+    from personae.training.settings import RunConfig
+    from personae.training.train import train
 
 __all__ = [
     "Artifact",
@@ -40,12 +40,12 @@ __getattr__, __dir__ = door(
         "Cast": "generation.cast",
         "Character": "characters.character",
         "Picture": "generation.picture",
-        "RunConfig": "settings",
+        "RunConfig": "training.settings",
         "Sampling": "generation.picture",
         "Shot": "generation.generate",
         "draw": "generation.generate",
         "generate": "generation.generate",
         "load_base": "models.load",
-        "train": "training",
+        "train": "training.train",
     },
 )

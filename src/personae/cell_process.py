@@ -29,10 +29,10 @@ from personae.generation.picture import Picture
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.presentations import Budget
-from personae.run_folder import RunFolder
-from personae.settings import RunConfig
 from personae.switching import handling_costs
-from personae.training import train
+from personae.training.run_folder import RunFolder
+from personae.training.settings import RunConfig
+from personae.training.train import train
 from personae.version import __version__
 
 logger = logging.getLogger(__name__)

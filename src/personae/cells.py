@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from personae.core.config import Config, read_toml, to_toml
 from personae.core.files import write_text
-from personae.settings import RunConfig
+from personae.training.settings import RunConfig
 
 RESULT_FORMAT = 2
 """2: every shot has seeds of its own; results of before pair with none."""

@@ -12,7 +12,7 @@ from personae.characters.character import Character
 from personae.core.units import count, duration, size
 from personae.evaluation.suite import Suite
 from personae.pages import Curve, Gallery, Page, Shown
-from personae.run_folder import RunFolder
+from personae.training.run_folder import RunFolder
 
 KINDS = {
     "scene": ("Scenes", "The same character in other places."),

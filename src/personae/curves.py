@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from personae.run_folder import RunFolder
+from personae.training.run_folder import RunFolder
 
 POINTS = 60
 

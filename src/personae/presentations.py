@@ -10,8 +10,8 @@ from typing import Literal, Self
 from personae.core.registry import lookup
 from personae.errors import UsageError
 from personae.models.family import Family
-from personae.settings import Schedule
 from personae.techniques.technique import Technique
+from personae.training.settings import Schedule
 
 KINDS = ("steps", "presentations", "seconds", "own")
 

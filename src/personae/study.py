@@ -31,8 +31,8 @@ from personae.core.files import write_text
 from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
 from personae.presentations import Budget
-from personae.settings import RunConfig
 from personae.techniques.technique import Technique
+from personae.training.settings import RunConfig
 
 LABELLED = ("character", "base", "technique", "seed")
 """Axes that a cell states by themselves; all others are listed as swept."""

@@ -17,7 +17,7 @@ from personae.cli.app import run
 from personae.cli.terminal import Terminal
 from personae.cli.train import free_folder, run_groups, stopping_on_signal
 from personae.core.config import read_toml
-from personae.settings import RunConfig
+from personae.training.settings import RunConfig
 
 SHORT = ("--steps", "2", "--batch-size", "2", "--preview-prompts", "{character}")
 

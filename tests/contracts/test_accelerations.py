@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from personae.allocation import peak_allocated
-from personae.checkpointing import Extent, Recomputing
 from personae.core.registry import discover
 from personae.models.acceleration import recomputed, unfolded
 from personae.models.acceleration.acceleration import Acceleration
 from personae.models.acceleration.ways import matmul_attention
 from personae.models.family import Family
+from personae.training.activation_checkpoint import Extent, Recomputing
+from personae.training.memory.counter import peak_allocated
 from tiny_world import PROMPTS, bases, make, noisy, phrase, prediction, stir, weights
 
 KINDS = discover(Acceleration)

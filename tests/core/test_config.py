@@ -10,7 +10,7 @@ from pydantic import Field
 
 from personae.core.config import Config, read_toml, to_toml
 from personae.errors import UsageError
-from personae.settings import RunConfig
+from personae.training.settings import RunConfig
 
 
 class Inner(Config):

@@ -16,7 +16,7 @@ from personae.evaluation.evaluate import Drawn, Encoders, Scores, evaluate, meas
 from personae.evaluation.metric import Metric, Sample
 from personae.evaluation.statistics import mean_interval
 from personae.evaluation.suite import default_seeds, load_suite, spelled
-from personae.keeping import SEED
+from personae.training.selection import SEED
 
 PLACES = ("red", "green", "blue")
 

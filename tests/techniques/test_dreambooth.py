@@ -19,8 +19,8 @@ from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.overlay import _Sum
 from personae.models.toys import tiny_stable_diffusion
-from personae.optimizers import held_on, state_bytes
 from personae.techniques.technique import key
+from personae.training.optim.optimizers import held_on, state_bytes
 from tiny_world import (
     artifact_of,
     bare,

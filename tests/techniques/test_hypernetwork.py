@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from personae.allocation import peak_allocated
 from personae.errors import UnsupportedError, UsageError
 from personae.models.family import Family
 from personae.models.load import load_base
@@ -21,6 +20,7 @@ from personae.techniques.hypernetwork import (
     initialise,
 )
 from personae.techniques.technique import Technique
+from personae.training.memory.counter import peak_allocated
 from tiny_world import make, noisy, prediction, stir
 
 RELU = {"activation": "relu"}

@@ -22,9 +22,9 @@ from personae.core.registry import discover, lookup
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.toys import tiny_stable_diffusion
-from personae.settings import RunConfig
 from personae.techniques.technique import Technique
-from personae.training import train
+from personae.training.settings import RunConfig
+from personae.training.train import train
 
 PROMPTS = ("a cat and the can", "the man")
 NAME, CLASS_NOUN = "mira", "cat"

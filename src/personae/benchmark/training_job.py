@@ -30,8 +30,8 @@ def train_ours(job: Job) -> dict[str, float]:
     from personae.core.registry import discover
     from personae.models.family import Family
     from personae.models.load import load_base
-    from personae.settings import RunConfig
-    from personae.training import train
+    from personae.training.settings import RunConfig
+    from personae.training.train import train
 
     discover(Family)  # imports what loading imports, which is no part of loading
     if job.memory:

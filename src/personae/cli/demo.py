@@ -92,8 +92,8 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
     Raises:
         typer.Exit: the training was stopped by Ctrl-C.
     """
-    from personae.run_folder import RunFolder
-    from personae.settings import RunConfig
+    from personae.training.run_folder import RunFolder
+    from personae.training.settings import RunConfig
 
     kept = RunFolder(run)
     result = kept.result()

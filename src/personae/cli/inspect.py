@@ -172,7 +172,7 @@ def _show_picture(terminal: Terminal, file: Path) -> None:
 
 
 def _show_run(terminal: Terminal, folder: Path) -> None:
-    from personae.run_folder import RunFolder
+    from personae.training.run_folder import RunFolder
 
     run = RunFolder(folder)
     config, result = run.config(), run.result()

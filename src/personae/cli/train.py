@@ -20,7 +20,7 @@ from personae.errors import PersonaeError, UsageError
 
 if TYPE_CHECKING:
     from personae.core.event import Event
-    from personae.settings import RunConfig
+    from personae.training.settings import RunConfig
 
 STOPPED = 130  # as a command ended by Ctrl-C
 PREFIXES = {"schedule": ""}  # `--steps`, not `--schedule-steps`: what is set most often
@@ -35,8 +35,8 @@ def run_groups() -> Sequence[Group]:
     """Return the settings of a run as panels of options: run, schedule, each technique."""
     from personae.core.config import Config
     from personae.core.registry import discover
-    from personae.settings import RunConfig
     from personae.techniques.technique import Technique
+    from personae.training.settings import RunConfig
 
     tables = {
         name: field.annotation
@@ -81,7 +81,7 @@ def train(
     given = settings_given(ctx)
     if resume is not None:
         _refuse_changes(given, folder, config, out)
-        from personae.run_folder import RunFolder
+        from personae.training.run_folder import RunFolder
 
         run, target = RunFolder(resume).config(), resume
     else:
@@ -99,7 +99,7 @@ def read_run(given: dict[str, Any], folder: Path | None, config: Path | None) ->
         UsageError: a key or value is wrong, or nothing says which character.
     """
     from personae.core.config import read_toml
-    from personae.settings import RunConfig
+    from personae.training.settings import RunConfig
 
     values = merged(read_toml(config) if config else {}, given)
     if folder is not None:
@@ -131,7 +131,7 @@ def free_folder(run: RunConfig) -> Path:
 
 def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = False) -> bool:
     """Train, showing what happens; return whether it was stopped before its end."""
-    from personae import training
+    from personae.training import train
 
     quiet_libraries()
     terminal.say(
@@ -142,7 +142,7 @@ def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = 
     began = resume or out.exists()
     try:
         with stopping_on_signal(terminal) as should_stop, terminal.bars() as bars:
-            for event in training.train(run, out, resume=resume, should_stop=should_stop):
+            for event in train.train(run, out, resume=resume, should_stop=should_stop):
                 began = True
                 terminal.line(event.to_json())
                 view.show(event, bars)

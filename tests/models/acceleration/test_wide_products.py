@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from personae.allocation import peak_allocated
 from personae.core.devices import HOST, SHAPES_ONLY
 from personae.models.acceleration import wide_products
 from personae.models.acceleration.wide_products import (
@@ -23,6 +22,7 @@ from personae.models.acceleration.wide_products import (
 )
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
+from personae.training.memory.counter import peak_allocated
 from tiny_world import noisy
 
 FORMATS = (torch.bfloat16, torch.float16)

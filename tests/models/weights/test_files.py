@@ -14,7 +14,7 @@ from personae.core.event import Preparing, Validation
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights.files import networks
-from personae.training import train
+from personae.training.train import train
 from tiny_world import only, run, run_config
 
 

@@ -14,7 +14,6 @@ from torch import nn
 
 pytest.importorskip("torchao")
 
-from personae.allocation import peak_allocated
 from personae.core.devices import HOST
 from personae.core.event import Finished, Planned, Step
 from personae.errors import UnsupportedError, UsageError
@@ -25,6 +24,7 @@ from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.weights.files import weight_bytes
 from personae.models.weights.quantised import NARROW, is_narrow, narrow
+from personae.training.memory.counter import peak_allocated
 from tiny_world import artifact_of, make, only, prediction, run, run_config, stir, techniques
 
 SIZES = {"int8": 8, "nf4": 4}

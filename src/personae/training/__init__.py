@@ -1,0 +1,1 @@
+"""From a character to an artifact: one loop, its data, loss, optimisers and memory."""

@@ -1,0 +1,266 @@
+"""From a character to batches of latents and text, the same for every technique.
+
+Which pictures a step sees depends on (seed, step) alone. Latents lie in a cache on disk and are
+read when their batch comes, so memory does not grow with the number of pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from personae.characters.buckets import buckets, fit, nearest_bucket
+from personae.characters.image_files import Reference
+from personae.core.cache import TensorCache
+from personae.core.devices import generator_for
+from personae.models.family import Family, Text
+from personae.models.weights import sources
+from personae.training.settings import Schedule
+
+RANDOM_CROPS = 4  # cached crops per picture for crop = random
+TEXTS_IN_MEMORY = 64  # encoded captions kept besides the disk; a quarter of a megabyte each
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One cached training picture.
+
+    Attributes:
+        reference: where it comes from.
+        caption: names the character by the technique's phrase.
+        class_caption: names only the class; for prior preservation.
+        bucket: (width, height) in pixels.
+        flipped, crop: which variant of the picture it is.
+    """
+
+    reference: Reference
+    caption: str
+    class_caption: str
+    bucket: tuple[int, int]
+    flipped: bool = False
+    crop: int = 0
+
+    @property
+    def captions(self) -> tuple[str, str]:
+        """Return both captions."""
+        return self.caption, self.class_caption
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one forward pass.
+
+    Attributes:
+        latents: (b, c, h, w) float32, scaled.
+        mask: (b, 1, h, w) loss weights of each place, mean 1 in each row, or None.
+        weights: (b,) loss weight of each row.
+        captions: b captions; class_captions: b captions without the character.
+    """
+
+    latents: Tensor
+    mask: Tensor | None
+    weights: Tensor
+    captions: list[str]
+    class_captions: list[str]
+
+    def __getitem__(self, rows: slice) -> Batch:
+        mask = None if self.mask is None else self.mask[rows]
+        texts = (self.captions[rows], self.class_captions[rows])
+        return Batch(self.latents[rows], mask, self.weights[rows], *texts)
+
+    def joined(self, other: Batch) -> Batch:
+        """Return the rows of both, which have one size."""
+        mask = None
+        if self.mask is not None or other.mask is not None:
+            mask = torch.cat([each.whole_mask() for each in (self, other)])
+        return Batch(
+            torch.cat([self.latents, other.latents]),
+            mask,
+            torch.cat([self.weights, other.weights]),
+            [*self.captions, *other.captions],
+            [*self.class_captions, *other.class_captions],
+        )
+
+    def whole_mask(self) -> Tensor:
+        """Return the mask, ones where there is none."""
+        rows, _, *size = self.latents.shape
+        return torch.ones(rows, 1, *size) if self.mask is None else self.mask
+
+
+class TrainingSet:
+    """The items of a run and their order.
+
+    Args:
+        items: what is trained on, repeats included.
+        base: encodes pictures.
+        cache: keeps latents.
+        schedule: batch size, crops and masks.
+        seed: decides the order.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        base: Family,
+        cache: TensorCache,
+        *,
+        schedule: Schedule,
+        seed: int,
+    ) -> None:
+        self.items, self.base, self.cache = list(items), base, cache
+        self.schedule, self.seed = schedule, seed
+        self._encoder = sources.fingerprint(base.autoencoder)
+        self._hashes: dict[str, str] = {}
+
+    def prepare(self) -> Iterator[tuple[int, int]]:
+        """Encode every item that is not in the cache yet, yielding (done, total)."""
+        for done, item in enumerate(self.items, start=1):
+            self._load(item)
+            yield done, len(self.items)
+
+    def batch(self, step: int, part: int = 0) -> Batch:
+        """Return the batch of forward pass `part` of optimiser step `step`."""
+        number = step * self.schedule.gradient_accumulation + part
+        per_epoch = sum(len(group) for group in self._groups(0))
+        epoch, place = divmod(number, per_epoch)
+        batches = [rows for group in self._groups(epoch) for rows in group]
+        order = torch.randperm(per_epoch, generator=generator_for(self.seed, "epoch", epoch))
+        return self._collate([self.items[i] for i in batches[order[place]]])
+
+    def first(self, count: int) -> Batch:
+        """Return up to `count` items of the first bucket, in fixed order, for probes."""
+        bucket = self.items[0].bucket
+        return self._collate([item for item in self.items if item.bucket == bucket][:count])
+
+    def _groups(self, epoch: int) -> Iterator[list[list[int]]]:
+        """Yield, for each bucket, batches of item numbers; all batches are full."""
+        size = self.schedule.batch_size
+        by_bucket: dict[tuple[int, int], list[int]] = {}
+        for i, item in enumerate(self.items):
+            by_bucket.setdefault(item.bucket, []).append(i)
+        for bucket, members in sorted(by_bucket.items()):
+            generator = generator_for(self.seed, "order", epoch, *bucket)
+            count = -(-len(members) // size) * size
+            rounds = [
+                torch.randperm(len(members), generator=generator)
+                for _ in range(-(-count // len(members)))
+            ]
+            order = [members[i] for i in torch.cat(rounds)[:count].tolist()]
+            yield [order[i : i + size] for i in range(0, count, size)]
+
+    def _collate(self, items: Sequence[Item]) -> Batch:
+        loaded = [self._load(item) for item in items]
+        latents = torch.stack([tensors["latents"] for tensors in loaded])
+        mask = None
+        if any("mask" in tensors for tensors in loaded):
+            plain = torch.ones(1, *latents.shape[2:])
+            mask = torch.stack([self._loss_mask(tensors.get("mask", plain)) for tensors in loaded])
+        return Batch(
+            latents=latents,
+            mask=mask,
+            weights=torch.tensor([item.reference.loss_weight for item in items]),
+            captions=[item.caption for item in items],
+            class_captions=[item.class_caption for item in items],
+        )
+
+    def _loss_mask(self, mask: Tensor) -> Tensor:
+        low = self.schedule.unmasked_weight
+        weighted = low + (1 - low) * mask
+        return weighted / weighted.mean().clamp(min=1e-6)
+
+    def _load(self, item: Item) -> dict[str, Tensor]:
+        path = str(item.reference.path)
+        if path not in self._hashes:
+            content = item.reference.path.read_bytes()
+            if item.reference.mask is not None:
+                content += item.reference.mask.read_bytes()
+            self._hashes[path] = hashlib.sha256(content).hexdigest()
+        variant = (item.bucket, item.flipped, item.crop, self.schedule.crop)
+        key = ("latents", self._encoder, str(self.base.dtype), self._hashes[path], variant)
+        return self.cache.get(key, partial(self._encode, item))
+
+    @torch.no_grad()
+    def _encode(self, item: Item) -> dict[str, Tensor]:
+        reference, mode = item.reference, self.schedule.crop
+        rng = np.random.default_rng(item.crop)
+        image, mask = fit(reference.image(), item.bucket, mode, rng, mask=reference.mask_image())
+        if item.flipped:
+            image, mask = ImageOps.mirror(image), mask and ImageOps.mirror(mask)
+        encoded = {"latents": self.base.encode_image(to_pixels(image)[None])[0].float()}
+        if mask is not None:
+            white = torch.from_numpy(np.asarray(mask, dtype=np.float32) / 255)
+            size = encoded["latents"].shape[1:]
+            encoded["mask"] = functional.interpolate(white[None, None], size=size, mode="area")[0]
+        return encoded
+
+
+def make_items(
+    references: Sequence[Reference],
+    captions: Sequence[tuple[str, str]],
+    base: Family,
+    schedule: Schedule,
+) -> list[Item]:
+    """Return the items of `references`: repeats, mirrored and cropped variants.
+
+    Args:
+        references: pictures.
+        captions: for each picture, its caption and its class caption.
+        base: gives resolution and size step.
+        schedule: resolution, crop and flip.
+    """
+    resolution = schedule.resolution or base.resolution
+    shapes = buckets(resolution, step=min(base.size_step, resolution))
+    items: list[Item] = []
+    for reference, (caption, class_caption) in zip(references, captions, strict=True):
+        bucket = nearest_bucket(reference.image().size, shapes)
+        plain = Item(reference, caption, class_caption, bucket)
+        crops = range(RANDOM_CROPS if schedule.crop == "random" else 1)
+        flips = (False, True) if schedule.flip else (False,)
+        variants = [replace(plain, crop=crop, flipped=flip) for crop in crops for flip in flips]
+        items += variants * reference.repeats
+    return items
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Return (3, H, W) float32 in [-1, 1] of an RGB image."""
+    array = np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+class TextSource:
+    """Encodes captions: once and from the cache when the text side is frozen, else each time."""
+
+    def __init__(self, base: Family, cache: TensorCache, *, frozen: bool) -> None:
+        self.base, self.cache, self.frozen = base, cache, frozen
+        self._kept: dict[str, Text] = {}
+        self._encoders = [sources.fingerprint(tower.encoder) for tower in base.towers]
+
+    def __call__(self, captions: Sequence[str]) -> Text:
+        """Return the text of `captions`."""
+        if not self.frozen:
+            return self.base.encode_text(captions)
+        return Text.concatenate([self._cached(caption) for caption in captions])
+
+    def _cached(self, caption: str) -> Text:
+        text = self._kept.pop(caption, None)
+        if text is None:
+            key = ("text", self._encoders, str(self.base.dtype), caption)
+            found = self.cache.get(key, partial(self._encode, caption))
+            text = Text(found["embeds"], found.get("pooled"))
+        self._kept[caption] = text  # the latest use comes last
+        if len(self._kept) > TEXTS_IN_MEMORY:
+            del self._kept[next(iter(self._kept))]
+        return text
+
+    @torch.no_grad()
+    def _encode(self, caption: str) -> dict[str, Tensor]:
+        text = self.base.encode_text([caption])
+        return {"embeds": text.embeds} | ({} if text.pooled is None else {"pooled": text.pooled})

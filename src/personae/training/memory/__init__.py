@@ -1,0 +1,1 @@
+"""What a training needs, forecast and kept within a limit."""

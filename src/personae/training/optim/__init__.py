@@ -1,0 +1,1 @@
+"""Optimisers, rates, and number formats of what is trained."""

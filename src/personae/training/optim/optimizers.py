@@ -1,0 +1,144 @@
+"""Optimisers by name, and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from personae.core.registry import nearest
+from personae.errors import UsageError
+from personae.training.optim.lean import BETAS, Adafactor, AdamW8bit, LeanAdamW, LeanOptimizer
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return AdamW (arXiv:1711.05101) of torch, fused where the device can."""
+    return torch.optim.AdamW(groups, betas=BETAS, fused=True)
+
+
+def prodigy(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return Prodigy (arXiv:2306.06101) of prodigyopt; its learning rate is a factor near 1.
+
+    Raises:
+        UsageError: groups ask for different rates, which it cannot tell apart.
+    """
+    rates = {group["lr"] for group in groups}
+    if len(rates) > 1:
+        raise UsageError(
+            "schedule.optimizer is 'prodigy', which finds one rate for everything, but parts are "
+            f"to learn at {' and '.join(f'{rate:g}' for rate in sorted(rates))} times that; leave "
+            "their ratio at 1, or use --optimizer adamw"
+        )
+    return _imported("prodigyopt").Prodigy(groups, safeguard_warmup=True)
+
+
+OWN_RATES = {"prodigy": 1.0}
+"""Usual rate of the optimisers that find their own step size, whatever the technique."""
+WHOLE = {maker.__name__: maker for maker in (adamw, prodigy)}
+LEAN: dict[str, type[LeanOptimizer]] = {
+    "adamw": LeanAdamW,
+    "adamw8bit": AdamW8bit,
+    "adafactor": Adafactor,
+}
+OPTIMIZERS = (*WHOLE, *(name for name in LEAN if name not in WHOLE))
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse the name of no optimiser.
+
+    Raises:
+        UsageError: it is none of OPTIMIZERS.
+    """
+    if name not in OPTIMIZERS:
+        raise UsageError(
+            f"schedule.optimizer is '{name}'; it must be one of {', '.join(OPTIMIZERS)}."
+            f"{nearest(name, OPTIMIZERS)}"
+        )
+
+
+def make_optimizer(
+    name: str, groups: list[dict[str, Any]], *, seed: int = 0, lean: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimiser called `name`; each group remembers its peak rate as `peak`.
+
+    Args:
+        name: one of OPTIMIZERS.
+        groups: parameters with `lr` and `weight_decay`; `rounding` where they are bf16.
+        seed: decides stochastic rounding.
+        lean: one parameter can be updated on its own (`LeanOptimizer`).
+
+    Raises:
+        UsageError: unknown, or its library is not installed, or it cannot do what is asked.
+    """
+    check_optimizer(name)
+    narrow = any(group.get("rounding", "nearest") != "nearest" for group in groups)
+    if (lean or narrow) and name not in LEAN:
+        wish = "update = in_backward" if lean else "bf16 weights"
+        raise UsageError(
+            f"schedule.optimizer is '{name}', which cannot do {wish}; use one of "
+            f"{', '.join(LEAN)}, or leave {wish} out"
+        )
+    if lean or narrow or name not in WHOLE:
+        optimizer = LEAN[name](groups, seed=seed)
+    else:
+        optimizer = WHOLE[name](groups)
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
+    return optimizer
+
+
+def state_bytes(name: str, groups: list[dict[str, Any]]) -> int:
+    """Return the bytes of the states that the optimiser called `name` will keep for `groups`."""
+    of_one = LEAN.get(name, LeanAdamW).state_bytes  # Prodigy keeps four numbers to Adam's two
+    factor = 1 if name in LEAN else 2
+    total = 0
+    for group in groups:
+        total += factor * sum(of_one(parameter) for parameter in group["params"])
+        if group.get("rounding") == "kahan":
+            total += sum(p.numel() * p.element_size() for p in group["params"])
+    return total
+
+
+def held_on(device: torch.device, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `groups` with only the parameters on `device`; states lie where these do."""
+    return [
+        {**group, "params": [p for p in group["params"] if p.device.type == device.type]}
+        for group in groups
+    ]
+
+
+def rate_factor(step: int, steps: int, warmup: float, shape: str) -> float:
+    """Return the factor of the peak learning rate at `step` (0 .. steps-1).
+
+    Rises linearly over `warmup * steps`, then stays, or falls to 0 as half a cosine or a line.
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    progress = (step - rising) / max(1, steps - rising)
+    match shape:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        case "linear":
+            return 1 - progress
+        case _:
+            return 1.0
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group's rate to `factor` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def _imported(library: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(library)
+    except ImportError:
+        raise UsageError(
+            f"this optimizer needs {library}, which is not installed; pip install {library}, or "
+            "use --optimizer adamw"
+        ) from None

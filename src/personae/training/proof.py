@@ -1,0 +1,105 @@
+"""The end of a run: the proof that the saved file draws what memory drew, and last previews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from personae.artifacts.artifact import Artifact, CharacterRecord, TrainingRecord
+from personae.core.devices import peak_bytes
+from personae.core.event import Event, Finished, Verdict
+from personae.errors import TrainingError
+from personae.generation.cast import Cast, Member
+from personae.training.previews import draw_previews, saved
+from personae.training.run_folder import RunFolder
+from personae.training.trainer import Workbench
+
+PROOF_STEPS = 4  # a difference in what was saved shows in the first of them
+
+
+def artifact_of(bench: Workbench) -> Artifact:
+    """Return what the run has learnt by now, with its card."""
+    character = bench.character
+    return Artifact.of(
+        bench.techniques,
+        bench.base,
+        character=CharacterRecord(
+            name=character.name,
+            class_noun=character.class_noun,
+            phrase=bench.phrase,
+            fingerprint=character.fingerprint,
+        ),
+        training=TrainingRecord(
+            steps=bench.schedule.steps,
+            batch_size=bench.schedule.batch_size * bench.schedule.gradient_accumulation,
+            pictures=len(character.references),
+            seed=bench.config.seed,
+            seconds=round(bench.seconds, 3),
+            peak_bytes=peak_bytes(bench.base.device),
+            parameters=sum(each.parameter_count for each in bench.techniques),
+            device=bench.base.device.type,
+            schedule=bench.schedule.model_dump(mode="json"),
+        ),
+    )
+
+
+def finish(bench: Workbench, folder: RunFolder) -> Iterator[Event]:
+    """Save, read the file back, and prove that it draws what memory drew.
+
+    Raises:
+        TrainingError: something was not learnt or not saved.
+    """
+    bench.use_average()
+    for technique in bench.techniques:
+        technique.round_as_stored()
+        technique.eval()
+    artifact = artifact_of(bench)
+    yield from _report_dead(artifact, bench)
+    in_memory = Member(artifact, techniques=bench.techniques)
+    from_memory = draw_previews(bench, Cast({"character": in_memory}), PROOF_STEPS)
+    name = f"{bench.character.name}.{artifact.technique}.safetensors"
+    path = artifact.save(folder.path / name)
+    record = artifact.card.training
+    del artifact, in_memory  # they hold what the file is about to bring once more
+    bench.release()
+    reread = Cast({"character": Member(Artifact.load(path), path=path)})
+    with reread.on(bench.base):
+        from_file = draw_previews(bench, reread, PROOF_STEPS)
+        previews = draw_previews(bench, reread)
+    for mine, theirs in zip(from_memory, from_file, strict=True):
+        if mine.image.tobytes() != theirs.image.tobytes():
+            raise TrainingError(
+                f"{path}: the file draws another picture than memory did; please report this"
+            )
+    yield from saved(previews, folder, bench.schedule.steps)
+    finished = Finished(
+        path, record.seconds, record.peak_bytes, record.parameters, path.stat().st_size
+    )
+    folder.write_result(
+        {
+            "artifact": path.name,
+            "training": record.model_dump(mode="json"),
+            "file_bytes": finished.file_bytes,
+        }
+    )
+    yield finished
+
+
+def _report_dead(artifact: Artifact, bench: Workbench) -> Iterator[Verdict]:
+    """Warn of tensors that are zero, as layers without influence on the picture have.
+
+    Raises:
+        TrainingError: all are zero.
+    """
+    dead = [name for name, tensor in artifact.tensors.items() if not tensor.any()]
+    if len(dead) == len(artifact.tensors):
+        raise TrainingError(
+            f"all {len(dead)} tensors are zero after {bench.schedule.steps} steps; nothing was "
+            f"learnt, or less than the file's number format can hold; use a higher learning rate "
+            f"than {bench.schedule.learning_rate:.1e}"
+        )
+    if dead:
+        message = (
+            f"{len(dead)} of {len(artifact.tensors)} tensors are zero ('{dead[0]}' first) and have "
+            "no effect; they learnt nothing, or less than the file's number format can hold"
+        )
+        yield Verdict(bench.schedule.steps, "warning", message, 0.0, 0.0)

@@ -1,0 +1,57 @@
+"""What a run will take, measured by a short probe before step 1."""
+
+from __future__ import annotations
+
+import time
+
+from personae.core.devices import free_bytes, peak_bytes, reset_peak
+from personae.core.event import Forecast
+from personae.errors import DoesNotFitError
+from personae.models.acceleration.acceleration import Packs
+from personae.training.optim.optimizers import held_on, state_bytes
+from personae.training.trainer import Workbench
+
+WARMED_UP = 1.0  # seconds of a first pass beside which what is set up in it does not count
+
+
+def forecast(bench: Workbench) -> Forecast:
+    """Run the passes of the first step and say what the run will take.
+
+    They are run again where much was set up in them. What they computed last is not lost: the first
+    step begins with it.
+
+    Raises:
+        DoesNotFitError: more memory is needed than is free.
+    """
+    device = bench.base.device
+    reset_peak(device)
+    before = free_bytes(device)
+    packed_before = Packs.seconds
+    seconds = _rehearsed(bench)
+    seconds -= Packs.seconds - packed_before  # no later step packs
+    if seconds < WARMED_UP:
+        seconds = _rehearsed(bench)
+    count = sum(parameter.numel() for parameter in bench.parameters)
+    moments = state_bytes(bench.schedule.optimizer, held_on(device, bench.optimizer.param_groups))
+    free = free_bytes(device)
+    if free is not None and moments > free:
+        raise DoesNotFitError(
+            f"the optimiser needs {moments / 2**30:.1f} GiB more, {free / 2**30:.1f} GiB are free; "
+            "use a smaller batch_size, gradient_checkpointing, --optimizer adafactor or a "
+            "technique that trains fewer parameters"
+        )
+    return Forecast(
+        steps=bench.schedule.steps,
+        seconds=seconds * bench.schedule.steps,
+        peak_bytes=peak_bytes(device) + moments,
+        free_bytes=before,
+        parameters=count,
+        pictures=len(bench.character.references),
+    )
+
+
+def _rehearsed(bench: Workbench) -> float:
+    """Return the seconds of the passes of a step."""
+    started = time.perf_counter()
+    bench.rehearse(0, keep=True)
+    return time.perf_counter() - started

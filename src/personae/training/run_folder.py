@@ -1,0 +1,150 @@
+"""A run is a folder: settings, events, checkpoints, previews, the artifact, the result."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from personae.core.config import read_toml, to_toml
+from personae.core.devices import HOST
+from personae.core.event import Event
+from personae.core.files import replacing, write_text
+from personae.errors import PersonaeError, TrainingError, UsageError
+from personae.training.settings import RunConfig
+
+KEPT_CHECKPOINTS = 2  # the newest, and one before it in case the newest is damaged
+
+
+class RunFolder:
+    """The files of one run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config_file(self) -> Path:
+        """Return where the resolved settings are."""
+        return self.path / "config.toml"
+
+    @property
+    def result_file(self) -> Path:
+        """Return where the result is, once the run has finished."""
+        return self.path / "result.json"
+
+    def begin(self, config: RunConfig) -> None:
+        """Create the folder for `config`.
+
+        Raises:
+            UsageError: it already holds a run.
+        """
+        if self.config_file.exists():
+            raise UsageError(
+                f"{self.path}: already holds a run; continue it with --resume {self.path}, or give "
+                "another folder with --out"
+            )
+        self.settle(config)
+
+    def settle(self, config: RunConfig) -> None:
+        """Write the settings that the run, and any resuming of it, goes by."""
+        write_text(self.config_file, to_toml(config))
+
+    def config(self) -> RunConfig:
+        """Read the settings of the run back.
+
+        Raises:
+            UsageError: the folder holds no run.
+        """
+        if not self.config_file.is_file():
+            raise UsageError(f"{self.path}: holds no run (no config.toml); check the path")
+        return RunConfig.read(read_toml(self.config_file), where=str(self.config_file))
+
+    def log(self, event: Event) -> None:
+        """Append an event; a line is whole or not there.
+
+        Raises:
+            PersonaeError: the disk is full.
+        """
+        line, file = (event.to_json() + "\n").encode(), self.path / "events.jsonl"
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            before = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) < len(line):
+                os.ftruncate(descriptor, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise PersonaeError(
+                f"{file}: cannot be written ({error.strerror}); free space, then continue with "
+                f"--resume {self.path}"
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Read what happened so far; a last line cut short by a crash is left out."""
+        file = self.path / "events.jsonl"
+        if not file.is_file():
+            return []
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+
+    def save_checkpoint(self, step: int, state: dict[str, Any]) -> Path:
+        """Write the full state after `step` and drop all but the newest ones."""
+        path = self.path / "checkpoints" / f"step-{step:06d}.pt"
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save({"step": step, **state}, file)  # not by way of memory: it may be gigabytes
+        for old in self._checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+        return path
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Read the newest readable state, or None if there is none.
+
+        Raises:
+            TrainingError: checkpoints are there, but none can be read.
+        """
+        for left in (self.path / "checkpoints").glob(".*.part"):  # by a process that was killed
+            left.unlink()
+        found = self._checkpoints()
+        for path in reversed(found):
+            state = _read_state(path)
+            if state is not None:
+                return state
+        if found:
+            raise TrainingError(
+                f"{self.path}: none of its {len(found)} checkpoints can be read; start anew"
+            )
+        return None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write the result; its presence marks the run as finished."""
+        write_text(self.result_file, json.dumps(result, indent=2, default=str) + "\n")
+
+    def result(self) -> dict[str, Any] | None:
+        """Read the result, or None while the run is not finished."""
+        if not self.result_file.is_file():
+            return None
+        return json.loads(self.result_file.read_text(encoding="utf-8"))
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """Return a checkpoint, or None if it is damaged (by its own checksums) or holds code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+        return torch.load(path, map_location=HOST, weights_only=True)
+    except (OSError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError):
+        return None

@@ -1,0 +1,238 @@
+"""The training loop: one for every technique, every family and every combination of both.
+
+`train` is a generator of events. Stopping is asking (`should_stop`) or closing it; a killed run
+continues bit for bit from its last checkpoint, because every draw follows from (seed, step).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from personae.characters.character import Character
+from personae.core.devices import give_back_as_freed, give_back_freed
+from personae.core.event import Checkpoint, Event, RolledBack, Step, Stopped, Validation
+from personae.errors import TrainingError, UsageError
+from personae.models.acceleration.choice import accelerated
+from personae.models.family import Family
+from personae.models.load import load_base
+from personae.training.loss import settled, untouched
+from personae.training.memory.plan import fitting, loading_precision
+from personae.training.monitor import FrozenProbe, Monitor, other_rate, usual_rate
+from personae.training.previews import preview
+from personae.training.proof import artifact_of, finish
+from personae.training.rehearsal import forecast
+from personae.training.run_folder import RunFolder
+from personae.training.selection import Keeper
+from personae.training.settings import RunConfig
+from personae.training.tensorboard import TensorBoardLog
+from personae.training.trainer import Workbench, set_up
+
+ROLLBACK_FACTOR = 0.3
+
+
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    base: Family | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train a character and yield what happens; the last event is `Finished` or `Stopped`.
+
+    Args:
+        config: what to train on what.
+        out: the run folder; a new one, or with `resume` the one to continue.
+        base: an already loaded base, to save loading it again.
+        should_stop: asked before each step; True ends the run with its state saved.
+
+    Raises:
+        PersonaeError: settings, pictures, base or machine do not allow the run; or it broke.
+    """
+    folder = RunFolder(out)
+    if resume:
+        config = folder.config()
+        if folder.result() is not None:
+            raise UsageError(f"{folder.path}: this run has finished; its artifact is in the folder")
+    else:
+        # A run must resume from any working folder.
+        config = config.model_copy(update={"character": config.character.resolve()})
+        folder.begin(config)
+    board = TensorBoardLog(folder.path) if config.tensorboard else None
+    for event in _run(config, folder, base, should_stop, planned=resume):
+        folder.log(event)
+        if board is not None:
+            board.log(event)
+        yield event
+
+
+def _run(
+    config: RunConfig,
+    folder: RunFolder,
+    base: Family | None,
+    should_stop: Callable[[], bool],
+    *,
+    planned: bool,
+) -> Iterator[Event]:
+    character = Character.open(config.character)
+    if config.schedule.flip and character.asymmetric:
+        raise UsageError(
+            f"flip is on, but {character.name} is asymmetric (character.toml says so): mirrored "
+            "pictures would teach a wrong one; leave --flip out"
+        )
+    with ExitStack() as kept, ExitStack() as stack:
+        if config.unload or config.memory is not None:
+            give_back_as_freed()
+            stack.callback(give_back_as_freed, at_once=False)
+        own = base is None
+        base = base or load_base(
+            config.base,
+            device=config.device,
+            precision=loading_precision(config),
+            acceleration=config.acceleration,
+            denoiser_aside=config.unload or config.memory is not None,
+        )
+        if config.memory is not None and not planned:
+            config, plan = fitting(config, character, base)
+            kept.callback(setattr, base, "acceleration", base.acceleration)
+            base.acceleration = config.acceleration
+            folder.settle(config)
+            yield plan
+        if not config.unload:
+            stack.close()  # what is kept is quicker, and there is room
+            base.aside.back()
+        side = config.schedule.resolution or base.resolution
+        quicker = accelerated(base, config.schedule.batch_size, (side, side), training=True)
+        bench = None
+        try:
+            for event in set_up(config, character, base, lambda: stack.enter_context(quicker)):
+                if isinstance(event, Workbench):
+                    bench = event
+                else:
+                    yield event
+            # With every default filled in, so that a later version with other advice resumes it too
+            folder.settle(config.model_copy(update={"schedule": bench.schedule}))
+            yield forecast(bench)
+            yield from _loop(bench, folder, should_stop)
+        finally:
+            if bench is not None:
+                bench.eject()
+                if not own:
+                    bench.aside.back()
+
+
+def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train to the end: step, watch, validate, save, preview."""
+    rhythm = Rhythm.of(bench)
+    keeper = Keeper(bench, folder) if bench.config.keep != "last" else None
+    monitor = Monitor(_probe(bench), bench.techniques, bench.texts)
+    base_loss: float | None = None  # of the base alone; looked at when it is first told
+    short = bench.config.unload or bench.config.memory is not None
+    step = _take_up(bench, folder)
+    if keeper:
+        yield from keeper.catch_up(bench, step, rhythm.checkpoint)
+    while step < bench.schedule.steps and not (keeper and keeper.enough):
+        if should_stop():
+            yield Stopped(step, folder.save_checkpoint(step, bench.state()))
+            return
+        if short and rhythm.rests(step):  # what previews and the like left counts
+            give_back_freed()
+        started = time.perf_counter()
+        loss, norm = bench.step(step)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            step_back = _roll_back(bench, folder, step)
+            yield step_back
+            step = step_back.to_step
+            continue
+        step += 1
+        rate = bench.optimizer.param_groups[0]["lr"]
+        seconds = time.perf_counter() - started
+        yield Step(step, bench.schedule.steps, loss, rate, norm, seconds)
+        verdict = monitor.look(step, bench.schedule)
+        if verdict:
+            yield verdict
+        last = step == bench.schedule.steps
+        if bench.held_out and (last or step % rhythm.validate == 0):
+            base_loss = _validation(bench, base_alone=True) if base_loss is None else base_loss
+            yield Validation(step, _validation(bench), base_loss)
+        if step % rhythm.checkpoint == 0 and not last:
+            yield Checkpoint(step, folder.save_checkpoint(step, bench.state()))
+        if step % rhythm.preview == 0 and not last:
+            yield from preview(bench, artifact_of(bench), folder, step)
+        if keeper and (last or step % rhythm.checkpoint == 0):
+            yield from keeper.look(bench, step)
+    if keeper:
+        yield from keeper.conclude(bench)
+    yield from finish(bench, folder)
+
+
+def _take_up(bench: Workbench, folder: RunFolder) -> int:
+    """Continue from the newest checkpoint, or write the first; return the step reached."""
+    state = folder.load_checkpoint()
+    if state is None:
+        folder.save_checkpoint(0, bench.state())
+        return 0
+    bench.restore(state)
+    return state["step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Steps between checkpoints, previews and validations."""
+
+    checkpoint: int
+    preview: int
+    validate: int
+
+    @classmethod
+    def of(cls, bench: Workbench) -> Rhythm:
+        """Return what the settings say: by default 4 checkpoints and 10 validations in a run."""
+        config, steps = bench.config, bench.schedule.steps
+        checkpoint = config.checkpoint_every or max(1, math.ceil(steps / 4))
+        preview = config.preview_every or checkpoint
+        return cls(checkpoint, preview, config.validate_every or max(1, math.ceil(steps / 10)))
+
+    def rests(self, step: int) -> bool:
+        """Say whether anything is saved, drawn or validated after `step` steps."""
+        return any(step % every == 0 for every in (self.checkpoint, self.preview, self.validate))
+
+
+def _probe(bench: Workbench) -> FrozenProbe:
+    return FrozenProbe(bench.base, bench.pictures.first(4), bench.config.seed)
+
+
+def _validation(bench: Workbench, *, base_alone: bool = False) -> float:
+    """Return the loss on the held-out pictures at fixed noise and times, 0 without any."""
+    if bench.held_out is None:
+        return 0.0
+    if base_alone:
+        with untouched(bench.techniques):
+            return bench.held_out.loss(bench.texts)
+    with settled(bench.techniques):
+        return bench.held_out.loss(bench.texts)
+
+
+def _roll_back(bench: Workbench, folder: RunFolder, step: int) -> RolledBack:
+    """Return to the last good state with a lower rate, once.
+
+    Raises:
+        TrainingError: the loss broke a second time.
+    """
+    rate = bench.schedule.learning_rate
+    if bench.lowered < 1.0:
+        usual = usual_rate(bench.base, bench.techniques[0], bench.schedule.optimizer)
+        lower = other_rate(rate, usual, 1 / 10)
+        raise TrainingError(
+            f"the loss stopped being a number at step {step}, again after going back and lowering "
+            f"the learning rate; the last good state is in {folder.path}; start anew with "
+            f"--learning-rate {lower:.1e} (was {rate:.1e}), or --precision fp32"
+        )
+    state = folder.load_checkpoint()
+    bench.restore(state)
+    bench.lowered = ROLLBACK_FACTOR
+    return RolledBack(step, state["step"], ROLLBACK_FACTOR)

@@ -1,0 +1,293 @@
+"""Everything a training step needs, set up once: base, techniques, data, optimiser, probes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+
+from personae.characters.character import Character
+from personae.characters.image_files import Reference
+from personae.core.cache import TensorCache, default_folder
+from personae.core.devices import give_back_freed, seeded, synchronize
+from personae.core.event import Preparing
+from personae.models.family import Family
+from personae.models.weights.unloaded import Aside
+from personae.techniques.technique import Technique
+from personae.training.activation_checkpoint import Recomputing
+from personae.training.batches import TextSource, TrainingSet
+from personae.training.loss import Noised, captions_with_dropout, draw_noise, training_loss
+from personae.training.monitor import FrozenProbe
+from personae.training.optim.optimizers import make_optimizer, rate_factor, set_rate
+from personae.training.optim.updates import Update, make_update
+from personae.training.settings import RunConfig, Schedule
+from personae.training.setup import (
+    build_techniques,
+    class_references,
+    encode_captions,
+    parameter_groups,
+    phrase_of,
+    resting,
+    training_set,
+    unload,
+)
+
+PROBE_PICTURES = 4
+
+
+@dataclass(slots=True)
+class Workbench:
+    """The parts of a run.
+
+    Attributes:
+        config: as resolved; `schedule` has every default filled in.
+        techniques: injected into `base`, in training mode.
+        pictures: the training set; prior: class pictures, for prior = images.
+        held_out: frozen probe on held-out pictures, or None without any.
+        average: exponential moving averages of the parameters, or None.
+        update: applies gradients to what is trained.
+        aside: networks of the base that are in memory only while they are called.
+        recomputing: which activations are not kept for the backward pass.
+        lowered: factor on the learning rate after a rollback.
+        seconds: of all steps so far.
+        rehearsed: (step, loss, seconds) of a rehearsal whose gradients are there, or None.
+    """
+
+    config: RunConfig
+    schedule: Schedule
+    base: Family
+    character: Character
+    techniques: list[Technique]
+    phrase: str
+    texts: TextSource
+    pictures: TrainingSet
+    prior: TrainingSet | None
+    held_out: FrozenProbe | None
+    update: Update
+    average: list[torch.Tensor] | None
+    aside: Aside
+    recomputing: Recomputing
+    lowered: float = 1.0
+    seconds: float = field(default=0.0)
+    rehearsed: tuple[int, float, float] | None = field(default=None)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimiser."""
+        return self.update.optimizer
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Return all that is trained."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def step(self, step: int) -> tuple[float, float]:
+        """Do optimiser step `step` (from 0); return the loss and the gradient norm before clipping.
+
+        The weights are left alone when either is not finite. A step that was rehearsed takes the
+        gradients that are there.
+        """
+        started = time.perf_counter()
+        schedule = self.schedule
+        factor = rate_factor(step, schedule.steps, schedule.warmup, schedule.learning_rate_schedule)
+        set_rate(self.optimizer, factor * self.lowered)
+        self.update.begin()
+        loss = self._known_loss(step)
+        loss = self.backward(step) if loss is None else loss
+        moved, norm = self.update.end(loss)
+        if moved:
+            for technique in self.techniques:
+                technique.after_step()
+            self._update_average()
+        for technique in self.techniques:
+            technique.discard_pass()
+        synchronize(self.base.device)
+        self.seconds += time.perf_counter() - started
+        return loss, norm
+
+    def rehearse(self, step: int, *, keep: bool = False) -> None:
+        """Do the passes of step `step` without an update.
+
+        With `keep` their gradients stay where the update allows it, and the step begins with them.
+        """
+        started = time.perf_counter()
+        self._forget_rehearsal()
+        loss = self.backward(step)
+        if keep and self.update.keeps_gradients:
+            self.rehearsed = step, loss, time.perf_counter() - started
+        else:
+            self.update.forget()
+        for technique in self.techniques:
+            technique.discard_pass()
+
+    def _known_loss(self, step: int) -> float | None:
+        """Return the loss of step `step` where its gradients are there; others are dropped."""
+        if self.rehearsed is None or self.rehearsed[0] != step:
+            self._forget_rehearsal()
+            return None
+        (_, loss, seconds), self.rehearsed = self.rehearsed, None
+        self.seconds += seconds
+        return loss
+
+    def _forget_rehearsal(self) -> None:
+        if self.rehearsed is not None:
+            self.update.forget()
+            self.rehearsed = None
+
+    def backward(self, step: int) -> float:
+        """Accumulate the gradients of step `step` and return its loss.
+
+        Ends early at a loss that is not finite.
+        """
+        schedule, seed = self.schedule, self.config.seed
+        total = 0.0
+        for part in range(schedule.gradient_accumulation):
+            noised = self._noised(self.pictures, "instance", step, part)
+            prior = self.prior and self._noised(self.prior, "prior", step, part)
+            captions = captions_with_dropout(
+                noised.batch.captions, schedule.caption_dropout, seed, step, part
+            )
+            with seeded(self.base.device, seed, "dropout", step, part):
+                for rows in schedule.micro_batches:
+                    loss = training_loss(
+                        self.base,
+                        self.techniques,
+                        noised[rows],
+                        self.texts,
+                        schedule,
+                        captions=captions[rows],
+                        prior=prior and prior[rows],
+                    )
+                    loss = loss * ((rows.stop - rows.start) / schedule.pictures_per_step)
+                    total += loss.item()
+                    if not math.isfinite(total):
+                        return total
+                    loss.backward()
+        return total
+
+    def _noised(self, pictures: TrainingSet, stream: str, step: int, part: int) -> Noised:
+        batch = pictures.batch(step, part)
+        offset = self.schedule.noise_offset
+        return draw_noise(self.base, batch, self.config.seed, stream, step, part, offset=offset)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        for mean, parameter in zip(self.average or [], self.parameters, strict=False):
+            mean.lerp_(parameter.float(), 1 - self.schedule.ema)  # float32, as it moves little
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Put the moving averages in the place of the parameters, if there are any."""
+        for parameter, mean in zip(self.parameters, self.average or [], strict=False):
+            parameter.copy_(mean)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs; noise and order follow from the seed."""
+        return {
+            "techniques": {each.name: each.state_dict() for each in self.techniques},
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "lowered": self.lowered,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        self._forget_rehearsal()
+        for technique in self.techniques:
+            technique.load_state_dict(state["techniques"][technique.name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:  # copied, so that it stays on the device of the parameters
+            torch._foreach_copy_(self.average, state["average"])
+        self.lowered, self.seconds = state["lowered"], state["seconds"]
+
+    def eject(self) -> None:
+        """Detach the techniques; but for what is put aside, the base is what it was."""
+        self.update.detach()
+        for technique in reversed(self.techniques):
+            if technique.injected:
+                technique.eject()
+        self.recomputing.end()
+
+    def release(self) -> None:
+        """Detach the techniques and free all that was trained, which must be saved by now."""
+        self.eject()
+        self.optimizer.state.clear()
+        for parameter in self.parameters:
+            parameter.data = parameter.data.new_empty(0)
+        self.average = None
+        give_back_freed()
+
+
+def set_up(
+    config: RunConfig,
+    character: Character,
+    base: Family,
+    encoded: Callable[[], object] = lambda: None,
+) -> Iterator[Preparing | Workbench]:
+    """Build the workbench, yielding what is being prepared and at last the workbench itself.
+
+    Args:
+        config: the run.
+        character: whose pictures are trained on.
+        base: loaded; where memory is short, with its denoiser aside.
+        encoded: called once with the encoders away and the denoiser back, before it computes.
+    """
+    techniques = build_techniques(config, character, base)
+    phrase = phrase_of(techniques, character)
+    recommended = base.recommended(techniques[0].name, techniques[0].recommended)
+    schedule = config.schedule.resolved(len(character.references), recommended)
+    cache = TensorCache(default_folder())
+    texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
+
+    def shown(references: Sequence[Reference]) -> TrainingSet:
+        about = (character, phrase, base, cache)
+        return training_set(references, *about, schedule=schedule, config=config)
+
+    pictures, prior = shown(character.references), None
+    kept = shown(character.held_out) if character.held_out else None
+    sets = [each for each in (pictures, kept) if each]
+    with base.aside if base.aside.away else resting(config, base, {"unet": base.denoiser}):
+        for done, total in chain.from_iterable(each.prepare() for each in sets):
+            yield Preparing("encoding pictures", done, total)
+        aside = unload(config, base, texts, sets)
+    with ExitStack() as undo:
+        undo.callback(aside.back)  # a run that ends here leaves the base in memory
+        encoded()
+        if schedule.prior == "images":
+            prior = shown((yield from class_references(base, character, schedule, config.seed)))
+            if aside.away and texts.frozen:
+                encode_captions(texts, [prior])
+        undo.pop_all()
+    held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
+    recomputing = Recomputing(base.denoiser, schedule.gradient_checkpointing)
+    groups = parameter_groups(techniques, schedule, base)
+    optimizer = make_optimizer(
+        schedule.optimizer, groups, seed=config.seed, lean=schedule.update == "in_backward"
+    )
+    trained = [p for group in groups for p in group["params"]]
+    average = [p.detach().float().clone() for p in trained] if schedule.ema else None
+    for each in techniques:
+        each.inject()
+    yield Workbench(
+        config,
+        schedule,
+        base,
+        character,
+        techniques,
+        phrase,
+        texts,
+        pictures,
+        prior,
+        held_out,
+        make_update(schedule.update, optimizer, schedule.max_grad_norm),
+        average,
+        aside,
+        recomputing,
+    )

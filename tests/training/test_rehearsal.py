@@ -1,0 +1,78 @@
+"""The forecast costs nothing: the first step begins with what it has computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from personae.characters.character import Character
+from personae.models.family import Family
+from personae.training.rehearsal import forecast
+from personae.training.trainer import Workbench, set_up
+from tiny_world import run_config, techniques
+
+
+def bench_of(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Workbench:
+    config = run_config(character, technique=technique, schedule={"warmup": 0.0, **schedule})
+    *_, bench = set_up(config, Character.open(character), base)
+    return bench
+
+
+def passes_of(bench: Workbench, *steps: int) -> tuple[int, list[torch.Tensor], list[float]]:
+    """Do the steps; return the passes with gradients, what is trained, and the losses."""
+    count = 0
+
+    def look(*_: Any) -> None:
+        nonlocal count
+        count += torch.is_grad_enabled()
+
+    handle = bench.base.denoiser.register_forward_pre_hook(look)
+    try:
+        losses = [bench.step(step)[0] for step in steps]
+        return count, [each.detach().clone() for each in bench.parameters], losses
+    finally:
+        handle.remove()
+        bench.eject()
+
+
+@pytest.mark.parametrize("technique", techniques())
+def test_the_first_step_takes_the_gradients_of_the_forecast(
+    technique: str, character: Path, sd1: Family
+) -> None:
+    plain_count, plain, plain_losses = passes_of(bench_of(character, sd1, technique), 0, 1)
+    foreseen = bench_of(character, sd1, technique)
+    forecast(foreseen)
+    count, learnt, losses = passes_of(foreseen, 0, 1)
+    assert (plain_count, count) == (2, 1)
+    assert losses == plain_losses
+    assert all(map(torch.equal, learnt, plain))
+
+
+def test_a_step_that_was_not_rehearsed_begins_anew(character: Path, sd1: Family) -> None:
+    _, plain, _ = passes_of(bench_of(character, sd1), 3)
+    foreseen = bench_of(character, sd1)
+    forecast(foreseen)
+    count, learnt, _ = passes_of(foreseen, 3)
+    assert count == 1
+    assert all(map(torch.equal, learnt, plain))
+
+
+def test_a_state_taken_up_makes_the_forecast_stale(character: Path, sd1: Family) -> None:
+    foreseen = bench_of(character, sd1)
+    state = foreseen.state()
+    forecast(foreseen)
+    foreseen.restore(state)
+    assert all(parameter.grad is None for parameter in foreseen.parameters)
+    assert passes_of(foreseen, 0)[0] == 1
+
+
+def test_nothing_is_left_of_a_forecast_with_updates_inside_the_pass(
+    character: Path, sd1: Family
+) -> None:
+    foreseen = bench_of(character, sd1, update="in_backward")
+    forecast(foreseen)
+    assert all(parameter.grad is None for parameter in foreseen.parameters)
+    assert passes_of(foreseen, 0)[0] == 1

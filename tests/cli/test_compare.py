@@ -7,9 +7,9 @@ import json
 import pytest
 import tomli_w
 
-from personae.cells import failed
 from personae.cli.app import run
-from personae.study import Study
+from personae.study.cell import failed
+from personae.study.study import Study
 from study_world import build, finished, grid
 
 

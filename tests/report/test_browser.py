@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from personae.limits import Limits
 from personae.report.build import write_report
+from personae.study.comparison.limits import Limits
 from study_world import finished
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from personae.comparison import Comparison
-from personae.limits import Limits
 from personae.report.build import write_report
 from personae.report.plots import pareto
-from personae.rows import Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import Limits
+from personae.study.comparison.rows import Row
 from study_world import finished
 
 FINDINGS = {

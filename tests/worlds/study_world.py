@@ -18,10 +18,10 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from personae.cells import Cell
 from personae.evaluation.evaluate import Score, Scores
 from personae.models.toys import tiny_stable_diffusion, tiny_tokenizer
-from personae.study import Study
+from personae.study.cell import Cell
+from personae.study.study import Study
 
 SIDE = 32
 SUITE = """

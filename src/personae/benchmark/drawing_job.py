@@ -17,7 +17,7 @@ from personae.core.devices import generator_for
 from personae.generation.generate import Shot, draw
 from personae.generation.picture import Sampling
 from personae.models.load import load_base
-from personae.switching import handling_costs
+from personae.study.handling_costs import handling_costs
 
 PICTURES = 2
 GUIDANCE = 5.0

@@ -59,7 +59,7 @@ def compare(
     Same pictures, captions, caches and noise; same prompts and seeds. Runs that are there already
     are not run again. The report is one HTML file that opens anywhere.
     """
-    from personae.study import Study
+    from personae.study.study import Study
 
     quiet_libraries()
     chosen = {"suite": suite, "identity": identity, "image_text": image_text}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from personae.evaluation.suite import Suite
     from personae.models.family import Family
-    from personae.study import Study
+    from personae.study.study import Study
 
 EXAMPLE = Path("examples") / "mira"
 BATCH_SIZE = 8
@@ -111,7 +111,7 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
 
 def plan(folder: Path, base: str | None, steps: int, suite: str | None, out: Path) -> Study:
     """Return the study that trains every technique `steps` steps and draws each shot once."""
-    from personae.study import Study
+    from personae.study.study import Study
 
     values = {
         "character": [str(folder)],

@@ -15,9 +15,9 @@ from personae.core.units import count, duration
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.execution import Runner
     from personae.report.build import Report
-    from personae.study import Study
+    from personae.study.runner import Runner
+    from personae.study.study import Study
 
 JobsOption = Annotated[
     int | None,
@@ -65,7 +65,7 @@ def run(
 
     A study that was stopped or killed goes on where it was; results are never made twice.
     """
-    from personae.study import Study
+    from personae.study.study import Study
 
     quiet_libraries()
     study = Study.read(file, out or folder_of(file))
@@ -78,7 +78,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the cells of a study: done, failed and why, or pending."""
-    from personae.cells import failed
+    from personae.study.cell import failed
 
     terminal, table = Terminal(as_json), Table("cell", "state")
     for cell in open_study(file, out).cells:
@@ -101,7 +101,7 @@ def open_study(place: Path, out: Path | None = None) -> Study:
     Raises:
         UsageError: there is none.
     """
-    from personae.study import Study
+    from personae.study.study import Study
 
     file = place / "study.toml" if place.is_dir() else place
     if not file.is_file():
@@ -112,10 +112,10 @@ def open_study(place: Path, out: Path | None = None) -> Study:
 def runner(study: Study, jobs: int | None = None, ray: str | None = None) -> Runner:
     """Return what runs the cells of `study`: this machine, or a cluster."""
     if ray is not None:
-        from personae.cluster import on_ray
+        from personae.study.ray_runner import on_ray
 
         return on_ray(ray)
-    from personae.execution import side_by_side, usual_jobs
+    from personae.study.runner import side_by_side, usual_jobs
 
     return side_by_side(jobs or usual_jobs(study))
 
@@ -129,14 +129,14 @@ def follow(
     retry_failed: bool = False,
 ) -> None:
     """Run a study, showing what happens, and write its report."""
-    from personae.execution import (
+    from personae.study.comparison.limits import Limits
+    from personae.study.runner import (
         CellFinished,
         CellProgress,
         StudyFinished,
         StudyStarted,
         run_study,
     )
-    from personae.limits import Limits
 
     limits = Limits.parse(limit)  # refused now, not after an hour
     with terminal.bars() as bars:

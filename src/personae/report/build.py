@@ -12,15 +12,15 @@ from typing import Any
 
 import jinja2
 
-from personae.claims import Judgement, judge_claims
-from personae.comparison import Comparison
 from personae.core.files import write_text
-from personae.limits import Limits
 from personae.report import curves, pictures, plots, summary
 from personae.report.table import table
-from personae.rows import Row
-from personae.study import Study
-from personae.verdict import Verdict, decide
+from personae.study.comparison.claims import Judgement, judge_claims
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import Limits
+from personae.study.comparison.rows import Row
+from personae.study.comparison.verdict import Verdict, decide
+from personae.study.study import Study
 from personae.version import __version__
 
 RESULT_FORMAT = 1

@@ -10,10 +10,10 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from personae.comparison import Comparison
 from personae.report.looks import FAINT, PLAIN, looks, svg
 from personae.report.plots import Plot
-from personae.rows import Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.rows import Row
 
 Points = list[tuple[int, float]]
 

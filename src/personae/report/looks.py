@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from personae.comparison import Comparison
-from personae.rows import Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.rows import Row
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5AA2", "#8A6D3B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

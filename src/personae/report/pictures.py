@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from personae.comparison import Comparison
-from personae.rows import Found, Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.rows import Found, Row
 
 SIDE = 512
 """Longest side of an embedded picture in pixels; larger ones are made smaller."""

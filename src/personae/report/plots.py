@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from personae.comparison import Comparison
-from personae.limits import show
-from personae.measures import COSTS, Measure, measured
 from personae.report.looks import FAINT, INK, PLAIN, Look, looks, svg
 from personae.report.table import text
-from personae.rows import Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import show
+from personae.study.comparison.measures import COSTS, Measure, measured
+from personae.study.comparison.rows import Row
 
 TRADES = ("agreement", "seconds", "file_bytes", "peak_bytes")
 DOTTED = (

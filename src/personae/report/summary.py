@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from PIL import Image
 
-from personae.comparison import Comparison
 from personae.core.files import replacing
-from personae.limits import show
 from personae.report.looks import FAINT, INK, PLAIN, looks, style
-from personae.rows import Found, Row
-from personae.verdict import Verdict
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import show
+from personae.study.comparison.rows import Found, Row
+from personae.study.comparison.verdict import Verdict
 
 SHOTS = 4
 DPI = 160

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from personae.comparison import Comparison
-from personae.limits import show
-from personae.measures import COSTS, Measure
-from personae.rows import Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import show
+from personae.study.comparison.measures import COSTS, Measure
+from personae.study.comparison.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

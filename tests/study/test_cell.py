@@ -9,19 +9,12 @@ import time
 
 import pytest
 
-from personae.cell_process import main, run_cell
-from personae.cells import Cell, failed
-from personae.comparison import Comparison
 from personae.errors import CharacterError
-from personae.execution import (
-    CellFinished,
-    run_study,
-    settle,
-    side_by_side,
-    start,
-    usual_jobs,
-)
-from personae.study import Study
+from personae.study.cell import Cell, failed
+from personae.study.comparison.comparison import Comparison
+from personae.study.runner import CellFinished, run_study, settle, side_by_side, start, usual_jobs
+from personae.study.study import Study
+from personae.study.worker import main, run_cell
 from study_world import build, grid
 from tiny_world import paint
 
@@ -178,5 +171,5 @@ def test_cells_run_one_by_one_on_a_base_not_here_and_by_the_clock(
 def test_cells_run_one_by_one_on_a_base_that_needs_all_threads(
     world, character, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("personae.execution.SMALL_BASE", 1000)
+    monkeypatch.setattr("personae.study.runner.SMALL_BASE", 1000)
     assert usual_jobs(Study.plan(grid(world, character), tmp_path)) == 1

@@ -1,6 +1,6 @@
 """What the process of one cell does: train, draw, measure, write the result.
 
-python -m personae.cell_process FOLDER [CELLS SIDE BY SIDE]
+python -m personae.study.worker FOLDER [CELLS SIDE BY SIDE]
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from personae.cells import Cell
 from personae.characters.character import Character
 from personae.core.devices import HOST, peak_bytes, resident_bytes
 from personae.core.event import Event, Finished, Kept, Scored, Step, StoppedEarly
-from personae.curves import learning_curve
 from personae.errors import CharacterError, PersonaeError
 from personae.evaluation.judge import Judge, save_pictures
 from personae.generation.picture import Picture
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.presentations import Budget
-from personae.switching import handling_costs
+from personae.study.budget import Budget
+from personae.study.cell import Cell
+from personae.study.handling_costs import handling_costs
+from personae.study.learning_curve import learning_curve
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
 from personae.training.train import train

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from personae.cells import Cell
 from personae.errors import StudyError, UsageError
-from personae.execution import StudyFinished, StudyStarted, run_study
-from personae.study import Study, expand
+from personae.study.cell import Cell
+from personae.study.runner import StudyFinished, StudyStarted, run_study
+from personae.study.study import Study, expand
 from study_world import finished
 from tiny_world import paint
 

@@ -24,13 +24,13 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel
 
-from personae.cells import Cell, CellSpec
 from personae.characters.character import Character
 from personae.core.config import Config, read_toml, to_toml
 from personae.core.files import write_text
 from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
-from personae.presentations import Budget
+from personae.study.budget import Budget
+from personae.study.cell import Cell, CellSpec
 from personae.techniques.technique import Technique
 from personae.training.settings import RunConfig
 

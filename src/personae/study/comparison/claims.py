@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from personae.comparison import Comparison
 from personae.core.config import Config, read_toml
 from personae.evaluation.statistics import CONFIDENCE
-from personae.limits import show
-from personae.measures import COSTS, measured
-from personae.rows import Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import show
+from personae.study.comparison.measures import COSTS, measured
+from personae.study.comparison.rows import Row
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
 ALIKE = 0.1

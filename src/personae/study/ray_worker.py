@@ -34,7 +34,7 @@ def run_packed(spec: str, character: bytes) -> tuple[int, bytes]:
         (cell / "cell.toml").write_text(spec.replace(CHARACTER, place), encoding="utf-8")
         with (cell / "log.txt").open("wb") as log:
             ended = subprocess.run(
-                [sys.executable, "-m", "personae.cell_process", str(cell)],
+                [sys.executable, "-m", "personae.study.worker", str(cell)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -20,9 +20,9 @@ from personae.evaluation.statistics import (
     rank,
     smallest_visible,
 )
-from personae.measures import COSTS, ORDER, Measure, measured
-from personae.rows import Key, Row, gather, make_rows, refuse_mixtures, unit_of
-from personae.study import Study
+from personae.study.comparison.measures import COSTS, ORDER, Measure, measured
+from personae.study.comparison.rows import Key, Row, gather, make_rows, refuse_mixtures, unit_of
+from personae.study.study import Study
 
 
 @dataclass(frozen=True, slots=True)

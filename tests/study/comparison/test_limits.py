@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from personae.errors import UsageError
-from personae.limits import Limits, parse_bytes, show
-from personae.presentations import Budget
+from personae.study.budget import Budget
+from personae.study.comparison.limits import Limits, parse_bytes, show
 from personae.training.settings import Schedule
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from personae.comparison import Comparison
-from personae.limits import Limits, show
-from personae.rows import Row
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import Limits, show
+from personae.study.comparison.rows import Row
 
 RULE = (
     "The choice has the highest product of likeness (as a share of what real pictures reach) and "

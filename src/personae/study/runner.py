@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from personae.cells import Cell, failed
 from personae.core.devices import HOST, free_bytes, pick_device
 from personae.core.event import Event
 from personae.errors import StudyError, UsageError
 from personae.models.weights.sources import local_folder
-from personae.presentations import Budget
-from personae.study import Study
+from personae.study.budget import Budget
+from personae.study.cell import Cell, failed
+from personae.study.study import Study
 
 logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.1
@@ -241,7 +241,7 @@ def start(cell: Cell, jobs: int = 1) -> subprocess.Popen[bytes]:
     limits = {"OMP_NUM_THREADS": str(threads)} if threads and jobs > 1 else {}
     with (cell.folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "personae.cell_process", str(cell.folder), str(jobs)],
+            [sys.executable, "-m", "personae.study.worker", str(cell.folder), str(jobs)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

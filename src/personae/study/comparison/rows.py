@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from personae.cells import Cell, CellSpec, Kind, failed
 from personae.core.registry import lookup
 from personae.errors import StudyError
 from personae.evaluation.evaluate import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
-from personae.measures import derived_values
+from personae.study.cell import Cell, CellSpec, Kind, failed
+from personae.study.comparison.measures import derived_values
 from personae.techniques.technique import Technique
 
 Key = tuple[str, int, str, int]

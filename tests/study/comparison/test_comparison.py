@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from personae.claims import judge_claims
-from personae.comparison import Comparison
 from personae.errors import StudyError
-from personae.limits import Limits
-from personae.verdict import best_of, decide
+from personae.study.comparison.claims import judge_claims
+from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.limits import Limits
+from personae.study.comparison.verdict import best_of, decide
 from study_world import SHOTS, finished, write_finding
 
 FOUR = ["lora", "dreambooth", "hypernetwork", "textual_inversion"]

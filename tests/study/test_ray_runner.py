@@ -8,11 +8,11 @@ import time
 import psutil
 import pytest
 
-from personae.cell_process import run_cell
-from personae.cluster import on_ray
-from personae.cluster_worker import pack, unpack
-from personae.execution import CellFinished, run_study
-from personae.study import Study
+from personae.study.ray_runner import on_ray
+from personae.study.ray_worker import pack, unpack
+from personae.study.runner import CellFinished, run_study
+from personae.study.study import Study
+from personae.study.worker import run_cell
 from study_world import build, grid
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; pip install personae[cluster]")
@@ -40,7 +40,7 @@ def busy_workers() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if "personae.cell_process" in process.cmdline():
+            if "personae.study.worker" in process.cmdline():
                 found.append(process.parent())
         except psutil.NoSuchProcess:  # ended while we looked
             continue

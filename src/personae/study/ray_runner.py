@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from personae.cells import Cell
-from personae.cluster_worker import CHARACTER, pack, run_packed, unpack
 from personae.core.config import to_toml
 from personae.errors import StudyError, UsageError
-from personae.execution import CellProgress, CellStarted, Runner, settle
+from personae.study.cell import Cell
+from personae.study.ray_worker import CHARACTER, pack, run_packed, unpack
+from personae.study.runner import CellProgress, CellStarted, Runner, settle
 
 RETRIES = 3
 """How often a cell is run again after its worker died, before it counts as failed."""

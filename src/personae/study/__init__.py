@@ -1,0 +1,1 @@
+"""Many trainings, and what their comparison says."""

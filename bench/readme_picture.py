@@ -20,7 +20,7 @@ from personae.generation.cast import Cast
 from personae.generation.generate import Shot, draw
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.sheets import Panel, Section, character_sheet, save_sheet
+from personae.reports.sheets import Panel, Section, character_sheet, save_sheet
 from personae.techniques.technique import Technique
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig

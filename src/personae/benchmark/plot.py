@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from personae.benchmark.results import OURS, THEIRS
 from personae.core.files import replacing
-from personae.report.looks import COLOURS, PLAIN, UNSTATED, style
+from personae.reports.looks import COLOURS, PLAIN, UNSTATED, style
 from personae.study.comparison.limits import show
 
 PANELS = {

@@ -129,11 +129,11 @@ def present(
 ) -> Path:
     """Draw the character sheet, write the page, and return the page's path."""
     from personae.artifacts.artifact import read_card
-    from personae.character_page import character_page
     from personae.characters.character import Character
     from personae.core.files import write_text
     from personae.generation.picture import Sampling
-    from personae.pages import render
+    from personae.reports.character_page import character_page
+    from personae.reports.html_page import render
 
     card = read_card(artifact)
     name = card.character.name

@@ -90,7 +90,7 @@ def save(terminal: Terminal, picture: Picture, out: Path, suffix: str = ".png") 
 
 def write_sheet(terminal: Terminal, drawn: Drawn, out: Path) -> Path:
     """Put pictures on one sheet beside them and return its path."""
-    from personae.sheets import Panel, contact_sheet, save_sheet
+    from personae.reports.sheets import Panel, contact_sheet, save_sheet
 
     panels = [
         Panel(picture.image, picture.recipe.prompt, f"seed {picture.recipe.seed}")

@@ -25,7 +25,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write the report of what a study has found so far."""
-    from personae.report.build import write_report
+    from personae.reports.study_report import write_report
     from personae.study.comparison.limits import Limits
 
     written = write_report(open_study(folder), Limits.parse(limit), out)

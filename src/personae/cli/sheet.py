@@ -114,7 +114,7 @@ def draw_sheet(
     """Draw the suite for the member `name`; return the sheet's path and the pictures."""
     from personae.evaluation.suite import spelled
     from personae.generation.generate import Shot
-    from personae.sheets import character_sheet, save_sheet
+    from personae.reports.sheets import character_sheet, save_sheet
 
     shots = [Shot(spelled(shot.prompt, f"{{{name}}}"), seed) for shot in suite.shots]
     drawn = draw_shots(terminal, base, shots, sampling, cast, out=out / name, batch_size=batch_size)
@@ -134,7 +134,7 @@ def draw_sheet(
 
 def sections_of(suite: Suite, pictures: Sequence[Picture]) -> list:
     """Return the pictures of a suite's shots in labelled sections, one for each kind."""
-    from personae.sheets import Panel, Section
+    from personae.reports.sheets import Panel, Section
 
     rows = zip(suite.shots, pictures, strict=True)
     return [

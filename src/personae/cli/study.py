@@ -15,7 +15,7 @@ from personae.core.units import count, duration
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.report.build import Report
+    from personae.reports.study_report import Report
     from personae.study.runner import Runner
     from personae.study.study import Study
 
@@ -167,7 +167,7 @@ def follow(
 
 def write(study: Study, limits: object) -> Report:
     """Write the report of a study."""
-    from personae.report.build import write_report
+    from personae.reports.study_report import write_report
 
     return write_report(study, limits)
 

@@ -11,7 +11,7 @@ from personae.artifacts.artifact import Card
 from personae.characters.character import Character
 from personae.core.units import count, duration, size
 from personae.evaluation.suite import Suite
-from personae.pages import Curve, Gallery, Page, Shown
+from personae.reports.html_page import Curve, Gallery, Page, Shown
 from personae.training.run_folder import RunFolder
 
 KINDS = {

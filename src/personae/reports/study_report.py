@@ -13,8 +13,8 @@ from typing import Any
 import jinja2
 
 from personae.core.files import write_text
-from personae.report import curves, pictures, plots, summary
-from personae.report.table import table
+from personae.reports import curves, pictures, plots, summary
+from personae.reports.table import table
 from personae.study.comparison.claims import Judgement, judge_claims
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.limits import Limits
@@ -28,7 +28,7 @@ COLUMNS = (
     *("row", "measure", "unit", "better"),
     *("mean", "low", "high", "units", "place", "ties"),
 )
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from personae.report.looks import FAINT, PLAIN, looks, svg
-from personae.report.plots import Plot
+from personae.reports.looks import FAINT, PLAIN, looks, svg
+from personae.reports.plots import Plot
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.rows import Row
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from personae.errors import UsageError
-from personae.sheets import (
+from personae.reports.sheets import (
     LABEL,
     MARGIN,
     PAPER,

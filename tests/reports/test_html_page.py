@@ -8,7 +8,16 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from personae.pages import Curve, Gallery, Page, Shown, draw_curve, in_words, render, smoothed
+from personae.reports.html_page import (
+    Curve,
+    Gallery,
+    Page,
+    Shown,
+    draw_curve,
+    in_words,
+    render,
+    smoothed,
+)
 
 LOSSES = [(step, 1.0 - step / 200) for step in range(1, 101)]
 

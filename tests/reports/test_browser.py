@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from personae.report.build import write_report
+from personae.reports.study_report import write_report
 from personae.study.comparison.limits import Limits
 from study_world import finished
 

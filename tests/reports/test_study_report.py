@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from personae.report.build import write_report
-from personae.report.plots import pareto
+from personae.reports.plots import pareto
+from personae.reports.study_report import write_report
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Row

@@ -20,20 +20,20 @@ demo: setup  ## Train the shipped character, draw it, write a contact sheet and 
 
 test: setup lint $(VENV)/narrow/torchao  ## Run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-	PYTHONPATH=$(VENV)/narrow $(BIN)/python -m pytest -n auto --maxprocesses 2 tests/test_frozen_formats.py
+	PYTHONPATH=$(VENV)/narrow $(BIN)/python -m pytest -n auto --maxprocesses 2 tests/models/weights/test_quantised.py
 
 # In a folder of its own: where torchao is there, every start of the other libraries takes longer.
 $(VENV)/narrow/torchao: | setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/narrow torchao==0.18.0
 
 lint: setup
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 
 FUZZ_SECONDS ?= 3600
 fuzz: setup  ## Feed damaged files to every reader, as a nightly job does
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris==3.0.0
-	$(BIN)/python bench/fuzz_readers.py -max_total_time=$(FUZZ_SECONDS)
+	$(BIN)/python benchmarks/fuzz_readers.py -max_total_time=$(FUZZ_SECONDS)
 
 toon: setup  ## Render the data and train the embedded base anew (hours)
 	$(MAKE) -C recipes/toon toon PYTHON=$(abspath $(BIN)/python)

@@ -19,15 +19,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 
 # Files that take minutes; a worker that met one of them last would let the others wait.
 LONG = (
-    "test_memory_plan", "test_command_demo", "test_docs", "test_training", "test_benchmark",
-    "test_cells", "test_compare", "test_accelerations", "test_cluster",
+    "memory/test_plan", "test_command_demo", "test_docs", "test_train", "test_benchmark",
+    "test_cell", "test_compare", "test_accelerations", "test_ray_runner",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files."""
-    last = len(LONG)
-    items.sort(key=lambda one: LONG.index(one.path.stem) if one.path.stem in LONG else last)
+
+    def place(item: pytest.Item) -> int:
+        file = item.path.with_suffix("").as_posix()
+        return next((at for at, name in enumerate(LONG) if file.endswith(f"/{name}")), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

@@ -55,27 +55,21 @@ SUB_ROOMS = {
 }
 LONE = {"", "__main__", "errors", "version"}
 
-# Files that still wait for their room; this list may only shrink.
-NOT_MOVED = {
-    "benchmark", "cli",
-}  # fmt: skip
-
 # Places that may say the name of a plug-in: formats are other programs' words for one each, LoRA
 # has an algebra of its own, the settings of a run hold its default, a benchmark has the recipes of
 # other programs' scripts.
 NAMING = {
     Technique: (
-        "techniques", "formats", "benchmark", "low_rank", "settings",
+        "techniques", "formats", "benchmark", "training.settings",
         "artifacts.low_rank", "artifacts.merge", "artifacts.extract", "artifacts.bake",
-        "training.settings",
     ),
-    Family: ("families", "formats", "models.families"),
+    Family: ("models.families", "formats"),
 }  # fmt: skip
 
 # Ground on which a heavy library may not be imported at the top, so that `--help` is quick.
 LIGHT = {
-    "__init__", "__main__", "errors", "config", "registry", "recommended", "cli",
-    "core.config", "core.registry", "core.doors", "models.recommended",
+    "__init__", "__main__", "errors", "version", "cli", "models.recommended",
+    "core.config", "core.registry", "core.doors",
 }  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "matplotlib", "scipy", "peft", "numpy"}
 
@@ -113,12 +107,8 @@ def own_imports(path: Path) -> list[str]:
     ]
 
 
-def waits(module: str) -> bool:
-    return module.split(".")[0] in NOT_MOVED
-
-
 def test_every_file_is_in_a_room() -> None:
-    lost = [name for name in map(dotted, FILES) if not waits(name) and room(name) not in ROOMS]
+    lost = [name for name in map(dotted, FILES) if room(name) not in ROOMS]
     advice = "put each into the room whose subject it has (docs/architecture.md)"
     assert not [name for name in lost if name.removesuffix("__init__") not in LONE], advice
 
@@ -135,7 +125,7 @@ def test_a_file_imports_its_own_room_or_those_that_its_room_may() -> None:
     wrong = [
         f"{dotted(path)} imports {name}: {room(dotted(path))} may not import {room(name)}"
         for path in FILES
-        if room(dotted(path)) in ROOMS and not waits(dotted(path))
+        if room(dotted(path)) in ROOMS
         for name in own_imports(path)
         if room(name) not in allowed(dotted(path))
     ]
@@ -152,7 +142,7 @@ def test_sub_rooms_meet_only_where_the_table_says() -> None:
     wrong = [
         f"{dotted(path)} imports {name}"
         for path in FILES
-        if sub_room(dotted(path)) and not waits(dotted(path))
+        if sub_room(dotted(path))
         for name in own_imports(path)
         if room(name) == room(dotted(path))
         and sub_room(name) not in ("", sub_room(dotted(path)))
@@ -269,7 +259,7 @@ def is_torch(node: ast.Attribute) -> bool:
 
 
 def test_devices_are_named_in_one_place() -> None:
-    elsewhere = [path for path in FILES if room(dotted(path)) not in ("core", "devices")]
+    elsewhere = [path for path in FILES if room(dotted(path)) != "core"]
     named = [
         f"{dotted(path)}:{line} '{text}'"
         for path in elsewhere

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from personae.benchmark.bench import jobs_of, together, where
 from personae.benchmark.jobs import Job, Plan, techniques_of
 from personae.benchmark.operations import operations
 from personae.benchmark.plain_loop import TECHNIQUES, PlainLoop, inputs
 from personae.benchmark.plot import draw_plot
 from personae.benchmark.results import Results
-from personae.benchmark.running import jobs_of, together, where
 from personae.benchmark.turns import WorkerProcess, measure_together
 from personae.benchmark.worker import main, measure
 from personae.core.devices import HOST

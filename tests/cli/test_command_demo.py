@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from personae.cli.compare import known
-from personae.cli.demo import find_example, plan
+from personae.cli.commands.compare import known
+from personae.cli.commands.demo import find_example, plan
 
 
 def test_the_demo_ends_with_a_page_that_needs_nothing_else(

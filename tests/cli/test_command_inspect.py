@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.cli.app import run
-from personae.cli.bases import describe, parameters_in
+from personae.cli.commands.bases import describe, parameters_in
 from personae.generation.generate import Shot, draw
 from personae.generation.picture import Sampling
 from personae.models.load import load_base

@@ -14,8 +14,8 @@ import pytest
 
 from personae.artifacts.artifact import Artifact, read_card
 from personae.cli.app import run
+from personae.cli.commands.train import free_folder, run_groups, stopping_on_signal
 from personae.cli.terminal import Terminal
-from personae.cli.train import free_folder, run_groups, stopping_on_signal
 from personae.core.config import read_toml
 from personae.training.settings import RunConfig
 

@@ -11,8 +11,8 @@ import torch
 
 from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.benchmark.jobs import Job
+from personae.benchmark.noise_character import CLASS_NOUN, NAME
 from personae.benchmark.operations import new_technique
-from personae.benchmark.painting import CLASS_NOUN, NAME
 from personae.core.devices import generator_for
 from personae.generation.generate import Shot, draw
 from personae.generation.picture import Sampling

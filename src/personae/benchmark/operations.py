@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from personae.benchmark.jobs import Job
-from personae.benchmark.painting import CLASS_NOUN, NAME
+from personae.benchmark.noise_character import CLASS_NOUN, NAME
 from personae.benchmark.plain_loop import PlainLoop, inputs
 from personae.core.devices import SHAPES_ONLY, generator_for
 from personae.core.registry import lookup

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from personae.benchmark.jobs import Job
-from personae.benchmark.painting import paint_character
+from personae.benchmark.noise_character import paint_character
 from personae.core.devices import (
     PRECISIONS,
     give_back_as_freed,

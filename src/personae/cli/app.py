@@ -1,6 +1,6 @@
 """The command line's frame: finds the commands, and turns refusals into one line and a code.
 
-A command is a module of this folder with `register(app)`. Heavy libraries are imported inside the
+A command is a module of `commands` with `register(app)`. Heavy libraries are imported inside the
 commands, so that `personae --help` answers at once.
 """
 
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from personae import cli
+from personae.cli import commands
 from personae.errors import PersonaeError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -26,7 +26,7 @@ ORDER = ("demo", "init", "check", "train", "generate", "sheet", "inspect", "base
 
 
 def build() -> typer.Typer:
-    """Return the application with every command of this folder."""
+    """Return the application with every command."""
     app = typer.Typer(
         name="personae",
         no_args_is_help=True,
@@ -35,10 +35,10 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_about)
-    names = sorted(module.name for module in pkgutil.iter_modules(cli.__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
     first = [name for name in ORDER if name in names]
     for name in first + [name for name in names if name not in ORDER]:
-        module = importlib.import_module(f"{cli.__name__}.{name}")
+        module = importlib.import_module(f"{commands.__name__}.{name}")
         if hasattr(module, "register"):
             module.register(app)
     return app

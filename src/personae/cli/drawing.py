@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from personae.cli.schema_options import Group, merged
+from personae.cli.options import Group, merged
 from personae.cli.terminal import Terminal, tilde
 from personae.core.files import prepare_folder
 from personae.core.units import count

@@ -14,7 +14,7 @@ from personae.vision.encoder import Encoder
 NEARER: Final = 0.5
 """Distance of a copy, as part of the smallest distance between two real pictures.
 
-Measured by bench/copy_threshold.py on 100 drawn characters of 6 training pictures each, on
+Measured by benchmarks/copy_threshold.py on 100 drawn characters of 6 training pictures each, on
 `toon_clip`: 5 per cent of new pictures of the same character are called copies, and all training
 pictures passed through an autoencoder, 98 per cent if they are also shifted and scaled by 3 per
 cent. At 1 it would be 29, 100 and 100; at 0.6 7, 100 and 99; at 0.4 2.5, 100 and 98. On layers of

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 # Places of a result up to which the product is quicker than torch's convolution, which lays the
 # weight out anew at each call. Of the kernels of Stable Diffusion 1.5's U-Net in bf16 on two cores
-# (bench/convolutions.py): 0.1 to 0.3 of the time at 16 to 128 places, 0.4 to 0.6 at 256, 1.4 at
-# 512; of the gradient of the input, for which the weight has to be turned, 0.2 to 0.7 at 16 to
+# (benchmarks/convolutions.py): 0.1 to 0.3 of the time at 16 to 128 places, 0.4 to 0.6 at 256, 1.4
+# at 512; of the gradient of the input, for which the weight has to be turned, 0.2 to 0.7 at 16 to
 # 128, 0.5 to 1.2 at 256.
 MOST_PLACES = 256
 MOST_PLACES_BACK = 64

@@ -1,6 +1,6 @@
 """The picture of the README: one character drawn by every technique, and by the base alone.
 
-    python bench/readme_picture.py --out docs/images/techniques.png
+    python benchmarks/readme_picture.py --out docs/images/techniques.png
 
 Each technique is trained with its own defaults, once; what is trained already, in --runs or given
 as --artifacts (of a study, for example), is taken as it is.

@@ -1,6 +1,6 @@
 """Shows where the time of a training step goes, by kind of work, beside what the machine can do.
 
-    python bench/step_profile.py [technique] [resolution] [acceleration]
+    python benchmarks/step_profile.py [technique] [resolution] [acceleration]
 
 A base of Stable Diffusion 1.5's shape in bf16, batch 1, on the processor. Milliseconds of a step,
 means of `STEPS` steps after some to warm up; attention's backward pass in threads of its own counts
@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from personae.benchmark.bench import where
 from personae.benchmark.jobs import Job, Plan
 from personae.benchmark.machine import peak_rates
+from personae.benchmark.noise_character import paint_character
 from personae.benchmark.operations import operations
-from personae.benchmark.painting import paint_character
-from personae.benchmark.running import where
 from personae.core.devices import HOST
 from personae.core.event import Step
 from personae.training.settings import RunConfig

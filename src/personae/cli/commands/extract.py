@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from personae.cli.loading import DeviceOption, quiet_libraries
+from personae.cli.cast_options import DeviceOption, quiet_libraries
+from personae.cli.output_files import OutOption, write_artifact
 from personae.cli.terminal import AsJson, Terminal
-from personae.cli.writing import OutOption, write_artifact
 
 
 def register(app: typer.Typer) -> None:

@@ -1,6 +1,6 @@
 """Times the ways to compute the attentions of Stable Diffusion 1.5's U-Net on a processor.
 
-    python bench/attention.py [batch]
+    python benchmarks/attention.py [batch]
 
 Milliseconds, medians, of both passes in bf16: torch's own, with the table of weights computed
 again in pieces, and with the table kept. The ways take turns.

@@ -1,6 +1,6 @@
 """Products in bf16 as torch computes them, widened to float32 here, and in float32 itself.
 
-python bench/wide_products.py       (a processor with AVX2 alone shows what it is for)
+python benchmarks/wide_products.py       (a processor with AVX2 alone shows what it is for)
 """
 
 from __future__ import annotations

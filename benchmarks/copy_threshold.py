@@ -1,6 +1,6 @@
 """How well copies of training pictures are told from new pictures of the same character.
 
-    TOON_WORK=build/toon python bench/copy_threshold.py [--encoder toon_clip] [--characters 100]
+    TOON_WORK=build/toon python benchmarks/copy_threshold.py [--encoder toon_clip]
 
 For each rendered character that no network has seen, six pictures count as trained on. New pictures
 are two others of the character; copies are the six passed through the autoencoder, as they are and

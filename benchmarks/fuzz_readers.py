@@ -1,7 +1,7 @@
 """Feeds damaged files to every reader for as long as wanted; needs atheris, which is no dependency.
 
     pip install atheris
-    python bench/fuzz_readers.py -max_total_time=3600
+    python benchmarks/fuzz_readers.py -max_total_time=3600
 
 Arguments are those of libFuzzer. A crash, a hang, or an error that is not a refusal ends the run
 and leaves the bytes in `crash-...`; the first byte chooses the ending, the rest is the file.

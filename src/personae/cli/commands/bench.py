@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from personae.cli.schema_options import Group, settings_given, with_options
+from personae.cli.options import Group, settings_given, with_options
 from personae.cli.terminal import AsJson, Terminal, tilde
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def bench(
 
 def _measured(terminal: Terminal, given: dict[str, Any], out: Path) -> Results:
     """Measure, keeping in the file at any time what there is."""
+    from personae.benchmark.bench import bench
     from personae.benchmark.jobs import Plan
-    from personae.benchmark.running import bench
     from personae.core.files import write_text
 
     plan = Plan.parse(given, where="bench")

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from personae.cli.drawing import (
-    ConfigOption,
-    draw_shots,
-    read_sampling,
-    sampling_groups,
-    save,
-    write_sheet,
-)
-from personae.cli.loading import (
+from personae.cli.cast_options import (
     BaseOption,
     CastOption,
     DeviceOption,
@@ -27,7 +19,15 @@ from personae.cli.loading import (
     load_cast,
     open_base,
 )
-from personae.cli.schema_options import settings_given, with_options
+from personae.cli.drawing import (
+    ConfigOption,
+    draw_shots,
+    read_sampling,
+    sampling_groups,
+    save,
+    write_sheet,
+)
+from personae.cli.options import settings_given, with_options
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.core.files import prepare_folder
 from personae.errors import UsageError

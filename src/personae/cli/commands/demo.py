@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.check import show_inspection
-from personae.cli.compare import known
-from personae.cli.loading import load_cast, open_base
-from personae.cli.sheet import draw_sheet, suite_for
-from personae.cli.study import follow, runner
+from personae.cli.cast_options import load_cast, open_base
+from personae.cli.commands.check import show_inspection
+from personae.cli.commands.compare import known
+from personae.cli.commands.sheet import draw_sheet, suite_for
+from personae.cli.commands.study import follow, runner
+from personae.cli.commands.train import STOPPED, follow_run
 from personae.cli.terminal import AsJson, Terminal, tilde
-from personae.cli.train import STOPPED, follow_run
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def find_example() -> Path:
     Raises:
         UsageError: it is not there, as when installed without the repository.
     """
-    beside = Path(__file__).parents[3] / EXAMPLE  # src/personae/cli/demo.py in the repository
+    beside = Path(__file__).parents[4] / EXAMPLE  # from src/personae/cli/commands
     for folder in (EXAMPLE, beside):
         if folder.is_dir():
             return folder

@@ -1,6 +1,6 @@
 """Times the ways to compute the 3x3 convolutions of Stable Diffusion 1.5's U-Net on a processor.
 
-    python bench/convolutions.py [batch]
+    python benchmarks/convolutions.py [batch]
 
 Milliseconds, medians, forward and for the gradient of the input: torch's own convolution, one
 whose weight is packed, and a product with the weight as it lies. Several weights are taken in turn,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from personae.cli.study import LimitOption, open_study, show_report
+from personae.cli.commands.study import LimitOption, open_study, show_report
 from personae.cli.terminal import AsJson, Terminal
 
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.loading import DeviceOption, quiet_libraries
+from personae.cli.cast_options import DeviceOption, quiet_libraries
+from personae.cli.output_files import refuse_overwriting, stem_of
 from personae.cli.terminal import AsJson, Terminal, tilde, typed
-from personae.cli.writing import refuse_overwriting, stem_of
 
 
 def register(app: typer.Typer) -> None:

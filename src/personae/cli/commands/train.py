@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from personae.cli.loading import quiet_libraries
-from personae.cli.schema_options import Group, merged, settings_given, with_options
+from personae.cli.cast_options import quiet_libraries
+from personae.cli.options import Group, merged, settings_given, with_options
 from personae.cli.terminal import AsJson, Bars, Terminal, tilde, typed
 from personae.core.units import count, duration, size
 from personae.errors import PersonaeError, UsageError

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from personae.cli.loading import artifacts_at_hand
+from personae.cli.cast_options import artifacts_at_hand
 from personae.cli.terminal import AsJson, Terminal, tilde, typed
 from personae.core.units import count, duration, size
 from personae.errors import UsageError

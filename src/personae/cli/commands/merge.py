@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from personae.cli.output_files import OutOption, write_artifact
 from personae.cli.terminal import AsJson, Terminal
-from personae.cli.writing import OutOption, write_artifact
 from personae.errors import UsageError
 
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.loading import StrengthOption, pairs
+from personae.cli.cast_options import StrengthOption, pairs
+from personae.cli.output_files import refuse_overwriting
 from personae.cli.terminal import AsJson, Terminal, tilde
-from personae.cli.writing import refuse_overwriting
 from personae.core.units import count, size
 from personae.errors import UsageError
 

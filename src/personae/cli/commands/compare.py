@@ -7,8 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from personae.cli.loading import DeviceOption, PrecisionOption, quiet_libraries
-from personae.cli.study import JobsOption, LimitOption, RayOption, RetryOption, follow, runner
+from personae.cli.cast_options import DeviceOption, PrecisionOption, quiet_libraries
+from personae.cli.commands.study import (
+    JobsOption,
+    LimitOption,
+    RayOption,
+    RetryOption,
+    follow,
+    runner,
+)
 from personae.cli.terminal import AsJson, Terminal
 
 

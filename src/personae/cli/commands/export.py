@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.loading import quiet_libraries
+from personae.cli.cast_options import quiet_libraries
+from personae.cli.output_files import refuse_overwriting, stem_of
 from personae.cli.terminal import AsJson, Terminal, tilde
-from personae.cli.writing import refuse_overwriting, stem_of
 from personae.errors import UsageError
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from personae.cli.loading import quiet_libraries
+from personae.cli.cast_options import quiet_libraries
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.core.units import count, duration
 from personae.errors import UsageError

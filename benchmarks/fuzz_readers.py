@@ -21,8 +21,9 @@ import torch
 # Imported before anything is instrumented: only the readers are to be watched.
 import personae.artifacts.artifact
 import personae.models.families.stable_diffusion
-from personae.core.devices import HOST, generator_for
+from personae.core.devices import HOST
 from personae.core.registry import lookup
+from personae.core.seeds import generator_for
 from personae.errors import PersonaeError
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from personae.artifacts.artifact import read_card
 from personae.characters.character import Character
-from personae.core.event import Step
 from personae.core.registry import discover, lookup
 from personae.generation.cast import Cast
 from personae.generation.generate import Shot, draw
@@ -22,6 +21,7 @@ from personae.models.family import Family
 from personae.models.load import load_base
 from personae.reports.sheets import Panel, Section, character_sheet, save_sheet
 from personae.techniques.technique import Technique
+from personae.training.events import Step
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
 from personae.training.train import train

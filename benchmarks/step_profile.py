@@ -24,7 +24,7 @@ from personae.benchmark.machine import peak_rates
 from personae.benchmark.noise_character import paint_character
 from personae.benchmark.operations import operations
 from personae.core.devices import HOST
-from personae.core.event import Step
+from personae.training.events import Step
 from personae.training.settings import RunConfig
 from personae.training.train import train
 

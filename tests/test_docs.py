@@ -20,7 +20,7 @@ from PIL import Image
 from typer.main import get_command
 
 from personae.cli.app import build, run
-from personae.core.devices import generator_for
+from personae.core.seeds import generator_for
 from personae.evaluation.metric import Evidence, Sample
 from personae.models.family import Family
 from tiny_world import bare, prediction, stir

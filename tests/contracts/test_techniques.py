@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from personae.artifacts.artifact import Artifact
-from personae.core.devices import generator_for
 from personae.core.registry import lookup
+from personae.core.seeds import generator_for
 from personae.errors import UnsupportedError
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family, TargetSets

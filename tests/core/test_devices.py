@@ -9,16 +9,9 @@ from mmap import mmap
 import pytest
 import torch
 
-from personae.core.devices import (
-    HOST,
-    free_bytes,
-    generator_for,
-    peak_bytes,
-    pick_device,
-    pick_precision,
-    resident_bytes,
-    seeded,
-)
+from personae.core.devices import HOST, pick_device, pick_precision
+from personae.core.memory import free_bytes, peak_bytes, resident_bytes
+from personae.core.seeds import generator_for, seeded
 from personae.errors import UsageError
 
 
@@ -80,7 +73,7 @@ def test_memory_is_counted_in_bytes() -> None:
 
 FREED = """
 import torch
-from personae.core.devices import give_back_as_freed, resident_bytes
+from personae.core.memory import give_back_as_freed, resident_bytes
 if {given_back}:
     give_back_as_freed()
 for size in (4, 8, 16):  # the C library keeps larger blocks the larger those that were freed

@@ -13,13 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.artifacts.artifact import Artifact
 from personae.core.devices import HOST, SHAPES_ONLY
-from personae.core.event import Finished, Validation
 from personae.errors import UnsupportedError
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.overlay import _Sum
 from personae.models.toys import tiny_stable_diffusion
 from personae.techniques.technique import key
+from personae.training.events import Finished, Validation
 from personae.training.optim.optimizers import held_on, state_bytes
 from tiny_world import (
     artifact_of,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from personae.core.cache import TensorCache
-from personae.core.event import Verdict
 from personae.models.family import Family
 from personae.techniques.dreambooth import DreamBooth
 from personae.training.batches import Batch, TextSource
+from personae.training.events import Verdict
 from personae.training.monitor import LOOKS, FrozenProbe, Monitor, other_rate
 from personae.training.settings import Schedule
 from tiny_world import make, noisy, stir

@@ -9,11 +9,11 @@ import torch
 
 from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
-from personae.core.event import Finished, Preview
 from personae.generation.cast import Cast, Member
 from personae.generation.picture import Picture
 from personae.models.family import Family
 from personae.models.load import load_base
+from personae.training.events import Finished, Preview
 from personae.training.memory.counter import peak_allocated
 from personae.training.memory.passes import drawing_bytes
 from personae.training.memory.plan import needed

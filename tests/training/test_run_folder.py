@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from personae.core.event import Step
 from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
+from personae.training.events import Step
 from personae.training.run_folder import RunFolder
 
 

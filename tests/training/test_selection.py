@@ -10,10 +10,10 @@ import torch
 
 from personae.artifacts.artifact import Artifact
 from personae.core.cache import default_folder
-from personae.core.event import Checkpoint, Finished, Kept, Scored, StoppedEarly
 from personae.errors import UsageError
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
+from personae.training.events import Checkpoint, Finished, Kept, Scored, StoppedEarly
 from personae.training.run_folder import RunFolder
 from personae.training.selection import Keeper
 from personae.training.selection_rules import ScoredCheckpoint

@@ -24,9 +24,13 @@ from safetensors.torch import load_file, save_file
 import tiny_world
 from personae.artifacts.artifact import Artifact
 from personae.core.cache import default_folder
-from personae.core.event import (
+from personae.core.event import Event
+from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
+from personae.generation.picture import Picture
+from personae.models.family import Family
+from personae.techniques.lora import LoRA
+from personae.training.events import (
     Checkpoint,
-    Event,
     Finished,
     Forecast,
     Preparing,
@@ -37,10 +41,6 @@ from personae.core.event import (
     Validation,
     Verdict,
 )
-from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
-from personae.generation.picture import Picture
-from personae.models.family import Family
-from personae.techniques.lora import LoRA
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
 from personae.training.train import train

@@ -16,9 +16,10 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from PIL import Image, ImageDraw
 
 from personae.artifacts.artifact import Artifact, CharacterRecord
-from personae.core.devices import HOST, generator_for
+from personae.core.devices import HOST
 from personae.core.event import Event
 from personae.core.registry import discover, lookup
+from personae.core.seeds import generator_for
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.toys import tiny_stable_diffusion

@@ -13,7 +13,7 @@ from personae.artifacts.artifact import Artifact, CharacterRecord
 from personae.benchmark.jobs import Job
 from personae.benchmark.noise_character import CLASS_NOUN, NAME
 from personae.benchmark.operations import new_technique
-from personae.core.devices import generator_for
+from personae.core.seeds import generator_for
 from personae.generation.generate import Shot, draw
 from personae.generation.picture import Sampling
 from personae.models.load import load_base

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from personae.core.devices import generator_for, synchronize
+from personae.core.devices import synchronize
+from personae.core.seeds import generator_for
 
 SIDES = (512, 1024, 2048)  # of square matrices
 CHANNELS, PLACES = 320, 32  # the widest maps of a Stable Diffusion 1.x U-Net at 256 pixels

@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from personae.benchmark.jobs import Job
 from personae.benchmark.noise_character import CLASS_NOUN, NAME
 from personae.benchmark.plain_loop import PlainLoop, inputs
-from personae.core.devices import SHAPES_ONLY, generator_for
+from personae.core.devices import SHAPES_ONLY
 from personae.core.registry import lookup
+from personae.core.seeds import generator_for
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.techniques.technique import Technique

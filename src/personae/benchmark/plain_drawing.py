@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from personae.benchmark.jobs import Job
 from personae.benchmark.plain_loop import LORA_LAYERS, TOKENS
-from personae.core.devices import PRECISIONS, generator_for, pick_device, synchronize
+from personae.core.devices import PRECISIONS, pick_device, synchronize
+from personae.core.seeds import generator_for
 from personae.models.weights.sources import in_format
 
 REPEATS = 3

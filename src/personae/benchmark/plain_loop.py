@@ -19,7 +19,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from personae.core.devices import generator_for
+from personae.core.seeds import generator_for
 from personae.models.weights.sources import in_format
 
 LORA_LAYERS = ["to_k", "to_q", "to_v", "to_out.0"]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from personae.benchmark.results import OURS, THEIRS
 from personae.core.files import replacing
+from personae.core.units import show
 from personae.reports.looks import COLOURS, PLAIN, UNSTATED, style
-from personae.study.comparison.limits import show
 
 PANELS = {
     "step_seconds": "training step",

@@ -16,7 +16,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from personae.core.cache import default_folder
-from personae.core.devices import SHAPES_ONLY, generator_for
+from personae.core.devices import SHAPES_ONLY
+from personae.core.seeds import generator_for
 from personae.models.weights.sources import embedded_bases
 
 NAME = "sd15-shape"

@@ -9,14 +9,8 @@ from statistics import median
 
 from personae.benchmark.jobs import Job
 from personae.benchmark.noise_character import paint_character
-from personae.core.devices import (
-    PRECISIONS,
-    give_back_as_freed,
-    held_bytes,
-    peak_bytes,
-    pick_device,
-    synchronize,
-)
+from personae.core.devices import PRECISIONS, pick_device, synchronize
+from personae.core.memory import give_back_as_freed, held_bytes, peak_bytes
 
 NEVER = 10**6
 
@@ -26,10 +20,10 @@ def train_ours(job: Job) -> dict[str, float]:
 
     With a limit the denoiser is read by the training, as `train` does, and not while loading.
     """
-    from personae.core.event import Forecast, RolledBack, Step
     from personae.core.registry import discover
     from personae.models.family import Family
     from personae.models.load import load_base
+    from personae.training.events import Forecast, RolledBack, Step
     from personae.training.settings import RunConfig
     from personae.training.train import train
 

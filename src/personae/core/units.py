@@ -53,3 +53,29 @@ def parse_bytes(text: str) -> float:
     if unit not in UNITS or match[1].count(".") > 1 or not float(match[1].strip(".") or 0):
         raise UsageError(f"'{text}' is no amount of memory; expected one such as 8GiB or 10MB")
     return float(match[1]) * UNITS[unit]
+
+
+WORDS = {
+    "seconds": "training time",
+    "peak_bytes": "peak memory",
+    "file_bytes": "file size",
+    "switch_seconds": "switching",
+}
+
+
+def show(cost: str, amount: float | None) -> str:
+    """Return a cost for people: "58 s", "1.6 MB", "612 MiB", "0.80 M"."""
+    if amount is None or amount != amount:
+        return "unknown"
+    match cost:
+        case "file_bytes":
+            return size(amount)
+        case "peak_bytes" | "added_bytes":
+            whole = amount / 2**30
+            return f"{whole:.2f} GiB" if whole >= 1 else f"{amount / 2**20:.0f} MiB"
+        case "parameters":
+            return f"{amount / 1e6:.2f} M" if amount >= 1e5 else f"{amount:,.0f}"
+        case _:
+            if amount >= 0.95:
+                return duration(amount)
+            return f"{amount * 1000:.0f} ms" if amount >= 0.01 else f"{amount * 1000:.1f} ms"

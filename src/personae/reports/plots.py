@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from personae.core.units import show
 from personae.reports.looks import FAINT, INK, PLAIN, Look, looks, svg
 from personae.reports.table import text
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.limits import show
 from personae.study.comparison.measures import COSTS, Measure, measured
 from personae.study.comparison.rows import Row
 

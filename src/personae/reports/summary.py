@@ -10,9 +10,9 @@ from matplotlib.gridspec import SubplotSpec
 from PIL import Image
 
 from personae.core.files import replacing
+from personae.core.units import show
 from personae.reports.looks import FAINT, INK, PLAIN, looks, style
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.limits import show
 from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict
 

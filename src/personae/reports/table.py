@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from personae.core.units import show
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.limits import show
 from personae.study.comparison.measures import COSTS, Measure
 from personae.study.comparison.rows import Row
 

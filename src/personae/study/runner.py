@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from personae.core.devices import HOST, free_bytes, pick_device
+from personae.core.devices import HOST, pick_device
 from personae.core.event import Event
+from personae.core.memory import free_bytes
 from personae.errors import StudyError, UsageError
 from personae.models.weights.sources import local_folder
 from personae.study.budget import Budget

@@ -19,8 +19,9 @@ from statistics import median
 from typing import Any
 
 from personae.characters.character import Character
-from personae.core.devices import HOST, peak_bytes, resident_bytes
-from personae.core.event import Event, Finished, Kept, Scored, Step, StoppedEarly
+from personae.core.devices import HOST
+from personae.core.event import Event
+from personae.core.memory import peak_bytes, resident_bytes
 from personae.errors import CharacterError, PersonaeError
 from personae.evaluation.judge import Judge, save_pictures
 from personae.generation.picture import Picture
@@ -30,6 +31,7 @@ from personae.study.budget import Budget
 from personae.study.cell import Cell
 from personae.study.handling_costs import handling_costs
 from personae.study.learning_curve import learning_curve
+from personae.training.events import Finished, Kept, Scored, Step, StoppedEarly
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
 from personae.training.train import train

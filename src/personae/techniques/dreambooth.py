@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from personae.core.devices import HOST, zeros_on_host
+from personae.core.devices import HOST
+from personae.core.memory import zeros_on_host
 from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.recommended import Recommended

@@ -20,7 +20,7 @@ from torch.nn import functional
 from personae.characters.buckets import buckets, fit, nearest_bucket
 from personae.characters.image_files import Reference
 from personae.core.cache import TensorCache
-from personae.core.devices import generator_for
+from personae.core.seeds import generator_for
 from personae.models.family import Family, Text
 from personae.models.weights import sources
 from personae.training.settings import Schedule

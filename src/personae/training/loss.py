@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from personae.core.devices import generator_for
+from personae.core.seeds import generator_for
 from personae.models.family import Family, Text
 from personae.techniques.technique import Technique
 from personae.training.batches import Batch, TextSource

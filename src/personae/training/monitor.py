@@ -12,10 +12,10 @@ from functools import cached_property
 
 import torch
 
-from personae.core.event import Verdict
 from personae.models.family import Family
 from personae.techniques.technique import Technique
 from personae.training.batches import Batch, TextSource
+from personae.training.events import Verdict
 from personae.training.loss import Noised, denoising_loss, predict, row_losses, settled, untouched
 from personae.training.optim.optimizers import OWN_RATES
 from personae.training.settings import Schedule

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from personae.artifacts.artifact import Artifact
-from personae.core.event import Preview
 from personae.generation.cast import Cast, Member
 from personae.generation.generate import Shot, draw
 from personae.generation.picture import Picture, Sampling
 from personae.models.family import Family
+from personae.training.events import Preview
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig, Schedule
 from personae.training.trainer import Workbench

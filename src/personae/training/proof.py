@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from personae.artifacts.artifact import Artifact, CharacterRecord, TrainingRecord
-from personae.core.devices import peak_bytes
-from personae.core.event import Event, Finished, Verdict
+from personae.core.event import Event
+from personae.core.memory import peak_bytes
 from personae.errors import TrainingError
 from personae.generation.cast import Cast, Member
+from personae.training.events import Finished, Verdict
 from personae.training.previews import draw_previews, saved
 from personae.training.run_folder import RunFolder
 from personae.training.trainer import Workbench

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from personae.artifacts.artifact import Artifact, stored_name
-from personae.core.event import Event, Kept, Scored, StoppedEarly
+from personae.core.event import Event
 from personae.core.files import write_text
 from personae.errors import UsageError
 from personae.evaluation.evaluate import Scores
 from personae.evaluation.judge import Judge
 from personae.generation.cast import Cast, Member
 from personae.generation.picture import Picture
+from personae.training.events import Kept, Scored, StoppedEarly
 from personae.training.loss import untouched
 from personae.training.proof import artifact_of
 from personae.training.run_folder import RunFolder

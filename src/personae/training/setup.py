@@ -10,9 +10,8 @@ import torch
 from personae.characters.character import Character
 from personae.characters.image_files import Reference
 from personae.core.cache import TensorCache, default_folder
-from personae.core.devices import generator_for
-from personae.core.event import Preparing
 from personae.core.registry import lookup
+from personae.core.seeds import generator_for
 from personae.generation.generate import Shot, generate
 from personae.generation.picture import Picture, Sampling
 from personae.models.family import Family
@@ -20,6 +19,7 @@ from personae.models.weights import sources
 from personae.models.weights.unloaded import Aside, readable_again
 from personae.techniques.technique import Technique
 from personae.training.batches import TextSource, TrainingSet, make_items
+from personae.training.events import Preparing
 from personae.training.optim.optimizers import OWN_RATES
 from personae.training.settings import RunConfig, Schedule
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from personae.core.event import Event, Preview, Step, Validation
+from personae.core.event import Event
 from personae.errors import UsageError
 from personae.generation.picture import Picture
+from personae.training.events import Preview, Step, Validation
 
 
 class TensorBoardLog:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personae.characters.character import Character
-from personae.core.devices import give_back_as_freed, give_back_freed
-from personae.core.event import Checkpoint, Event, RolledBack, Step, Stopped, Validation
+from personae.core.event import Event
+from personae.core.memory import give_back_as_freed, give_back_freed
 from personae.errors import TrainingError, UsageError
 from personae.models.acceleration.choice import accelerated
 from personae.models.family import Family
 from personae.models.load import load_base
+from personae.training.events import Checkpoint, RolledBack, Step, Stopped, Validation
 from personae.training.loss import settled, untouched
 from personae.training.memory.plan import fitting, loading_precision
 from personae.training.monitor import FrozenProbe, Monitor, other_rate, usual_rate

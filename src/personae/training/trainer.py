@@ -15,13 +15,15 @@ import torch
 from personae.characters.character import Character
 from personae.characters.image_files import Reference
 from personae.core.cache import TensorCache, default_folder
-from personae.core.devices import give_back_freed, seeded, synchronize
-from personae.core.event import Preparing
+from personae.core.devices import synchronize
+from personae.core.memory import give_back_freed
+from personae.core.seeds import seeded
 from personae.models.family import Family
 from personae.models.weights.unloaded import Aside
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
 from personae.training.batches import TextSource, TrainingSet
+from personae.training.events import Preparing
 from personae.training.loss import Noised, captions_with_dropout, draw_noise, training_loss
 from personae.training.monitor import FrozenProbe
 from personae.training.optim.optimizers import make_optimizer, rate_factor, set_rate

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from personae.artifacts.artifact import Artifact
-from personae.core.event import Finished, Stopped
 from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.generation.cast import Cast
@@ -22,6 +21,7 @@ from personae.models.acceleration.choice import accelerated, choose, setting
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.forwards import Forwards
+from personae.training.events import Finished, Stopped
 from tiny_world import bases, make, only, prediction, run, run_config, weights
 
 ALL = "packed_convolutions,packed_linears,matmul_attention,kept_text"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from personae.core.event import Preparing, Validation
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights.files import networks
+from personae.training.events import Preparing, Validation
 from personae.training.train import train
 from tiny_world import only, run, run_config
 

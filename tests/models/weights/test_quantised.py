@@ -15,7 +15,6 @@ from torch import nn
 pytest.importorskip("torchao")
 
 from personae.core.devices import HOST
-from personae.core.event import Finished, Planned, Step
 from personae.errors import UnsupportedError, UsageError
 from personae.generation.cast import Cast, Member
 from personae.generation.generate import Shot, draw, redraw
@@ -24,6 +23,7 @@ from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.weights.files import weight_bytes
 from personae.models.weights.quantised import NARROW, is_narrow, narrow
+from personae.training.events import Finished, Planned, Step
 from personae.training.memory.counter import peak_allocated
 from tiny_world import artifact_of, make, only, prediction, run, run_config, stir, techniques
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from personae.core.units import show
 from personae.errors import UsageError
 from personae.study.budget import Budget
-from personae.study.comparison.limits import Limits, parse_bytes, show
+from personae.study.comparison.limits import Limits, parse_bytes
 from personae.training.settings import Schedule
 
 

@@ -13,13 +13,13 @@ import torch
 from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.core.devices import SHAPES_ONLY
-from personae.core.event import Planned, Step
 from personae.errors import DoesNotFitError, UsageError
 from personae.models.acceleration import wide_products
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.text_tower import TextTower
 from personae.models.weights.files import stored_numbers
+from personae.training.events import Planned, Step
 from personae.training.memory.counter import peak_allocated
 from personae.training.memory.passes import _first_tiles
 from personae.training.memory.plan import (

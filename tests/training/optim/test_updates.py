@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from personae.characters.character import Character
-from personae.core.event import RolledBack, Step, Stopped
 from personae.errors import UsageError
 from personae.models.family import Family
+from personae.training.events import RolledBack, Step, Stopped
 from personae.training.settings import Schedule
 from personae.training.trainer import Workbench, set_up
 from tiny_world import bare, only, run, run_config, techniques

@@ -103,7 +103,7 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
 
 
 def _cells(figures: dict[str, float]) -> list[str]:
-    from personae.study.comparison.limits import show
+    from personae.core.units import show
 
     kinds = {name: "peak_bytes" if name.endswith("bytes") else name for name in COLUMNS.values()}
     cells = [show(kind, figures[name]) if name in figures else "" for name, kind in kinds.items()]

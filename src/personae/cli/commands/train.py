@@ -170,40 +170,40 @@ class RunView:
 
     def show(self, event: Event, bars: Bars) -> None:
         """Show one event."""
-        from personae.core import event
+        from personae.training import events
 
         say = self.terminal.say
         match event:
-            case event.Preparing():
+            case events.Preparing():
                 bars.show(event.what, event.done, event.total)
-            case event.Planned():
+            case events.Planned():
                 say(f"Memory limit {self.run.memory}: {escape(event.message)}")
-            case event.Forecast():
+            case events.Forecast():
                 say(_forecast_in_words(event))
-            case event.Step():
+            case events.Step():
                 bars.show("training", event.step, event.steps, f"loss {event.loss:.3f}")
-            case event.Verdict():
+            case events.Verdict():
                 mark = "[yellow]![/]" if event.level == "warning" else "[green]·[/]"
                 say(f"{mark} step {event.step}: {escape(event.message)}")
-            case event.RolledBack():
+            case events.RolledBack():
                 say(
                     f"[yellow]![/] step {event.step}: the loss was not a number; back to step "
                     f"{event.to_step}, learning rate x {event.learning_rate_factor:g}"
                 )
-            case event.Scored():
+            case events.Scored():
                 say(
                     f"[green]·[/] step {event.step}: likeness {event.likeness:.3f}, agreement "
                     f"{event.agreement:.3f}"
                 )
-            case event.StoppedEarly():
+            case events.StoppedEarly():
                 say(f"[green]·[/] stopping early: {escape(event.reason)}")
-            case event.Kept():
+            case events.Kept():
                 say(f"[green]·[/] keeping step {event.step}: {escape(event.reason)}")
-            case event.Preview():
+            case events.Preview():
                 self._drawn += 1
-            case event.Stopped():
+            case events.Stopped():
                 self.stopped, self.last = True, event
-            case event.Finished():
+            case events.Finished():
                 self.last = event
 
     def close(self) -> None:

@@ -19,8 +19,8 @@ from torch import Tensor
 from personae.artifacts.artifact import Artifact, CharacterRecord, TechniqueRecord
 from personae.artifacts.assembling import assemble, checked_on, record_of
 from personae.core.config import Config
-from personae.core.devices import generator_for
 from personae.core.registry import lookup
+from personae.core.seeds import generator_for
 from personae.errors import ArtifactError, UsageError
 from personae.formats.tensor_file import checked
 from personae.models.family import Family

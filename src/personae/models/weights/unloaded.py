@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from personae.core.devices import give_back_freed
+from personae.core.memory import give_back_freed
 from personae.models.weights.files import (
     WEIGHTS,
     Entry,

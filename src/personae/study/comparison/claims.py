@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from personae.core.config import Config, read_toml
+from personae.core.units import show
 from personae.evaluation.statistics import CONFIDENCE
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.limits import show
 from personae.study.comparison.measures import COSTS, measured
 from personae.study.comparison.rows import Row
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from personae.core.units import show
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.limits import Limits, show
+from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Row
 
 RULE = (

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.characters.character import Character
-from personae.core.devices import HOST, held_bytes, pick_device, resident_bytes
-from personae.core.event import Planned
+from personae.core.devices import HOST, pick_device
+from personae.core.memory import held_bytes, resident_bytes
 from personae.core.registry import lookup
 from personae.errors import DoesNotFitError
 from personae.models.acceleration.choice import FRUGAL, setting
@@ -32,6 +32,7 @@ from personae.models.weights.sources import local_folder
 from personae.models.weights.unloaded import Aside
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
+from personae.training.events import Planned
 from personae.training.memory.passes import drawing_bytes, pass_bytes
 from personae.training.optim.optimizers import held_on, state_bytes
 from personae.training.settings import RunConfig, Schedule

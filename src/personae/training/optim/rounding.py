@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from personae.core.devices import generator_for
+from personae.core.seeds import generator_for
 
 Rounding = Literal["nearest", "stochastic", "kahan"]
 

@@ -26,8 +26,9 @@ from torch.nn import functional
 
 from personae.evaluation.metrics.memorisation import mirror_blind
 from personae.generation.generate import to_images
-from personae.vision.encoder import Encoder, layout, unit_rows
+from personae.vision.encoder import Encoder
 from personae.vision.load import load_encoder
+from personae.vision.transformers_encoder import layout, unit_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "toon"))
 

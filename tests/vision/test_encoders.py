@@ -27,8 +27,9 @@ from personae.core.registry import discover
 from personae.errors import EncoderError, UnsupportedError, UsageError
 from personae.models.toys import tiny_tokenizer
 from personae.vision.cached_encoder import Remembering
-from personae.vision.encoder import LAYERS, Encoder, centre_square
+from personae.vision.encoder import Encoder
 from personae.vision.load import load_encoder
+from personae.vision.transformers_encoder import LAYERS, centre_square
 
 SIDE = 32
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from personae.vision.encoder import ContrastiveEncoder
+from personae.vision.transformers_encoder import ContrastiveEncoder
 
 
 class Clip(ContrastiveEncoder):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personae.vision.encoder import TransformersEncoder
+from personae.vision.transformers_encoder import TransformersEncoder
 
 
 class Dino(TransformersEncoder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from personae.core.files import EMBEDDED
-from personae.vision.encoder import ContrastiveEncoder
+from personae.vision.transformers_encoder import ContrastiveEncoder
 
 
 class ToonClip(ContrastiveEncoder):

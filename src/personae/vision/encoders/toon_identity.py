@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.core.files import EMBEDDED
-from personae.vision.encoder import TransformersEncoder
+from personae.vision.transformers_encoder import TransformersEncoder
 
 
 class ToonIdentity(TransformersEncoder):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.models.acceleration import unfolded
-from personae.models.acceleration.acceleration import Packs
+from personae.models.acceleration.packs import Packs
 from personae.models.acceleration.ways.packed_convolutions import packed, packed_gradient
 
 # (inputs, outputs, side of the map, how many)

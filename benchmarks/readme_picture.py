@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from personae.artifacts.artifact import read_card
+from personae.artifacts.card import read_card
 from personae.characters.character import Character
 from personae.core.registry import discover, lookup
 from personae.generation.cast import Cast

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from personae.artifacts.artifact import Artifact, CharacterRecord, content_hash, read_card
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord, content_hash, read_card
 from personae.errors import ArtifactError, PersonaeError
 from personae.generation.cast import Cast
 from personae.models.family import Family

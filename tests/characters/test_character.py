@@ -13,7 +13,8 @@ from PIL import Image, ImageCms
 
 from personae.characters import captions
 from personae.characters.character import UNKNOWN_CLASS, Character
-from personae.characters.image_files import BACKDROP, MAX_PIXELS, Reference, load_picture
+from personae.characters.image_files import BACKDROP, MAX_PIXELS, load_picture
+from personae.characters.reference import Reference
 from personae.characters.scaffold import init_character
 from personae.errors import CharacterError, UsageError
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from personae.artifacts.artifact import Artifact, read_card
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import read_card
 from personae.cli.app import run
 from personae.cli.commands.train import free_folder, run_groups, stopping_on_signal
 from personae.cli.terminal import Terminal

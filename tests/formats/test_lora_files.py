@@ -8,8 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from format_world import KINDS, draw, drawn_with, picture, trained
-from personae.artifacts.artifact import Artifact, CharacterRecord
-from personae.artifacts.assembling import record_of
+from personae.artifacts.artifact import Artifact, record_of
+from personae.artifacts.card import CharacterRecord
 from personae.artifacts.low_rank import Update, lora_artifact, updates_of
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.format import export_file, format_of, import_file

@@ -18,7 +18,7 @@ from personae.models.toys import (
     tiny_text_config,
     tiny_tokenizer,
 )
-from personae.models.weights.sources import fingerprint
+from personae.models.weights.fingerprint import fingerprint
 from personae.techniques.technique import Technique
 
 KINDS = ("sd1", "sd2", "sdxl")

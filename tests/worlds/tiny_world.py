@@ -15,7 +15,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image, ImageDraw
 
-from personae.artifacts.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord
 from personae.core.devices import HOST
 from personae.core.event import Event
 from personae.core.registry import discover, lookup

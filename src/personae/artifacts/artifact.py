@@ -6,81 +6,31 @@ Tensors are named `<technique>.<its own name>`. The card is JSON in the file's m
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from personae.core.config import Config, first_problem
+from personae.artifacts.card import (
+    BaseRecord,
+    Card,
+    CharacterRecord,
+    TechniqueRecord,
+    content_hash,
+    read_card,
+    stored_name,
+)
 from personae.core.devices import HOST
 from personae.core.files import replacing
 from personae.core.registry import lookup
-from personae.errors import ArtifactError, MissingFileError, UsageError
+from personae.errors import ArtifactError, UsageError
 from personae.models.family import Family
 from personae.techniques.technique import Technique
-
-FORMAT_VERSION = 1
-SUFFIX = ".safetensors"
-
-
-class TechniqueRecord(Config):
-    """Which technique made a part of the file, and with what settings."""
-
-    name: str
-    config: dict[str, Any]
-
-
-class BaseRecord(Config):
-    """The base it was trained on."""
-
-    source: str
-    family: str
-    fingerprint: str
-
-
-class CharacterRecord(Config):
-    """The character it was trained for."""
-
-    name: str
-    class_noun: str
-    phrase: str
-    fingerprint: str = ""
-
-
-class TrainingRecord(Config):
-    """What the training was and what it cost."""
-
-    steps: int = 0
-    batch_size: int = 0
-    pictures: int = 0
-    seed: int = 0
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    parameters: int = 0
-    device: str = ""
-    schedule: dict[str, Any] = {}
-
-
-class Card(Config):
-    """All that is known about an artifact, apart from its tensors."""
-
-    format_version: int = FORMAT_VERSION
-    techniques: list[TechniqueRecord] = Field(min_length=1)
-    base: BaseRecord
-    character: CharacterRecord
-    training: TrainingRecord = TrainingRecord()
-    metrics: dict[str, float] = {}
-    notes: dict[str, str] = {}
-    content_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,55 +150,53 @@ class Artifact:
         return cls(card, tensors)
 
 
-def read_card(path: str | Path) -> Card:
-    """Read the card alone, without the tensors.
+def record_of(base: Family) -> BaseRecord:
+    """Return how a card names `base`."""
+    return BaseRecord(source=base.source, family=base.name, fingerprint=base.fingerprint)
+
+
+def assemble(
+    techniques: Sequence[TechniqueRecord],
+    tensors: Mapping[str, Tensor],
+    base: BaseRecord,
+    *,
+    character: CharacterRecord,
+    notes: Mapping[str, str] = {},
+) -> Artifact:
+    """Return an artifact of `tensors`, kept in the number formats they have.
+
+    Args:
+        techniques: which they belong to, with settings.
+        tensors: {"<technique>.<name>": value}.
+        base: what they are for.
+        character: whom they show.
+        notes: where they come from and what was lost on the way.
+    """
+    stored = {name: value.detach().to(HOST).contiguous() for name, value in tensors.items()}
+    card = Card(
+        techniques=list(techniques),
+        base=base,
+        character=character,
+        notes=dict(notes),
+        content_hash=content_hash(stored),
+    )
+    return Artifact(card, stored)
+
+
+def checked_on(artifact: Artifact, base: Family, source: object) -> Artifact:
+    """Return `artifact` after building it once on `base`, so that a misfit is found now.
 
     Raises:
-        ArtifactError: missing, truncated, of a newer format, or not ours.
+        ArtifactError: it does not fit; the message names `source`.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f"{path}: no such file; check the path")
-    if not os.access(path, os.R_OK):
-        raise ArtifactError(f"{path}: may not be read; change its permissions")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        if Path(path).suffix != SUFFIX:
-            raise ArtifactError(
-                f"{path}: is no {SUFFIX} file, as artifacts are; bring a file of another tool in "
-                "with `personae import`"
-            ) from None
-        raise ArtifactError(
-            f"{path}: is no whole safetensors file ({error}); copy or download it again"
-        ) from None
-    if "personae" not in metadata:
-        raise ArtifactError(f"{path}: was not made by personae; bring it in with `personae import`")
-    try:
-        values = json.loads(metadata["personae"])
-        if values.get("format_version", 0) > FORMAT_VERSION:
-            raise ArtifactError(
-                f"{path}: has format version {values['format_version']}, this personae reads up to "
-                f"{FORMAT_VERSION}; update personae"
-            )
-        return Card.model_validate(values)
-    except ValidationError as error:
-        raise ArtifactError(
-            f"{path}: its card is damaged ({first_problem(Card, error)}); copy or train it again"
-        ) from None
-    except (json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise ArtifactError(f"{path}: its card is damaged ({str(error).splitlines()[0]})") from None
+        artifact.build(base)
+    except (ArtifactError, UsageError) as error:
+        raise ArtifactError(f"{source}: {error}") from None
+    return artifact
 
 
-def stored_name(technique: str, name: str) -> str:
-    """Return the tensor name in the file of a technique's own state name."""
-    return f"{technique}.{name.replace('/', '.')}"
-
-
-def content_hash(tensors: dict[str, Tensor]) -> str:
-    """Return the sha256 of names, formats, shapes and bytes of `tensors`."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def about(artifact: Artifact, **fields: str) -> Artifact:
+    """Return `artifact` with fields of its character changed: name, class_noun or phrase."""
+    character = artifact.card.character.model_copy(update=fields)
+    return Artifact(artifact.card.model_copy(update={"character": character}), artifact.tensors)

@@ -8,7 +8,7 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import check_limits, cut_delta, kept_note, lora_artifact, stored
 from personae.errors import ArtifactError, UnsupportedError
 from personae.models.family import Family
-from personae.models.overlay import layers_matching
+from personae.models.layers import layers_matching
 
 DELTAS = "dreambooth.deltas."
 

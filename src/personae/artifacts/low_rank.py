@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact, BaseRecord, CharacterRecord, TechniqueRecord
-from personae.artifacts.assembling import assemble
+from personae.artifacts.artifact import Artifact, assemble
+from personae.artifacts.card import BaseRecord, CharacterRecord, TechniqueRecord
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, UsageError
 from personae.techniques.technique import Technique

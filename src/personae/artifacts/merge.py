@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord
 from personae.artifacts.low_rank import (
     Cut,
     Update,

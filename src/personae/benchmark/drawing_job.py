@@ -9,7 +9,8 @@ from statistics import median
 
 import torch
 
-from personae.artifacts.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord
 from personae.benchmark.jobs import Job
 from personae.benchmark.noise_character import CLASS_NOUN, NAME
 from personae.benchmark.operations import new_technique

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.characters.sidecars import CaptionRule, check_caption, clean, find_mask, pictures_in
 from personae.errors import CharacterError
 

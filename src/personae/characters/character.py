@@ -20,7 +20,7 @@ from personae.characters.character_toml import CharacterFile, as_name
 from personae.characters.dataset import Convention, Reading
 from personae.characters.duplicates import difference_hash
 from personae.characters.held_out import Candidate, choose, digest
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.core.registry import discover, nearest
 from personae.errors import CharacterError, UsageError
 

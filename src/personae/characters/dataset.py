@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.characters.sidecars import CaptionRule, find_mask, list_folder, notes_on, pictures_in
 from personae.core.registry import PlugIn
 from personae.errors import CharacterError

@@ -10,7 +10,6 @@ import io
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -43,45 +42,6 @@ _DAMAGE: Final = (
     struct.error,
     zlib.error,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """One picture of the character as the user brought it.
-
-    Attributes:
-        path: the picture file.
-        caption: what the user wrote about it, or None.
-        repeats: how often one pass over the set shows it, at least 1.
-        mask: file of the same proportions in which white marks the character, or None.
-        loss_weight: factor on the loss of this picture, above 0.
-    """
-
-    path: Path
-    caption: str | None
-    repeats: int = 1
-    mask: Path | None = None
-    loss_weight: float = 1.0
-
-    def image(self) -> Image.Image:
-        """Return the picture upright, in 8-bit sRGB, transparent pixels on `BACKDROP`.
-
-        Raises:
-            CharacterError: the file is missing, damaged, animated, too large or transparent
-                everywhere.
-        """
-        return flatten(load_picture(self.path))
-
-    def mask_image(self) -> Image.Image | None:
-        """Return where the character is, mode "L", the size of `image()`; None if not known.
-
-        A mask file goes before the alpha channel of the picture.
-
-        Raises:
-            CharacterError: the mask is unreadable, of other proportions, or black everywhere.
-        """
-        picture = load_picture(self.path)
-        return alpha_mask(picture) if self.mask is None else load_mask(self.mask, picture.size)
 
 
 def load_picture(path: Path) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import Final
 from personae.characters import character_toml
 from personae.characters.character import read_dataset
 from personae.characters.character_toml import as_name
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.core import files
 from personae.errors import CharacterError, UsageError
 

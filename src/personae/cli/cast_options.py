@@ -94,7 +94,7 @@ def artifacts_at_hand(recipe: Recipe, picture: Path) -> dict[str, Path]:
     Looked for beside the picture, in the working folder and in the run folders of `runs/`. What a
     file is called is not enough: its tensors must have the recorded hash.
     """
-    from personae.artifacts.artifact import read_card
+    from personae.artifacts.card import read_card
     from personae.errors import ArtifactError
 
     places = [picture.parent, Path(), *sorted(Path("runs").glob("*/"))]

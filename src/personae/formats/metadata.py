@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from personae.artifacts.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord
 from personae.formats.layout import Layout
 from personae.formats.tensor_file import HASH_TO_COME
 

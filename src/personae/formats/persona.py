@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from personae.artifacts.artifact import SUFFIX, read_card
+from personae.artifacts.card import SUFFIX, read_card
 from personae.artifacts.strength import Strength
 from personae.characters.character import Character
 from personae.characters.character_toml import FILE_NAME as CHARACTER_FILE

@@ -1,11 +1,10 @@
-"""Where techniques touch a base: finding layers by name, and laying deltas over weights.
+"""Deltas laid over weights, where techniques change them.
 
 Nothing here renames, wraps or replaces a module; whatever is attached can be detached.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,29 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from personae.core.devices import HOST
-from personae.errors import UnsupportedError
 from personae.models.weights.quantised import refuse_narrow
 
 Delta = Callable[[str], Tensor | None]
 PIECE = 2**18  # numbers added at once: a megabyte in float32
-
-
-def layers_matching(root: nn.Module, pattern: str) -> dict[str, nn.Module]:
-    """Return {dotted name: module} of the Linear and Conv2d layers whose name matches `pattern`.
-
-    Raises:
-        UnsupportedError: attention projections were fused, so that hooks would be skipped.
-    """
-    modules = dict(root.named_modules())
-    if any(name.endswith(("to_qkv", "to_kv")) for name in modules):
-        raise UnsupportedError(
-            "the base has fused attention projections; call unfuse_qkv_projections() on it first"
-        )
-    return {
-        name: module
-        for name, module in modules.items()
-        if isinstance(module, nn.Linear | nn.Conv2d) and re.search(pattern, name)
-    }
 
 
 class WeightOverlay:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from personae.artifacts.artifact import Card
+from personae.artifacts.card import Card
 from personae.characters.character import Character
 from personae.core.units import count, duration, size
 from personae.evaluation.suite import Suite

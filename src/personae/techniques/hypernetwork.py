@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from personae.errors import UnsupportedError
 from personae.models.family import Family
-from personae.models.overlay import layers_matching
+from personae.models.layers import layers_matching
 from personae.models.recommended import Recommended
 from personae.techniques.activations import ACTIVATIONS, at_zero
 from personae.techniques.technique import Technique, TechniqueConfig, allocated_on

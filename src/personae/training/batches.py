@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from personae.characters.buckets import buckets, fit, nearest_bucket
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.core.cache import TensorCache
 from personae.core.seeds import generator_for
 from personae.models.family import Family, Text
-from personae.models.weights import sources
+from personae.models.weights.fingerprint import fingerprint
 from personae.training.settings import Schedule
 
 RANDOM_CROPS = 4  # cached crops per picture for crop = random
@@ -117,7 +117,7 @@ class TrainingSet:
     ) -> None:
         self.items, self.base, self.cache = list(items), base, cache
         self.schedule, self.seed = schedule, seed
-        self._encoder = sources.fingerprint(base.autoencoder)
+        self._encoder = fingerprint(base.autoencoder)
         self._hashes: dict[str, str] = {}
 
     def prepare(self) -> Iterator[tuple[int, int]]:
@@ -241,7 +241,7 @@ class TextSource:
     def __init__(self, base: Family, cache: TensorCache, *, frozen: bool) -> None:
         self.base, self.cache, self.frozen = base, cache, frozen
         self._kept: dict[str, Text] = {}
-        self._encoders = [sources.fingerprint(tower.encoder) for tower in base.towers]
+        self._encoders = [fingerprint(tower.encoder) for tower in base.towers]
 
     def __call__(self, captions: Sequence[str]) -> Text:
         """Return the text of `captions`."""

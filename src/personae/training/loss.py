@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from personae.core.seeds import generator_for
 from personae.models.family import Family, Text
+from personae.techniques.modes import untouched
 from personae.techniques.technique import Technique
 from personae.training.batches import Batch, TextSource
 from personae.training.settings import Schedule
@@ -123,29 +123,3 @@ def training_loss(
     losses = denoising_loss(base, noised.joined(kept), text, gamma, target)
     count = len(noised.t)
     return losses[:count].mean() + schedule.prior_weight * losses[count:].mean()
-
-
-@contextmanager
-def settled(techniques: Sequence[Technique]) -> Iterator[None]:
-    """Switch dropout off for the length of a `with` block, so that a look repeats exactly."""
-    modes = [technique.training for technique in techniques]
-    try:
-        for technique in techniques:
-            technique.eval()
-        yield
-    finally:
-        for technique, mode in zip(techniques, modes, strict=True):
-            technique.train(mode)
-
-
-@contextmanager
-def untouched(techniques: Sequence[Technique]) -> Iterator[None]:
-    """Let the base act alone: strength 0 for the length of a `with` block."""
-    strengths = [technique.strength for technique in techniques]
-    try:
-        for technique in techniques:
-            technique.strength = 0.0
-        yield
-    finally:
-        for technique, strength in zip(techniques, strengths, strict=True):
-            technique.strength = strength

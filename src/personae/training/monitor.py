@@ -13,10 +13,11 @@ from functools import cached_property
 import torch
 
 from personae.models.family import Family
+from personae.techniques.modes import settled, untouched
 from personae.techniques.technique import Technique
 from personae.training.batches import Batch, TextSource
 from personae.training.events import Verdict
-from personae.training.loss import Noised, denoising_loss, predict, row_losses, settled, untouched
+from personae.training.loss import Noised, denoising_loss, predict, row_losses
 from personae.training.optim.optimizers import OWN_RATES
 from personae.training.settings import Schedule
 

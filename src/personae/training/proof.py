@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from personae.artifacts.artifact import Artifact, CharacterRecord, TrainingRecord
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord, TrainingRecord
 from personae.core.event import Event
 from personae.core.memory import peak_bytes
 from personae.errors import TrainingError

@@ -6,7 +6,7 @@ import time
 
 from personae.core.memory import free_bytes, peak_bytes, reset_peak
 from personae.errors import DoesNotFitError
-from personae.models.acceleration.acceleration import Packs
+from personae.models.acceleration.packs import Packs
 from personae.training.events import Forecast
 from personae.training.optim.optimizers import held_on, state_bytes
 from personae.training.trainer import Workbench

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from personae.artifacts.artifact import Artifact, stored_name
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import stored_name
 from personae.core.event import Event
 from personae.core.files import write_text
 from personae.errors import UsageError
@@ -24,8 +25,8 @@ from personae.evaluation.evaluate import Scores
 from personae.evaluation.judge import Judge
 from personae.generation.cast import Cast, Member
 from personae.generation.picture import Picture
+from personae.techniques.modes import untouched
 from personae.training.events import Kept, Scored, StoppedEarly
-from personae.training.loss import untouched
 from personae.training.proof import artifact_of
 from personae.training.run_folder import RunFolder
 from personae.training.selection_rules import Choice, ScoredCheckpoint, choose, stop_reason

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from personae.characters.character import Character
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for

@@ -20,8 +20,8 @@ from personae.errors import TrainingError, UsageError
 from personae.models.acceleration.choice import accelerated
 from personae.models.family import Family
 from personae.models.load import load_base
+from personae.techniques.modes import settled, untouched
 from personae.training.events import Checkpoint, RolledBack, Step, Stopped, Validation
-from personae.training.loss import settled, untouched
 from personae.training.memory.plan import fitting, loading_precision
 from personae.training.monitor import FrozenProbe, Monitor, other_rate, usual_rate
 from personae.training.previews import preview

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from personae.characters.character import Character
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.devices import synchronize
 from personae.core.memory import give_back_freed

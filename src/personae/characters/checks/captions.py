@@ -11,7 +11,7 @@ from typing import Final
 
 from personae.characters import captions
 from personae.characters.checks.finding import Finding
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 
 MAX_TOKENS: Final = 77
 """What a CLIP text encoder reads, start and end marks included; the rest is cut off."""

@@ -27,7 +27,7 @@ from personae.characters.checks.pictures import (
     of_set,
 )
 from personae.characters.dataset import Reading
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.errors import CharacterError
 
 

@@ -14,7 +14,8 @@ from personae.characters.buckets import MAX_RATIO
 from personae.characters.checks import image_measures as measures
 from personae.characters.checks.finding import Finding
 from personae.characters.duplicates import difference_hash, near_duplicates
-from personae.characters.image_files import Reference, alpha_mask, flatten, load_mask, load_picture
+from personae.characters.image_files import alpha_mask, flatten, load_mask, load_picture
+from personae.characters.reference import Reference
 
 FEW: Final = 5
 """Below this, a technique learns the pictures rather than the character."""

@@ -25,7 +25,7 @@ from personae.characters.dataset import (
     resolve,
     take,
 )
-from personae.characters.image_files import Reference
+from personae.characters.reference import Reference
 from personae.characters.sidecars import CAPTION_SUFFIXES, CaptionRule, list_folder
 from personae.errors import CharacterError
 

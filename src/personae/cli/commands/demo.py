@@ -128,7 +128,7 @@ def present(
     terminal: Terminal, folder: Path, artifact: Path, suite_name: str | None, out: Path
 ) -> Path:
     """Draw the character sheet, write the page, and return the page's path."""
-    from personae.artifacts.artifact import read_card
+    from personae.artifacts.card import read_card
     from personae.characters.character import Character
     from personae.core.files import write_text
     from personae.generation.picture import Sampling

@@ -37,7 +37,7 @@ def import_file(
 ) -> None:
     """Turn a file of another tool into an artifact; its kind is found out by itself."""
     terminal = Terminal(as_json)
-    from personae.artifacts.assembling import about
+    from personae.artifacts.artifact import about
     from personae.formats.format import format_of
     from personae.models.load import load_base
 

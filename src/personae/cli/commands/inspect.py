@@ -17,7 +17,7 @@ from personae.core.units import count, duration, size
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
-    from personae.artifacts.artifact import Card
+    from personae.artifacts.card import Card
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 # Longer lists of names in the settings of a technique are told as counts.

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact, TechniqueRecord
-from personae.artifacts.assembling import assemble, checked_on, record_of
+from personae.artifacts.artifact import Artifact, assemble, checked_on, record_of
+from personae.artifacts.card import TechniqueRecord
 from personae.core.devices import HOST
 from personae.core.registry import lookup
 from personae.errors import ArtifactError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact, CharacterRecord, TechniqueRecord
-from personae.artifacts.assembling import assemble, checked_on, record_of
+from personae.artifacts.artifact import Artifact, assemble, checked_on, record_of
+from personae.artifacts.card import CharacterRecord, TechniqueRecord
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for
 from personae.errors import ArtifactError

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact, CharacterRecord
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.format import Format
 from personae.formats.hypernetworks.parts import (

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact, CharacterRecord, TechniqueRecord
-from personae.artifacts.assembling import assemble, checked_on, record_of
+from personae.artifacts.artifact import Artifact, assemble, checked_on, record_of
+from personae.artifacts.card import CharacterRecord, TechniqueRecord
 from personae.core.config import Config
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact
-from personae.artifacts.assembling import assemble
+from personae.artifacts.artifact import Artifact, assemble
 from personae.artifacts.low_rank import Update, times, updates_of
 from personae.errors import ArtifactError
 from personae.formats.embeddings.parts import TWO_ENCODERS, embedding_artifact, placeholder_for

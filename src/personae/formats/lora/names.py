@@ -14,7 +14,7 @@ from torch import nn
 from personae.formats.layout import Layout, ldm_unet_name, text_network
 from personae.formats.ldm_names import with_text_model
 from personae.models.family import Family
-from personae.models.overlay import layers_matching
+from personae.models.layers import layers_matching
 
 _ATTENTION_PROCESSOR = {"to_out": "to_out.0"}
 _TEXT_PROCESSOR = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from personae.artifacts.artifact import Artifact
-from personae.artifacts.assembling import checked_on, record_of
+from personae.artifacts.artifact import Artifact, checked_on, record_of
 from personae.artifacts.low_rank import kept_share, lora_artifact
 from personae.core.registry import nearest
 from personae.errors import ArtifactError

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from personae.models.acceleration import unfolded
-from personae.models.acceleration.acceleration import Acceleration, Packs, frozen, needs_gradient
+from personae.models.acceleration.acceleration import Acceleration
+from personae.models.acceleration.packs import Packs, frozen, needs_gradient
 from personae.models.family import Family
 from personae.models.forwards import Forward
 from personae.models.weights.quantised import is_narrow

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from personae.models.acceleration.acceleration import needs_gradient
+from personae.models.acceleration.packs import needs_gradient
 from personae.models.acceleration.threads import side_by_side
 
 # Numbers of a table of weights that are computed at once, of several heads or of some rows of one:

@@ -23,6 +23,7 @@ from personae.models.noise_path import Diffusion
 from personae.models.text_tower import TextTower
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights import sources
+from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Aside, readable_again
 
 
@@ -87,7 +88,7 @@ class StableDiffusion(Family):
             base.aside = Aside(list(readable_again(Path(source), {"unet": pipe.unet})))
             base.aside.put()
         if denoiser_aside or dtype is torch.float16:
-            base.fingerprint = sources.fingerprint(pipe.unet, Path(source) / "unet")
+            base.fingerprint = fingerprint(pipe.unet, Path(source) / "unet")
         return base
 
     @classmethod
@@ -113,7 +114,7 @@ class StableDiffusion(Family):
             device=device,
             dtype=dtype,
             source=source,
-            fingerprint=sources.fingerprint(pipe.unet),
+            fingerprint=fingerprint(pipe.unet),
         )
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection
@@ -11,15 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
 from personae.core.registry import nearest
 from personae.errors import BaseError
-from personae.models.weights.files import WEIGHTS, networks, places_of, spread_values
-
-SPREAD = 64  # values of each tensor that a fingerprint covers
+from personae.models.weights.files import networks
 
 
 def is_single_file(source: str | Path) -> bool:
@@ -123,46 +119,6 @@ def in_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
 
     version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
     return {"dtype" if version >= (0, 42) else "torch_dtype": dtype}
-
-
-def fingerprint(network: nn.Module, folder: Path | None = None) -> str:
-    """Return 16 hex digits that identify the weights of `network`.
-
-    Covers every name and shape, and up to 64 values spread over each tensor, rounded to bf16, so
-    that a base has one fingerprint in fp32 and bf16, and is read in milliseconds.
-
-    Args:
-        network: gives names, shapes and, without `folder`, values.
-        folder: the diffusers folder it was loaded from. Values are then those on disk: weights
-            kept in fp32 and loaded into fp16 would be rounded twice, and differ.
-    """
-    stored = _stored_values(network, folder) if folder else None
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        if stored or not tensor.is_meta:
-            some = stored[name] if stored else _spread(tensor)
-            some = some.float().to(HOST, torch.bfloat16)
-            digest.update(some.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _spread(tensor: torch.Tensor) -> torch.Tensor:
-    flat = tensor.detach().flatten()
-    return flat[:: max(1, len(flat) // SPREAD)]
-
-
-def _stored_values(network: nn.Module, folder: Path) -> dict[str, torch.Tensor] | None:
-    """Return the same values as they are on disk, or None where they cannot be read here."""
-    for path in (folder / name for name in WEIGHTS.values()):
-        places = places_of(network, path) if path.is_file() else None
-        if places is not None:
-            with path.open("rb") as file:
-                return {
-                    name: spread_values(file.fileno(), entry, SPREAD)
-                    for name, entry in places.items()
-                }
-    return None
 
 
 def local_folder(source: str | Path) -> Path:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from personae.core.devices import has_matrix_cores
-from personae.models.acceleration.acceleration import Acceleration, Packs, frozen
+from personae.models.acceleration.acceleration import Acceleration
+from personae.models.acceleration.packs import Packs, frozen
 from personae.models.family import Family
 from personae.models.forwards import Forward
 

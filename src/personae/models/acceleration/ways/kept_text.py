@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from personae.models.acceleration.acceleration import Acceleration
 from personae.models.family import Family
 from personae.models.forwards import Forward
-from personae.models.overlay import layers_matching
+from personae.models.layers import layers_matching
 
 
 class KeptText(Acceleration):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from personae.core.devices import HOST
 from personae.models.acceleration import unfolded
-from personae.models.acceleration.acceleration import Packs
 from personae.models.acceleration.convolutions import QuickConvolutions
+from personae.models.acceleration.packs import Packs
 from personae.models.family import Family
 
 

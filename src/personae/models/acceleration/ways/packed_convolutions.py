@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from personae.models.acceleration import unfolded
-from personae.models.acceleration.acceleration import Packs, has_packing
 from personae.models.acceleration.convolutions import QuickConvolutions
+from personae.models.acceleration.packs import Packs, has_packing
 from personae.models.family import Family
 
 # Laying a weight out anew moves each number two or three times through memory, which at 20 GB/s

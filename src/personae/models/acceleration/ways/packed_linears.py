@@ -8,13 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personae.models.acceleration.acceleration import (
-    Acceleration,
-    Packs,
-    frozen,
-    has_packing,
-    needs_gradient,
-)
+from personae.models.acceleration.acceleration import Acceleration
+from personae.models.acceleration.packs import Packs, frozen, has_packing, needs_gradient
 from personae.models.family import Family
 from personae.models.forwards import Forward
 

@@ -1,0 +1,125 @@
+"""The card of an artifact: what was learnt, from what, on which base."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from personae.core.config import Config, first_problem
+from personae.errors import ArtifactError, MissingFileError
+
+FORMAT_VERSION = 1
+SUFFIX = ".safetensors"
+
+
+class TechniqueRecord(Config):
+    """Which technique made a part of the file, and with what settings."""
+
+    name: str
+    config: dict[str, Any]
+
+
+class BaseRecord(Config):
+    """The base it was trained on."""
+
+    source: str
+    family: str
+    fingerprint: str
+
+
+class CharacterRecord(Config):
+    """The character it was trained for."""
+
+    name: str
+    class_noun: str
+    phrase: str
+    fingerprint: str = ""
+
+
+class TrainingRecord(Config):
+    """What the training was and what it cost."""
+
+    steps: int = 0
+    batch_size: int = 0
+    pictures: int = 0
+    seed: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    parameters: int = 0
+    device: str = ""
+    schedule: dict[str, Any] = {}
+
+
+class Card(Config):
+    """All that is known about an artifact, apart from its tensors."""
+
+    format_version: int = FORMAT_VERSION
+    techniques: list[TechniqueRecord] = Field(min_length=1)
+    base: BaseRecord
+    character: CharacterRecord
+    training: TrainingRecord = TrainingRecord()
+    metrics: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    content_hash: str = ""
+
+
+def read_card(path: str | Path) -> Card:
+    """Read the card alone, without the tensors.
+
+    Raises:
+        ArtifactError: missing, truncated, of a newer format, or not ours.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f"{path}: no such file; check the path")
+    if not os.access(path, os.R_OK):
+        raise ArtifactError(f"{path}: may not be read; change its permissions")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        if Path(path).suffix != SUFFIX:
+            raise ArtifactError(
+                f"{path}: is no {SUFFIX} file, as artifacts are; bring a file of another tool in "
+                "with `personae import`"
+            ) from None
+        raise ArtifactError(
+            f"{path}: is no whole safetensors file ({error}); copy or download it again"
+        ) from None
+    if "personae" not in metadata:
+        raise ArtifactError(f"{path}: was not made by personae; bring it in with `personae import`")
+    try:
+        values = json.loads(metadata["personae"])
+        if values.get("format_version", 0) > FORMAT_VERSION:
+            raise ArtifactError(
+                f"{path}: has format version {values['format_version']}, this personae reads up to "
+                f"{FORMAT_VERSION}; update personae"
+            )
+        return Card.model_validate(values)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path}: its card is damaged ({first_problem(Card, error)}); copy or train it again"
+        ) from None
+    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise ArtifactError(f"{path}: its card is damaged ({str(error).splitlines()[0]})") from None
+
+
+def stored_name(technique: str, name: str) -> str:
+    """Return the tensor name in the file of a technique's own state name."""
+    return f"{technique}.{name.replace('/', '.')}"
+
+
+def content_hash(tensors: dict[str, Tensor]) -> str:
+    """Return the sha256 of names, formats, shapes and bytes of `tensors`."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

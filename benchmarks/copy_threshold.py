@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from personae.evaluation.metrics.memorisation import mirror_blind
-from personae.generation.generate import to_images
+from personae.generation.decoding import to_images
 from personae.vision.encoder import Encoder
 from personae.vision.load import load_encoder
 from personae.vision.transformers_encoder import layout, unit_rows

@@ -16,7 +16,8 @@ from personae.artifacts.card import read_card
 from personae.characters.character import Character
 from personae.core.registry import discover, lookup
 from personae.generation.cast import Cast
-from personae.generation.generate import Shot, draw
+from personae.generation.generate import draw
+from personae.generation.sampler import Shot
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.reports.sheets import Panel, Section, character_sheet, save_sheet

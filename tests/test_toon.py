@@ -14,8 +14,9 @@ from PIL import Image
 from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
-from personae.generation.generate import Shot, draw
-from personae.generation.picture import Sampling
+from personae.generation.generate import draw
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.vision.load import load_encoder

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from personae.artifacts.artifact import Artifact
     from personae.characters.character import Character
     from personae.generation.cast import Cast
-    from personae.generation.generate import Shot, draw, generate
-    from personae.generation.picture import Picture, Sampling
+    from personae.generation.generate import draw, generate
+    from personae.generation.picture import Picture
+    from personae.generation.sampler import Shot
+    from personae.generation.settings import Sampling
     from personae.models.load import load_base
     from personae.training.settings import RunConfig
     from personae.training.train import train
@@ -41,8 +43,8 @@ __getattr__, __dir__ = door(
         "Character": "characters.character",
         "Picture": "generation.picture",
         "RunConfig": "training.settings",
-        "Sampling": "generation.picture",
-        "Shot": "generation.generate",
+        "Sampling": "generation.settings",
+        "Shot": "generation.sampler",
         "draw": "generation.generate",
         "generate": "generation.generate",
         "load_base": "models.load",

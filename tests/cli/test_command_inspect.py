@@ -16,8 +16,9 @@ from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.cli.app import run
 from personae.cli.commands.bases import describe, parameters_in
-from personae.generation.generate import Shot, draw
-from personae.generation.picture import Sampling
+from personae.generation.generate import draw
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.load import load_base
 from personae.models.weights.sources import embedded_bases
 from tiny_world import paint, run_config

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from personae.generation.decoding import decode_tiled
-from personae.generation.generate import decode
+from personae.generation.decoding import decode, decode_tiled
 from personae.models.family import Family
 
 

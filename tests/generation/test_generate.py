@@ -14,8 +14,11 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.strength import Strength
 from personae.errors import UsageError
 from personae.generation.cast import Cast, Member
-from personae.generation.generate import Drawing, Shot, draw, generate, redraw, starting_noise
-from personae.generation.picture import Picture, Sampling
+from personae.generation.generate import Drawing, draw, generate
+from personae.generation.picture import Picture
+from personae.generation.redraw import redraw
+from personae.generation.sampler import Shot, starting_noise
+from personae.generation.settings import Sampling
 from personae.models.family import Family
 from tiny_world import artifact_of, bare, bases, make, stir
 

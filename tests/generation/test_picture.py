@@ -10,7 +10,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from personae.errors import UsageError
-from personae.generation.picture import CHUNK, MemberRecord, Picture, Recipe, Row, Sampling
+from personae.generation.picture import CHUNK, Picture
+from personae.generation.recipe import MemberRecord, Recipe, Row
+from personae.generation.settings import Sampling
 
 RECIPE = Recipe(
     version="0.1.0",

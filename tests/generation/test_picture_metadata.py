@@ -14,7 +14,7 @@ from personae.generation.infotext import (
     to_infotext,
     to_invokeai,
 )
-from personae.generation.picture import MemberRecord, Picture, Recipe, Row, Sampling
+from personae.generation.picture import Picture
 from personae.generation.picture_metadata import (
     A1111,
     INVOKEAI,
@@ -22,6 +22,8 @@ from personae.generation.picture_metadata import (
     read_texts,
     save_picture,
 )
+from personae.generation.recipe import MemberRecord, Recipe, Row
+from personae.generation.settings import Sampling
 
 # The pairs of the last line, as A1111's documentation of its text describes them.
 PAIRS = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')

@@ -15,8 +15,9 @@ from personae.benchmark.jobs import Job
 from personae.benchmark.noise_character import CLASS_NOUN, NAME
 from personae.benchmark.operations import new_technique
 from personae.core.seeds import generator_for
-from personae.generation.generate import Shot, draw
-from personae.generation.picture import Sampling
+from personae.generation.generate import draw
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.load import load_base
 from personae.study.handling_costs import handling_costs
 

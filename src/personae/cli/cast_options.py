@@ -14,7 +14,7 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.cli.terminal import Terminal
     from personae.generation.cast import Cast
-    from personae.generation.picture import Recipe
+    from personae.generation.recipe import Recipe
     from personae.models.family import Family
 
 CastOption = Annotated[

@@ -17,8 +17,9 @@ from personae.core.units import count
 
 if TYPE_CHECKING:
     from personae.generation.cast import Cast
-    from personae.generation.generate import Shot
-    from personae.generation.picture import Picture, Sampling
+    from personae.generation.picture import Picture
+    from personae.generation.sampler import Shot
+    from personae.generation.settings import Sampling
     from personae.models.family import Family
 
 ConfigOption = Annotated[
@@ -31,7 +32,7 @@ Drawn = list[tuple[Path, "Picture"]]
 
 def sampling_groups() -> Sequence[Group]:
     """Return how pictures are drawn, as a panel of options."""
-    from personae.generation.picture import Sampling
+    from personae.generation.settings import Sampling
 
     return [Group("Sampling", Sampling)]
 
@@ -43,7 +44,7 @@ def read_sampling(given: dict[str, Any], config: Path | None) -> Sampling:
         UsageError: a key or value is wrong.
     """
     from personae.core.config import read_toml
-    from personae.generation.picture import Sampling
+    from personae.generation.settings import Sampling
 
     values = merged(read_toml(config) if config else {}, given)
     return Sampling.parse(values, where=str(config) if config else "sampling")

@@ -16,8 +16,10 @@ from personae.evaluation.metric import Sample
 from personae.evaluation.settings import Judging
 from personae.evaluation.suite import FIRST_SEED, Request, Suite, load_suite
 from personae.generation.cast import Cast
-from personae.generation.generate import Shot, draw
-from personae.generation.picture import Picture, Sampling
+from personae.generation.generate import draw
+from personae.generation.picture import Picture
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.family import Family
 
 

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from personae.core.config import Config
-from personae.generation.picture import Sampling
+from personae.generation.settings import Sampling
 from personae.models.weights import sources
 
 EMBEDDED = {"suite": "toon", "identity": "toon_identity", "image_text": "toon_clip"}

@@ -1,4 +1,4 @@
-"""Decoding large pictures in overlapping tiles, so that memory stays that of one tile.
+"""From latents to images; large pictures in overlapping tiles, so that memory stays that of one.
 
 Where tiles overlap their pixels are blended along a linear ramp, as in diffusers' tiled decoding.
 A tile sees its own surroundings alone, so a tiled picture differs a little from one decoded whole.
@@ -10,7 +10,11 @@ import math
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 from torch import Tensor
+
+from personae.core.devices import HOST
+from personae.models.family import Family
 
 OVERLAP = 0.25  # share of a tile; the default of diffusers' AutoencoderKL
 
@@ -57,3 +61,25 @@ def _ramp(side: int, factor: int) -> Tensor:
     places = torch.arange(side * factor)
     reach = max(1, round(side * OVERLAP) * factor)
     return ((torch.minimum(places, places.flip(0)) + 1) / reach).clamp(max=1)
+
+
+@torch.no_grad()
+def decode(base: Family, latents: Tensor, tile: int | None = None) -> Tensor:
+    """Return pixels (b, 3, H, W) in [-1, 1]; one picture at a time, so memory stays low.
+
+    Args:
+        base: whose autoencoder is used.
+        latents: (b, c, h, w), scaled.
+        tile: side in pixels of overlapping tiles to decode larger pictures in; None = whole.
+
+    Raises:
+        UsageError: the side is no multiple the base can draw.
+    """
+    side = max(latents.shape[2:]) if tile is None else base.latent_shape(tile, tile)[1]
+    return torch.cat([decode_tiled(base.decode_image, row[None], side) for row in latents])
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Return PIL images of pixels (b, 3, H, W) in [-1, 1]."""
+    scaled = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return [Image.fromarray(row) for row in scaled.permute(0, 2, 3, 1).to(HOST).numpy()]

@@ -23,7 +23,8 @@ from personae.generation.infotext import (
     to_infotext,
     to_invokeai,
 )
-from personae.generation.picture import CHUNK, Picture, Recipe
+from personae.generation.picture import CHUNK, Picture
+from personae.generation.recipe import Recipe
 
 A1111 = "parameters"
 INVOKEAI = "invokeai_metadata"

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from personae.artifacts.artifact import Artifact
 from personae.generation.cast import Cast, Member
-from personae.generation.generate import Shot, draw
-from personae.generation.picture import Picture, Sampling
+from personae.generation.generate import draw
+from personae.generation.picture import Picture
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.training.events import Preview
 from personae.training.run_folder import RunFolder

@@ -12,8 +12,10 @@ from personae.characters.reference import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for
-from personae.generation.generate import Shot, generate
-from personae.generation.picture import Picture, Sampling
+from personae.generation.generate import generate
+from personae.generation.picture import Picture
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.unloaded import Aside, readable_again

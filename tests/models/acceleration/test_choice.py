@@ -13,8 +13,11 @@ from personae.artifacts.artifact import Artifact
 from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.generation.cast import Cast
-from personae.generation.generate import Shot, draw, redraw
-from personae.generation.picture import Picture, Sampling
+from personae.generation.generate import draw
+from personae.generation.picture import Picture
+from personae.generation.redraw import redraw
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.acceleration import choice
 from personae.models.acceleration.acceleration import Acceleration
 from personae.models.acceleration.choice import accelerated, choose, setting

@@ -23,8 +23,9 @@ from safetensors.torch import save_file
 from personae.core.devices import HOST
 from personae.core.registry import discover
 from personae.errors import BaseError, UsageError
-from personae.generation.generate import Shot, draw
-from personae.generation.picture import Sampling
+from personae.generation.generate import draw
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion

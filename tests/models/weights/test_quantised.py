@@ -17,8 +17,10 @@ pytest.importorskip("torchao")
 from personae.core.devices import HOST
 from personae.errors import UnsupportedError, UsageError
 from personae.generation.cast import Cast, Member
-from personae.generation.generate import Shot, draw, redraw
-from personae.generation.picture import Sampling
+from personae.generation.generate import draw
+from personae.generation.redraw import redraw
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.weights.files import weight_bytes

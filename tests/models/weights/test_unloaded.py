@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from personae.errors import BaseError
-from personae.generation.generate import Shot, draw
-from personae.generation.picture import Sampling
+from personae.generation.generate import draw
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion

@@ -131,7 +131,7 @@ def present(
     from personae.artifacts.card import read_card
     from personae.characters.character import Character
     from personae.core.files import write_text
-    from personae.generation.picture import Sampling
+    from personae.generation.settings import Sampling
     from personae.reports.character_page import character_page
     from personae.reports.html_page import render
 
@@ -165,17 +165,16 @@ def draw_class(
 ) -> list[Image.Image]:
     """Return what the untouched base draws for the scenes, by the same seeds."""
     from personae.evaluation.suite import spelled
-    from personae.generation import generate
+    from personae.generation.generate import Drawing, generate
+    from personae.generation.sampler import Shot
 
     shots = [
-        generate.Shot(spelled(shot.prompt, class_noun), 0)
-        for shot in suite.shots
-        if shot.kind == "scene"
+        Shot(spelled(shot.prompt, class_noun), 0) for shot in suite.shots if shot.kind == "scene"
     ]
     images: list[Image.Image] = []
     with terminal.bars() as bars:
-        for event in generate.generate(base, shots):
-            if isinstance(event, generate.Drawing):
+        for event in generate(base, shots):
+            if isinstance(event, Drawing):
                 bars.show("drawing without the character", event.done, event.total)
             else:
                 images.append(event.image)

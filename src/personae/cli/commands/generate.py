@@ -34,7 +34,7 @@ from personae.errors import UsageError
 
 if TYPE_CHECKING:
     from personae.generation.cast import Cast
-    from personae.generation.picture import Recipe
+    from personae.generation.recipe import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +77,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw characters in new scenes; each picture holds the recipe that draws it again."""
-    from personae.generation.generate import Shot
+    from personae.generation.sampler import Shot
 
     terminal = Terminal(as_json)
     given = settings_given(ctx)
@@ -119,8 +119,9 @@ def recipe_in(file: Path) -> Recipe | None:
     from pydantic import ValidationError
 
     from personae.core.config import first_problem
-    from personae.generation.picture import CHUNK, Recipe
+    from personae.generation.picture import CHUNK
     from personae.generation.picture_metadata import read_texts
+    from personae.generation.recipe import Recipe
 
     text = read_texts(file).get(CHUNK)
     try:
@@ -136,8 +137,8 @@ def shot_like(file: Path) -> tuple[list, dict]:
     Raises:
         UsageError: it holds no settings that can be read.
     """
-    from personae.generation.generate import Shot
     from personae.generation.picture_metadata import read_settings
+    from personae.generation.sampler import Shot
 
     settings = read_settings(file)
     return [Shot(settings.prompt, settings.seed or 0)], settings.sampling()
@@ -163,7 +164,7 @@ def draw_again(
     from personae.artifacts.artifact import Artifact
     from personae.artifacts.strength import Strength
     from personae.generation.cast import Member
-    from personae.generation.generate import redraw
+    from personae.generation.redraw import redraw
 
     for name, file in artifacts_at_hand(wanted, like).items():
         if name not in cast.members:

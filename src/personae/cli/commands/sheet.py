@@ -34,7 +34,8 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.evaluation.suite import Suite
     from personae.generation.cast import Cast
-    from personae.generation.picture import Picture, Sampling
+    from personae.generation.picture import Picture
+    from personae.generation.settings import Sampling
     from personae.models.family import Family
 
 HEADINGS = {"scene": "Scenes", "expression": "Expressions", "medium": "Media"}
@@ -113,7 +114,7 @@ def draw_sheet(
 ) -> tuple[Path, Drawn]:
     """Draw the suite for the member `name`; return the sheet's path and the pictures."""
     from personae.evaluation.suite import spelled
-    from personae.generation.generate import Shot
+    from personae.generation.sampler import Shot
     from personae.reports.sheets import character_sheet, save_sheet
 
     shots = [Shot(spelled(shot.prompt, f"{{{name}}}"), seed) for shot in suite.shots]

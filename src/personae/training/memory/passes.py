@@ -18,7 +18,7 @@ from torch import Tensor
 from personae.core.cache import default_folder
 from personae.core.files import write_text
 from personae.generation.decoding import decode_tiled
-from personae.generation.picture import Sampling
+from personae.generation.settings import Sampling
 from personae.models.acceleration.wide_products import Widening, is_widened
 from personae.models.family import Family, Text
 from personae.techniques.technique import Technique

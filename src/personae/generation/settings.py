@@ -1,0 +1,30 @@
+"""How pictures are sampled."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from personae.core.config import Config
+
+
+class Sampling(Config):
+    """How pictures are drawn."""
+
+    sampler: str = "dpm++2m"
+    """Sampler: ddim, euler, dpm++2m or unipc."""
+    steps: int = Field(25, ge=1, le=1000)
+    """Steps from noise to picture."""
+    guidance_scale: float = Field(5.0, ge=1)
+    """Classifier-free guidance (arXiv:2207.12598); 1 = off. Typical: 3 to 8."""
+    width: int | None = Field(None, gt=0)
+    """Width in pixels; default: the base's own."""
+    height: int | None = Field(None, gt=0)
+    """Height in pixels; default: the base's own."""
+    negative_prompt: str = ""
+    """What to keep out of the pictures."""
+    tile: int | None = Field(None, gt=0)
+    """Decode larger pictures in overlapping tiles of this many pixels a side, for little memory;
+    such a picture differs a little. Default: whole. Typical: 512."""
+    rows_at_once: int | None = Field(None, ge=1)
+    """Most rows in a call of the denoiser, for little memory; guidance makes two of a picture, and
+    the last bits of a picture depend on it. Default: all of a batch."""

@@ -19,7 +19,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from autoencoder import CHANNELS
-from data import DEVICE, half_precision, read_captions, read_latents, work_folder
+from data import DEVICE, half_precision, work_folder
+from feed import Feed
 from loop import Average, Peer, Run, one_thread
 from muon import Optimiser
 
@@ -108,30 +109,6 @@ def start(tokenizer: CLIPTokenizer, fresh: bool) -> Denoiser:
     return Denoiser(unet, text)
 
 
-class Captions:
-    """Draws one of the ways to say each picture's caption; all are tokenized once, at the start."""
-
-    def __init__(self, tokenizer: CLIPTokenizer, records: list[dict]) -> None:
-        self.ways = np.array([len(record["captions"]) for record in records])
-        self.first = np.cumsum(self.ways) - self.ways + 1
-        texts = [""] + [text for record in records for text in record["captions"]]
-        parts = [
-            tokenizer(texts[at : at + 10000], padding="max_length", truncation=True, return_tensors="np").input_ids
-            for at in range(0, len(texts), 10000)
-        ]
-        self.tokens = np.concatenate([part.astype(np.uint16) for part in parts])
-
-    def __len__(self) -> int:
-        return len(self.ways)
-
-    def batch(self, indices: np.ndarray, generator: np.random.Generator, dropped: float) -> torch.Tensor:
-        """Tokens (B x 77): the full caption one half of the time, else any, the empty one with chance `dropped`."""
-        full, empty = generator.random((2, len(indices))) < [[0.5], [dropped]]
-        way = np.where(full, 0, generator.integers(0, self.ways[indices]))
-        rows = np.where(empty, 0, self.first[indices] + way)
-        return torch.from_numpy(self.tokens[rows].astype(np.int64)).to(DEVICE)
-
-
 class Times:
     """Draws training times: the logarithm of the signal-to-noise ratio is normal around 0, a few are uniform.
 
@@ -159,29 +136,28 @@ class Times:
 def train(options: argparse.Namespace) -> None:
     """The training loop."""
     tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
-    run = Run("denoiser" if not options.peer else "denoiser-peer", options.minutes, options.decay)
-    torch.manual_seed(options.peer or 0)
+    run = Run("denoiser", options.minutes, options.decay, peer=options.peer or 0)
+    torch.manual_seed(run.peer)
     model = start(tokenizer, options.fresh).to(DEVICE)
     average = Average(model, halflife=options.halflife)
     optimiser = Optimiser(model)
     run.keep(model=model, average=average.model, optimiser=optimiser)
-    peer = Peer(work_folder() / "denoiser", options.peer) if options.peer is not None else None
-    latents, times = read_latents("train", options.resolution), Times()
-    captions = Captions(tokenizer, read_captions("train", len(latents)))
-    generator = np.random.default_rng(run.step * 2 + (options.peer or 0))
+    peer = Peer(run.folder, run.peer) if options.peer is not None else None
+    feed, times = Feed(tokenizer, "train", options.resolution), Times()
+    generator = np.random.default_rng([run.step, run.peer])
     if options.compile:
         model.unet.compile()
     while run.going():
-        chosen = np.sort(generator.integers(0, len(latents), options.batch))
+        latents, tokens = feed.batch(options.batch, generator)
         moments = times.draw(options.batch)
-        noisy, target = times.noised(latents.stack(chosen).to(DEVICE).float(), moments)
-        loss = (model(noisy, moments.to(DEVICE), captions.batch(chosen, generator, 0.1)) - target).square().mean()
+        noisy, target = times.noised(latents, moments)
+        loss = (model(noisy, moments.to(DEVICE), tokens) - target).square().mean()
         norm = optimiser.step(loss, options.rate * run.factor(100))
         run.count(options.batch, loss=loss.item(), norm=norm)
         average.update(model, run.step)
         if peer:
             peer.exchange(model, run.step)
-        run.log(50, resolution=options.resolution)
+        run.log(max(1, 1600 // options.batch), resolution=options.resolution, data=len(feed))
 
 
 def main() -> None:
@@ -200,7 +176,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--halflife", type=float, default=300, help="of the average, in steps")
     parser.add_argument("--compile", action="store_true", help="by torch.compile; pays on a GPU")
-    parser.add_argument("--peer", type=int, choices=[0, 1], help="one of two processes that share their weights")
+    parser.add_argument("--peer", type=int, help="0, 1 ...: one of several processes that share their weights")
     parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()

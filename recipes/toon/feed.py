@@ -53,8 +53,9 @@ class Feed:
     written anew, by an autoencoder that went on, take the place of the old ones.
     """
 
-    def __init__(self, tokenizer: CLIPTokenizer, split: str, resolution: int, seconds: float = 120) -> None:
-        self.split, self.resolution, self.seconds = split, resolution, seconds
+    def __init__(self, tokenizer: CLIPTokenizer, split: str, resolution: int) -> None:
+        self.split, self.resolution = split, resolution
+        self.seconds = 120 if DEVICE.type == "cpu" else 15
         self.known: dict[Path, float] = {}
         self.captions, self.latents = Captions(tokenizer, []), Shards([])
         self.look()

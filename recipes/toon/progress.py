@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from pathlib import Path
 
@@ -24,13 +25,11 @@ def mean_loss(lines: list[dict]) -> float:
 
 
 def rate(lines: list[dict]) -> float:
-    """Pictures an hour, all processes together, over the last half hour of each; pauses between lines do not count."""
+    """Pictures an hour of all processes: the median of each over its last half hour, which pauses do not move."""
     total = 0.0
     for peer in {line["peer"] for line in lines}:
-        mine = [line for line in lines if line["peer"] == peer and line["added"]]
-        recent = [line for line in mine if line["time"] > mine[-1]["time"] - 1800]
-        hours = sum(line["added"] / max(1, line["pictures_per_hour"]) for line in recent)
-        total += sum(line["added"] for line in recent) / hours if hours else 0
+        mine = [line for line in lines if line["peer"] == peer]
+        total += statistics.median(line["pictures_per_hour"] for line in mine if line["time"] > mine[-1]["time"] - 1800)
     return total
 
 

@@ -164,11 +164,11 @@ def test_the_lengths_in_the_docs_are_those_of_the_files() -> None:
     text = (ROOT / "docs" / "adding.md").read_text("utf-8")
     files = {
         "DreamBooth": "techniques/dreambooth.py",
-        "Stable Diffusion": "families/stable_diffusion.py",
-        "agreement": "metrics/agreement.py",
-        "diffusers LoRA": "formats/diffusers_lora.py",
-        "flat folder": "datasets/flat.py",
-        "`init.py`": "cli/init.py",
+        "Stable Diffusion": "models/families/stable_diffusion.py",
+        "agreement": "evaluation/metrics/agreement.py",
+        "diffusers LoRA": "formats/lora/diffusers_lora.py",
+        "flat folder": "characters/datasets/flat.py",
+        "`init.py`": "cli/commands/init.py",
     }
     for title, file in files.items():
         length = len((ROOT / "src" / "personae" / file).read_text("utf-8").splitlines())

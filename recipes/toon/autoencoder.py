@@ -41,6 +41,8 @@ WIDTHS = (16, 32, 64, 128)
 CHANNELS = 12
 FACTOR = 8
 """Pixels per latent cell and side."""
+AT_ONCE = 8 if DEVICE.type == "cpu" else 200
+"""Pictures encoded together: a processor's caches hold no more, 49 a second then, 24 at 50 together."""
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "embedded" / "bases" / "toon" / "vae"
 
 
@@ -126,7 +128,8 @@ def held_out_psnr(model: AutoencoderKL, count: int = 64) -> float:
 def train(options: argparse.Namespace) -> None:
     """Train encoder and decoder on 64 px crops and, every fourth step, on whole pictures."""
     further = options.action == "further"
-    run = Run("autoencoder-further" if further else options.name, options.minutes, options.decay)
+    name = "autoencoder-further" if further else "autoencoder"
+    run = Run(name, options.minutes, options.decay, peer=options.peer or 0)
     frozen = work_folder() / "autoencoder" / "frozen"
     model = AutoencoderKL.from_pretrained(frozen) if further else build() if options.fresh else start()
     model.to(DEVICE)
@@ -134,8 +137,8 @@ def train(options: argparse.Namespace) -> None:
     average = Average(model, halflife=400)
     optimiser = Optimiser(model)
     run.keep(model=model, average=average.model, optimiser=optimiser)
-    peer = Peer(work_folder() / "autoencoder", options.peer) if options.peer is not None else None
-    generator = np.random.default_rng(run.step + 7919 * (options.peer or 0))
+    peer = Peer(run.folder, run.peer) if options.peer is not None else None
+    generator = np.random.default_rng([run.step, run.peer])
     while run.going():
         if run.step % 1000 == 0 or run.parts == 0:
             pictures = Pictures("train")
@@ -152,7 +155,8 @@ def train(options: argparse.Namespace) -> None:
             200,
             **({"psnr": round(held_out_psnr(average.model), 3)} if run.step % 1000 == 0 else {}),
         )
-    average.model.save_pretrained(run.folder / "trained")
+    if not run.peer:
+        average.model.save_pretrained(run.folder / "trained")
 
 
 @torch.no_grad()
@@ -185,7 +189,7 @@ def freeze(options: argparse.Namespace) -> None:
             normalise(model.to(DEVICE), Pictures("train"))
         model.save_pretrained(folder / "frozen")
     written = (folder / "frozen" / "config.json").stat().st_mtime
-    model = AutoencoderKL.from_pretrained(folder / "frozen").eval().to(DEVICE)
+    model = AutoencoderKL.from_pretrained(folder / "frozen").eval().to(DEVICE, memory_format=torch.channels_last)
     shards = Pictures("train")
     shares = list(zip(picture_files("train"), shards.shards, strict=False))[options.share[0] :: options.share[1]]
     for file, shard in shares:
@@ -193,9 +197,10 @@ def freeze(options: argparse.Namespace) -> None:
         if target.exists() and target.stat().st_mtime >= written:
             continue
         pictures, latents = Shards([shard]), []
-        for first in range(0, len(shard), 50):
-            batch = to_signed(pictures.stack(range(first, min(first + 50, len(shard)))).to(DEVICE))
-            latents.append(encode(model, batch if options.resolution == SIZE else halved(batch)).half().cpu())
+        for first in range(0, len(shard), AT_ONCE):
+            batch = to_signed(pictures.stack(range(first, min(first + AT_ONCE, len(shard)))).to(DEVICE))
+            batch = (batch if options.resolution == SIZE else halved(batch)).to(memory_format=torch.channels_last)
+            latents.append(encode(model, batch).half().cpu())
         write_array(torch.cat(latents).numpy(), target)
 
 
@@ -259,7 +264,6 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["train", "freeze", "further", "adopt", "decoder"])
-    parser.add_argument("--name", default="autoencoder", help="folder of this run under $TOON_WORK")
     parser.add_argument("--minutes", type=float, default=240)
     parser.add_argument("--decay", type=float, default=0, help="minutes of falling rate at the end of this sitting")
     parser.add_argument("--rate", type=float, default=2e-3)
@@ -275,7 +279,7 @@ def main() -> None:
         help="0/2 and 1/2 freeze in two processes",
     )
     parser.add_argument("--noise", type=float, default=0.03, help="deviation of noise on the decoder's latents")
-    parser.add_argument("--peer", type=int, choices=[0, 1], help="one of two processes that share their weights")
+    parser.add_argument("--peer", type=int, help="0, 1 ...: one of several processes that share their weights")
     parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from data import DEVICE, SIZE, Pictures, half_precision, read_captions, work_folder
-from denoiser import Captions
+from feed import Captions
 from loop import Average, Run, one_thread
 from muon import Optimiser
 

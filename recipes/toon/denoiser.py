@@ -19,14 +19,18 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from autoencoder import CHANNELS
-from data import DEVICE, half_precision, read_captions, read_latents, work_folder
+from data import DEVICE, half_precision, work_folder
+from feed import Feed
 from loop import Average, Peer, Run, one_thread
 from muon import Optimiser
+from winograd import use_winograd
 
 WIDTHS = (96, 160, 256, 288)
 TEXT_WIDTH = 192
 """Differs from all widths of the net: A1111's hypernetworks are told apart by width."""
 SHIPPED = Path(__file__).parents[2] / "src" / "personae" / "embedded" / "bases" / "toon"
+AT_ONCE = 64
+"""Pictures that go through the net together on a processor; larger batches take memory and no less time."""
 
 
 def scheduler() -> DDIMScheduler:
@@ -92,10 +96,20 @@ class Denoiser(nn.Module):
             unet.set_attn_processor(AttnProcessor())
             text_encoder.set_attn_implementation("eager")
 
-    def forward(self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What captions (B x 77 tokens) say to the net; each is read once: a tenth of them are empty."""
+        if DEVICE.type != "cpu":
+            return self.text_encoder(tokens).last_hidden_state
+        tokens, places = torch.unique(tokens, dim=0, return_inverse=True)
+        return self.text_encoder(tokens).last_hidden_state[places]
+
+    def forward(
+        self, noisy: torch.Tensor, times: torch.Tensor, tokens: torch.Tensor, text_learns: bool = True
+    ) -> torch.Tensor:
         """Predict v for noisy latents (B x C x H x W) at times (B) under captions (B x 77 tokens)."""
         with half_precision():
-            text = self.text_encoder(tokens).last_hidden_state
+            with torch.set_grad_enabled(text_learns and torch.is_grad_enabled()):
+                text = self.read(tokens)
             return self.unet(noisy, times, text).sample.float()
 
 
@@ -106,30 +120,6 @@ def start(tokenizer: CLIPTokenizer, fresh: bool) -> Denoiser:
     unet = UNet2DConditionModel.from_pretrained(SHIPPED / "unet", dtype=torch.float32)
     text = CLIPTextModel.from_pretrained(SHIPPED / "text_encoder", dtype=torch.float32)
     return Denoiser(unet, text)
-
-
-class Captions:
-    """Draws one of the ways to say each picture's caption; all are tokenized once, at the start."""
-
-    def __init__(self, tokenizer: CLIPTokenizer, records: list[dict]) -> None:
-        self.ways = np.array([len(record["captions"]) for record in records])
-        self.first = np.cumsum(self.ways) - self.ways + 1
-        texts = [""] + [text for record in records for text in record["captions"]]
-        parts = [
-            tokenizer(texts[at : at + 10000], padding="max_length", truncation=True, return_tensors="np").input_ids
-            for at in range(0, len(texts), 10000)
-        ]
-        self.tokens = np.concatenate([part.astype(np.uint16) for part in parts])
-
-    def __len__(self) -> int:
-        return len(self.ways)
-
-    def batch(self, indices: np.ndarray, generator: np.random.Generator, dropped: float) -> torch.Tensor:
-        """Tokens (B x 77): the full caption one half of the time, else any, the empty one with chance `dropped`."""
-        full, empty = generator.random((2, len(indices))) < [[0.5], [dropped]]
-        way = np.where(full, 0, generator.integers(0, self.ways[indices]))
-        rows = np.where(empty, 0, self.first[indices] + way)
-        return torch.from_numpy(self.tokens[rows].astype(np.int64)).to(DEVICE)
 
 
 class Times:
@@ -156,32 +146,47 @@ class Times:
         return alpha * clean + sigma * noise, alpha * noise - sigma * clean
 
 
+def gradients(model: Denoiser, feed: Feed, times: Times, generator: np.random.Generator, batch: int) -> float:
+    """Add up the gradients of a batch, on a processor in parts; returns the loss.
+
+    The text encoder learns from the first part only: its way back takes 0.9 s of the 6 s of a part.
+    """
+    total, most = 0.0, AT_ONCE if DEVICE.type == "cpu" else batch
+    for first in range(0, batch, most):
+        count = min(most, batch - first)
+        latents, tokens = feed.batch(count, generator)
+        moments = times.draw(count)
+        noisy, target = times.noised(latents, moments)
+        drawn = model(noisy, moments.to(DEVICE), tokens, text_learns=first == 0)
+        loss = (drawn - target).square().mean() * (count / batch)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
 def train(options: argparse.Namespace) -> None:
     """The training loop."""
     tokenizer = CLIPTokenizer.from_pretrained(work_folder() / "tokenizer")
-    run = Run("denoiser" if not options.peer else "denoiser-peer", options.minutes, options.decay)
-    torch.manual_seed(options.peer or 0)
+    run = Run("denoiser", options.minutes, options.decay, peer=options.peer or 0)
+    torch.manual_seed(run.peer)
     model = start(tokenizer, options.fresh).to(DEVICE)
+    use_winograd(model.unet)
     average = Average(model, halflife=options.halflife)
     optimiser = Optimiser(model)
     run.keep(model=model, average=average.model, optimiser=optimiser)
-    peer = Peer(work_folder() / "denoiser", options.peer) if options.peer is not None else None
-    latents, times = read_latents("train", options.resolution), Times()
-    captions = Captions(tokenizer, read_captions("train", len(latents)))
-    generator = np.random.default_rng(run.step * 2 + (options.peer or 0))
+    peer = Peer(run.folder, run.peer, max(1, 3200 // options.batch)) if options.peer is not None else None
+    feed, times = Feed(tokenizer, "train", options.resolution), Times()
+    generator = np.random.default_rng([run.step, run.peer])
     if options.compile:
         model.unet.compile()
     while run.going():
-        chosen = np.sort(generator.integers(0, len(latents), options.batch))
-        moments = times.draw(options.batch)
-        noisy, target = times.noised(latents.stack(chosen).to(DEVICE).float(), moments)
-        loss = (model(noisy, moments.to(DEVICE), captions.batch(chosen, generator, 0.1)) - target).square().mean()
-        norm = optimiser.step(loss, options.rate * run.factor(100))
-        run.count(options.batch, loss=loss.item(), norm=norm)
+        loss = gradients(model, feed, times, generator, options.batch)
+        norm = optimiser.update(options.rate * run.factor(100))
+        run.count(options.batch, loss=loss, norm=norm)
         average.update(model, run.step)
         if peer:
             peer.exchange(model, run.step)
-        run.log(50, resolution=options.resolution)
+        run.log(max(1, 1600 // options.batch), resolution=options.resolution, data=len(feed))
 
 
 def main() -> None:
@@ -200,7 +205,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--halflife", type=float, default=300, help="of the average, in steps")
     parser.add_argument("--compile", action="store_true", help="by torch.compile; pays on a GPU")
-    parser.add_argument("--peer", type=int, choices=[0, 1], help="one of two processes that share their weights")
+    parser.add_argument("--peer", type=int, help="0, 1 ...: one of several processes that share their weights")
     parser.add_argument("--fresh", action="store_true", help="do not start from the shipped weights")
     options = parser.parse_args()
     one_thread()

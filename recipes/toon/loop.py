@@ -1,17 +1,20 @@
 """What every training step shares: checkpoints, a moving average, a log, a rate schedule, a helper process.
 
 A training can be killed at any moment and started again with the same command: it goes on from
-`$TOON_WORK/<step>/checkpoint.pt`, written atomically every few minutes and on SIGTERM.
+`$TOON_WORK/<step>/checkpoint.pt`, written atomically every few minutes and on SIGTERM. Of several processes that
+train one model, each has its own checkpoint there (`checkpoint-1.pt` ...), and all write to one `log.jsonl`.
 """
 
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import signal
 import time
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import nn
@@ -45,43 +48,57 @@ class Average:
 
 
 class Peer:
-    """Lets two processes train one model: each leaves its weights in a file and takes in the other's.
+    """Lets several processes train one model: each leaves its weights in a file and takes in the others'.
 
-    Every `every` steps a process writes its weights and, where the other's are new since the last look, moves
-    half way to them. Nobody waits, so a process that gets little time slows nobody down.
+    Every `every` steps a process writes its weights and moves to the mean of them and those of the others that are
+    new since the last look. Nobody waits, so a process that gets little time slows nobody down.
     """
 
     def __init__(self, folder: Path, rank: int, every: int = 50) -> None:
-        self.mine, self.other = (folder / f"peer{r}.pt" for r in (rank, 1 - rank))
-        self.every, self.seen = every, time.time()
+        self.folder, self.mine, self.every = folder, folder / f"peer{rank}.pt", every
+        self.seen = time.time()
 
     @torch.no_grad()
     def exchange(self, model: nn.Module, step: int) -> None:
-        """Average with the other process where it is time and where it has something new."""
+        """Average with the other processes where it is time and where they have something new."""
         if step % self.every:
             return
-        parameters = list(model.parameters())
-        if self.other.exists() and self.other.stat().st_mtime > self.seen:
-            self.seen = self.other.stat().st_mtime
-            theirs = torch.load(self.other, map_location=DEVICE, weights_only=True)
-            torch._foreach_lerp_(parameters, theirs, 0.5)
+        parameters, since, self.seen = list(model.parameters()), self.seen, time.time()
+        others = [f for f in self.folder.glob("peer*.pt") if f != self.mine and f.stat().st_mtime > since]
+        for count, file in enumerate(others, start=2):
+            theirs = torch.load(file, map_location=DEVICE, weights_only=True)
+            torch._foreach_lerp_(parameters, theirs, 1 / count)
         write_atomically([p.detach() for p in parameters], self.mine)
+
+
+def locked(file: Path) -> IO[str]:
+    """Hold a file for this process alone, until it ends; ends the program where another process holds it."""
+    holder = file.open("a")
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SystemExit(f"{file.parent} is being trained by another process; stop that one first") from None
+    return holder
 
 
 class Run:
     """One training run: its folder, its state on disk, its log, and when it has to stop."""
 
-    def __init__(self, name: str, minutes: float, decay_minutes: float = 0, save_seconds: float = 180) -> None:
-        self.folder = work_folder() / name
+    def __init__(
+        self, name: str, minutes: float, decay_minutes: float = 0, save_seconds: float = 180, peer: int = 0
+    ) -> None:
+        self.folder, self.peer = work_folder() / name, peer
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint, self.constant = self.folder / "checkpoint.pt", self.folder / "constant.pt"
+        end = f"-{peer}" if peer else ""
+        self.checkpoint, self.constant = self.folder / f"checkpoint{end}.pt", self.folder / f"constant{end}.pt"
+        self.lock = locked(self.folder / f"checkpoint{end}.lock")
         self.state: dict[str, object] = {}
         self.step, self.seconds, self.pictures = 0, 0.0, 0
         self.resumed_at = 0
         self.began = self.saved = self.logged = time.monotonic()
         self.limit, self.decay, self.save_seconds = minutes * 60, decay_minutes * 60, save_seconds
         self.sums: dict[str, float] = {}
-        self.parts = 0
+        self.parts, self.new_pictures = 0, 0
         self.stopped = False
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
@@ -94,14 +111,17 @@ class Run:
         self.state = parts
         if self.constant.exists():
             os.replace(self.constant, self.checkpoint)
-        if not self.checkpoint.exists():
+        first = self.folder / "checkpoint.pt"
+        if not self.checkpoint.exists() and not first.exists():
             return
-        saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        joins = not self.checkpoint.exists()  # a process more than there were: it starts where the first one is
+        saved = torch.load(first if joins else self.checkpoint, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved[name])
-        self.step, self.seconds, self.pictures = saved["step"], saved["seconds"], saved["pictures"]
-        self.resumed_at = self.step
-        torch.set_rng_state(saved["torch"])
+        self.step = self.resumed_at = saved["step"]
+        if not joins:
+            self.seconds, self.pictures = saved["seconds"], saved["pictures"]
+            torch.set_rng_state(saved["torch"])
 
     def save(self, file: Path | None = None) -> None:
         """Write the whole state."""
@@ -140,6 +160,7 @@ class Run:
         """Note one step over `pictures` pictures and its losses."""
         self.step += 1
         self.pictures += pictures
+        self.new_pictures += pictures
         self.parts += 1
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -149,16 +170,15 @@ class Run:
         if self.step % every:
             return
         now = time.monotonic()
-        line = {
-            "step": self.step,
-            "pictures": self.pictures,
-            "hours": round(self.total_seconds / 3600, 4),
-        }
+        line = {"time": round(time.time()), "peer": self.peer, "step": self.step, "pictures": self.pictures}
+        line |= {"hours": round(self.total_seconds / 3600, 4)}
         line |= {name: round(value / self.parts, 5) for name, value in self.sums.items()}
-        line |= {"steps_per_second": round(self.parts / (now - self.logged), 3)} | extra
+        seconds = now - self.logged
+        line |= {"steps_per_second": round(self.parts / seconds, 3)}
+        line |= {"pictures_per_hour": round(self.new_pictures / seconds * 3600)} | extra
         with (self.folder / "log.jsonl").open("a") as out:
             out.write(json.dumps(line) + "\n")
-        self.logged, self.parts, self.sums = now, 0, {}
+        self.logged, self.parts, self.new_pictures, self.sums = now, 0, 0, {}
 
 
 def one_thread() -> None:

@@ -13,23 +13,27 @@ from torch import nn
 
 from data import PRODUCTS
 
+ROUNDS = (5,) if PRODUCTS is torch.float32 else (2, 3)
+"""How many rounds of the iteration are done together, again and again."""
 
-def orthogonal(matrices: torch.Tensor, rounds: tuple[int, ...] = (2, 3)) -> torch.Tensor:
+
+def orthogonal(matrices: torch.Tensor, rounds: tuple[int, ...] = ROUNDS) -> torch.Tensor:
     """The orthogonal matrices near `matrices` (N x rows x columns), by Newton and Schulz's iteration in `PRODUCTS`.
 
     Each round multiplies by a polynomial of the small square X Xᵀ, so several rounds are done on the square alone
-    before the long matrix is touched: half the work for a convolution's 256 x 2304. More than three rounds at once
-    are not stable, since rounding makes small eigenvalues negative and those grow.
+    before the long matrix is touched: half the work for a convolution's 256 x 2304. In bfloat16 more than three rounds
+    at once are not stable, since rounding makes small eigenvalues negative and those grow.
     """
     x = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
     x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(PRODUCTS)
     for together in rounds:
         square, product = x @ x.mT, None
-        for _ in range(together):
+        for left in reversed(range(together)):
             factor = torch.baddbmm(square, square, square, beta=-4.775, alpha=2.0315)
             factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
             product = factor if product is None else factor @ product
-            square = factor @ square @ factor
+            if left:
+                square = factor @ square @ factor
         x = product @ x
     x = x.to(matrices.dtype)
     return x if matrices.shape[-2] <= matrices.shape[-1] else x.mT
@@ -89,14 +93,17 @@ class Optimiser:
 
     def step(self, loss: torch.Tensor, rate: float) -> float:
         """Back-propagate, clip, update; returns the gradients' norm."""
-        self.muon.zero_grad(set_to_none=True)
-        self.adam.zero_grad(set_to_none=True)
         loss.backward()
+        return self.update(rate)
+
+    def update(self, rate: float) -> float:
+        """Clip and update by the gradients there are, and forget them; returns their norm."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in (self.muon, self.adam):
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         return float(norm)
 
     def state_dict(self) -> dict:
@@ -107,3 +114,5 @@ class Optimiser:
         """Take up the state of both."""
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
+        for parameter, kept in self.muon.state.items():  # in the order of memory that its parameter has now
+            kept["momentum"] = torch.empty_like(parameter).copy_(kept["momentum"])

@@ -4,7 +4,7 @@ An acceleration computes what some modules of a base compute in another, quicker
 renames, wraps or writes to a module or a weight, so techniques attach as before, and removing it
 leaves nothing behind. Where it cannot serve (weights that are trained or replaced, shapes it is
 not made for) it calls the module's own forward. Which accelerations are used is measured on the
-machine at hand (`accelerating`).
+machine at hand (`choice`).
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class LeanAdamW(LeanOptimizer):
 
 
 class AdamW8bit(LeanAdamW):
-    """AdamW whose two moments take one byte each (arXiv:2110.02861; see `quantisation`)."""
+    """AdamW whose two moments take one byte each (arXiv:2110.02861; see `eight_bit`)."""
 
     def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
         if parameter.numel() < SMALL:

@@ -25,7 +25,7 @@ class PackedConvolutions(QuickConvolutions):
     same weight, which gets a second packed form when it is first asked for. Both are laid out for
     the first shape that comes; another shape, for which oneDNN would want them otherwise, is right
     and a little slower. Forward on the smallest maps, which have the largest weights, a product
-    with the plain weight is as quick (`unfolding`), and nothing is packed.
+    with the plain weight is as quick (`unfolded`), and nothing is packed.
     """
 
     name = "packed_convolutions"

@@ -12,8 +12,9 @@ from colour_world import CharacterColour, SceneColour, evidence, picture, sample
 from personae.characters.character import Character
 from personae.core.registry import discover
 from personae.errors import UsageError
-from personae.evaluation.evaluate import Drawn, Encoders, Scores, evaluate, measure
+from personae.evaluation.evaluate import Drawn, Encoders, evaluate, measure
 from personae.evaluation.metric import Metric, Sample
+from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import mean_interval
 from personae.evaluation.suite import default_seeds, load_suite, spelled
 from personae.training.selection import SEED

@@ -18,7 +18,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from personae.evaluation.evaluate import Score, Scores
+from personae.evaluation.scores import Score, Scores
 from personae.models.toys import tiny_stable_diffusion, tiny_tokenizer
 from personae.study.cell import Cell
 from personae.study.study import Study

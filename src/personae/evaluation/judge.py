@@ -11,8 +11,9 @@ from typing import Self
 from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.errors import UsageError
-from personae.evaluation.evaluate import Drawn, Encoders, Score, Scores, evaluate
+from personae.evaluation.evaluate import Drawn, Encoders, evaluate
 from personae.evaluation.metric import Sample
+from personae.evaluation.scores import Score, Scores
 from personae.evaluation.settings import Judging
 from personae.evaluation.suite import FIRST_SEED, Request, Suite, load_suite
 from personae.generation.cast import Cast

@@ -21,8 +21,8 @@ from personae.artifacts.card import stored_name
 from personae.core.event import Event
 from personae.core.files import write_text
 from personae.errors import UsageError
-from personae.evaluation.evaluate import Scores
 from personae.evaluation.judge import Judge
+from personae.evaluation.scores import Scores
 from personae.generation.cast import Cast, Member
 from personae.generation.picture import Picture
 from personae.techniques.modes import untouched

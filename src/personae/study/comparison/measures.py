@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from personae.core.registry import discover
-from personae.evaluation.evaluate import Score
 from personae.evaluation.metric import Better, Metric
+from personae.evaluation.scores import Score
 
 Form = Literal["number", "share", "cost"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from personae.core.registry import lookup
 from personae.errors import StudyError
-from personae.evaluation.evaluate import Scores
+from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
 from personae.study.cell import Cell, CellSpec, Kind, failed
 from personae.study.comparison.measures import derived_values

@@ -12,7 +12,8 @@ import pytest
 from personae.errors import CharacterError
 from personae.study.cell import Cell, failed
 from personae.study.comparison.comparison import Comparison
-from personae.study.runner import CellFinished, run_study, settle, side_by_side, start, usual_jobs
+from personae.study.events import CellFinished
+from personae.study.runner import run_study, settle, side_by_side, start, usual_jobs
 from personae.study.study import Study
 from personae.study.worker import main, run_cell
 from study_world import build, grid

@@ -8,9 +8,10 @@ import time
 import psutil
 import pytest
 
+from personae.study.events import CellFinished
 from personae.study.ray_runner import on_ray
 from personae.study.ray_worker import pack, unpack
-from personae.study.runner import CellFinished, run_study
+from personae.study.runner import run_study
 from personae.study.study import Study
 from personae.study.worker import run_cell
 from study_world import build, grid

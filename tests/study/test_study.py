@@ -9,7 +9,8 @@ import pytest
 
 from personae.errors import StudyError, UsageError
 from personae.study.cell import Cell
-from personae.study.runner import StudyFinished, StudyStarted, run_study
+from personae.study.events import StudyFinished, StudyStarted
+from personae.study.runner import run_study
 from personae.study.study import Study, expand
 from study_world import finished
 from tiny_world import paint

@@ -17,7 +17,8 @@ from personae.characters.character import Character
 from personae.models.family import Family
 from personae.training.activation_checkpoint import Extent, Recomputing
 from personae.training.memory.counter import peak_allocated
-from personae.training.trainer import Workbench, set_up
+from personae.training.setup import set_up
+from personae.training.trainer import Workbench
 from tiny_world import make, noisy, run_config
 
 

@@ -11,7 +11,7 @@ import torch
 from personae.characters.character import Character
 from personae.core.cache import TensorCache, default_folder
 from personae.models.family import Family
-from personae.training.batches import TEXTS_IN_MEMORY, Batch, TextSource
+from personae.training.batches import Batch
 from personae.training.loss import (
     Noised,
     captions_with_dropout,
@@ -21,8 +21,10 @@ from personae.training.loss import (
     training_loss,
 )
 from personae.training.optim.updates import AfterBackward
-from personae.training.settings import Schedule
-from personae.training.trainer import Workbench, set_up
+from personae.training.schedule import Schedule
+from personae.training.setup import set_up
+from personae.training.texts import TEXTS_IN_MEMORY, TextSource
+from personae.training.trainer import Workbench
 from tiny_world import make, noisy, paint, run_config, stir
 
 

@@ -10,10 +10,12 @@ import torch
 from personae.core.cache import TensorCache
 from personae.models.family import Family
 from personae.techniques.dreambooth import DreamBooth
-from personae.training.batches import Batch, TextSource
+from personae.training.batches import Batch
 from personae.training.events import Verdict
-from personae.training.monitor import LOOKS, FrozenProbe, Monitor, other_rate
-from personae.training.settings import Schedule
+from personae.training.monitor import LOOKS, Monitor, other_rate
+from personae.training.probe import FrozenProbe
+from personae.training.schedule import Schedule
+from personae.training.texts import TextSource
 from tiny_world import make, noisy, stir
 
 SCHEDULE = Schedule(learning_rate=0.5)

@@ -15,12 +15,13 @@ from personae.models.family import Family
 from personae.models.load import load_base
 from personae.training.events import Finished, Preview
 from personae.training.memory.counter import peak_allocated
+from personae.training.memory.forecast import needed
 from personae.training.memory.passes import drawing_bytes
-from personae.training.memory.plan import needed
 from personae.training.previews import draw_previews
-from personae.training.proof import artifact_of, finish
+from personae.training.proof import finish
 from personae.training.run_folder import RunFolder
-from personae.training.trainer import set_up
+from personae.training.setup import set_up
+from personae.training.trainer import artifact_of
 from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques
 
 PROMPTS = ["{character}", "a can", "{character} on a can"]

@@ -11,7 +11,8 @@ import torch
 from personae.characters.character import Character
 from personae.models.family import Family
 from personae.training.rehearsal import forecast
-from personae.training.trainer import Workbench, set_up
+from personae.training.setup import set_up
+from personae.training.trainer import Workbench
 from tiny_world import run_config, techniques
 
 

@@ -10,7 +10,8 @@ from personae.core.config import to_toml
 from personae.errors import UsageError
 from personae.models.recommended import Recommended
 from personae.training.run_folder import RunFolder
-from personae.training.settings import RunConfig, Schedule
+from personae.training.schedule import Schedule
+from personae.training.settings import RunConfig
 
 USUAL = Recommended(
     learning_rate=1e-4,

@@ -11,7 +11,7 @@ from personae.core.registry import lookup
 from personae.errors import UsageError
 from personae.models.family import Family
 from personae.techniques.technique import Technique
-from personae.training.settings import Schedule
+from personae.training.schedule import Schedule
 
 KINDS = ("steps", "presentations", "seconds", "own")
 

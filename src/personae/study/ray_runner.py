@@ -16,8 +16,9 @@ from pathlib import Path
 from personae.core.config import to_toml
 from personae.errors import StudyError, UsageError
 from personae.study.cell import Cell
+from personae.study.events import CellProgress, CellStarted
 from personae.study.ray_worker import CHARACTER, pack, run_packed, unpack
-from personae.study.runner import CellProgress, CellStarted, Runner, settle
+from personae.study.runner import Runner, settle
 
 RETRIES = 3
 """How often a cell is run again after its worker died, before it counts as failed."""

@@ -16,9 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from personae.core.devices import HOST, pick_device
 from personae.core.event import Event
@@ -27,6 +25,14 @@ from personae.errors import StudyError, UsageError
 from personae.models.weights.sources import local_folder
 from personae.study.budget import Budget
 from personae.study.cell import Cell, failed
+from personae.study.events import (
+    CellFinished,
+    CellProgress,
+    CellStarted,
+    Happening,
+    StudyFinished,
+    StudyStarted,
+)
 from personae.study.study import Study
 
 logger = logging.getLogger(__name__)
@@ -37,57 +43,6 @@ SMALL_BASE = 2**28  # bytes of weights up to which a step gains nothing from a s
 CELL_BYTES = 2**31  # memory of a cell on such a base: 1.3 GiB measured for DreamBooth on toon
 
 
-@dataclass(frozen=True, slots=True)
-class StudyStarted(Event):
-    """The study begins: `pending` of `total` cells have no result yet."""
-
-    kind: ClassVar[str] = "study_started"
-    total: int
-    pending: int
-
-
-@dataclass(frozen=True, slots=True)
-class CellStarted(Event):
-    """A cell was started; `progress` is the file its training writes its events to."""
-
-    kind: ClassVar[str] = "cell_started"
-    cell: str
-    progress: Path
-
-
-@dataclass(frozen=True, slots=True)
-class CellFinished(Event):
-    """A cell has a result; `error` is empty or says in one line why it broke."""
-
-    kind: ClassVar[str] = "cell_finished"
-    cell: str
-    done: int
-    pending: int
-    seconds: float
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class StudyFinished(Event):
-    """No cell is pending any more."""
-
-    kind: ClassVar[str] = "study_finished"
-    total: int
-    failed: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class CellProgress(Event):
-    """How far the training of a running cell is."""
-
-    kind: ClassVar[str] = "cell_progress"
-    cell: str
-    step: int
-    steps: int
-
-
-Happening = StudyStarted | CellStarted | CellProgress | CellFinished | StudyFinished
 Runner = Callable[[Sequence[Cell]], Iterator[CellStarted | CellProgress | Cell]]
 """Runs cells, yielding each when it starts and, as a `Cell`, when it has a result."""
 

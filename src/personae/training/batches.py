@@ -21,12 +21,11 @@ from personae.characters.buckets import buckets, fit, nearest_bucket
 from personae.characters.reference import Reference
 from personae.core.cache import TensorCache
 from personae.core.seeds import generator_for
-from personae.models.family import Family, Text
+from personae.models.family import Family
 from personae.models.weights.fingerprint import fingerprint
-from personae.training.settings import Schedule
+from personae.training.schedule import Schedule
 
 RANDOM_CROPS = 4  # cached crops per picture for crop = random
-TEXTS_IN_MEMORY = 64  # encoded captions kept besides the disk; a quarter of a megabyte each
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,34 +232,3 @@ def to_pixels(image: Image.Image) -> Tensor:
     """Return (3, H, W) float32 in [-1, 1] of an RGB image."""
     array = np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
-
-
-class TextSource:
-    """Encodes captions: once and from the cache when the text side is frozen, else each time."""
-
-    def __init__(self, base: Family, cache: TensorCache, *, frozen: bool) -> None:
-        self.base, self.cache, self.frozen = base, cache, frozen
-        self._kept: dict[str, Text] = {}
-        self._encoders = [fingerprint(tower.encoder) for tower in base.towers]
-
-    def __call__(self, captions: Sequence[str]) -> Text:
-        """Return the text of `captions`."""
-        if not self.frozen:
-            return self.base.encode_text(captions)
-        return Text.concatenate([self._cached(caption) for caption in captions])
-
-    def _cached(self, caption: str) -> Text:
-        text = self._kept.pop(caption, None)
-        if text is None:
-            key = ("text", self._encoders, str(self.base.dtype), caption)
-            found = self.cache.get(key, partial(self._encode, caption))
-            text = Text(found["embeds"], found.get("pooled"))
-        self._kept[caption] = text  # the latest use comes last
-        if len(self._kept) > TEXTS_IN_MEMORY:
-            del self._kept[next(iter(self._kept))]
-        return text
-
-    @torch.no_grad()
-    def _encode(self, caption: str) -> dict[str, Tensor]:
-        text = self.base.encode_text([caption])
-        return {"embeds": text.embeds} | ({} if text.pooled is None else {"pooled": text.pooled})

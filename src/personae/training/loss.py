@@ -12,8 +12,9 @@ from personae.core.seeds import generator_for
 from personae.models.family import Family, Text
 from personae.techniques.modes import untouched
 from personae.techniques.technique import Technique
-from personae.training.batches import Batch, TextSource
-from personae.training.settings import Schedule
+from personae.training.batches import Batch
+from personae.training.schedule import Schedule
+from personae.training.texts import TextSource
 
 
 @dataclass(frozen=True, slots=True)

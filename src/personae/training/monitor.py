@@ -7,7 +7,6 @@ untouched base: the gap in loss, and how much the output changed at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -15,50 +14,17 @@ import torch
 from personae.models.family import Family
 from personae.techniques.modes import settled, untouched
 from personae.techniques.technique import Technique
-from personae.training.batches import Batch, TextSource
 from personae.training.events import Verdict
-from personae.training.loss import Noised, denoising_loss, predict, row_losses
 from personae.training.optim.optimizers import OWN_RATES
-from personae.training.settings import Schedule
+from personae.training.probe import FrozenProbe
+from personae.training.schedule import Schedule
+from personae.training.texts import TextSource
 
 LOOKS = (10, 25, 50)
-TIMES = 4
 # Below these a run shows no effect; above, it does harm. A healthy run changes the output by
 # several per cent and lowers the frozen loss by a per cent or more within 50 steps.
 STILL = 1e-3
 HARM = 0.25
-
-
-class FrozenProbe:
-    """A batch under fixed noise at fixed times, from little noise to much."""
-
-    def __init__(self, base: Family, batch: Batch, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        times = base.path.spread(TIMES)
-        rows = torch.arange(len(times)) % len(batch.latents)
-        self.base = base
-        chosen = replace(
-            batch,
-            latents=batch.latents[rows],
-            mask=None if batch.mask is None else batch.mask[rows],
-            weights=torch.ones(len(rows)),
-            captions=[batch.captions[i] for i in rows],
-            class_captions=[batch.class_captions[i] for i in rows],
-        )
-        noise = torch.randn(chosen.latents.shape, generator=generator)
-        self.noised = Noised(chosen, noise, times)
-
-    @torch.no_grad()
-    def loss(self, texts: TextSource) -> float:
-        """Return the mean unweighted loss now."""
-        text = texts(self.noised.batch.captions)
-        return denoising_loss(self.base, self.noised, text, None).mean().item()
-
-    @torch.no_grad()
-    def look(self, texts: TextSource) -> tuple[float, torch.Tensor]:
-        """Return the mean unweighted loss and the prediction now."""
-        output = predict(self.base, self.noised, texts(self.noised.batch.captions))
-        return row_losses(self.base, self.noised, output, None).mean().item(), output
 
 
 class Monitor:

@@ -5,43 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from personae.artifacts.artifact import Artifact
-from personae.artifacts.card import CharacterRecord, TrainingRecord
 from personae.core.event import Event
-from personae.core.memory import peak_bytes
 from personae.errors import TrainingError
 from personae.generation.cast import Cast, Member
 from personae.training.events import Finished, Verdict
 from personae.training.previews import draw_previews, saved
 from personae.training.run_folder import RunFolder
-from personae.training.trainer import Workbench
+from personae.training.trainer import Workbench, artifact_of
 
 PROOF_STEPS = 4  # a difference in what was saved shows in the first of them
-
-
-def artifact_of(bench: Workbench) -> Artifact:
-    """Return what the run has learnt by now, with its card."""
-    character = bench.character
-    return Artifact.of(
-        bench.techniques,
-        bench.base,
-        character=CharacterRecord(
-            name=character.name,
-            class_noun=character.class_noun,
-            phrase=bench.phrase,
-            fingerprint=character.fingerprint,
-        ),
-        training=TrainingRecord(
-            steps=bench.schedule.steps,
-            batch_size=bench.schedule.batch_size * bench.schedule.gradient_accumulation,
-            pictures=len(character.references),
-            seed=bench.config.seed,
-            seconds=round(bench.seconds, 3),
-            peak_bytes=peak_bytes(bench.base.device),
-            parameters=sum(each.parameter_count for each in bench.techniques),
-            device=bench.base.device.type,
-            schedule=bench.schedule.model_dump(mode="json"),
-        ),
-    )
 
 
 def finish(bench: Workbench, folder: RunFolder) -> Iterator[Event]:

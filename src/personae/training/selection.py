@@ -27,10 +27,9 @@ from personae.generation.cast import Cast, Member
 from personae.generation.picture import Picture
 from personae.techniques.modes import untouched
 from personae.training.events import Kept, Scored, StoppedEarly
-from personae.training.proof import artifact_of
 from personae.training.run_folder import RunFolder
 from personae.training.selection_rules import Choice, ScoredCheckpoint, choose, stop_reason
-from personae.training.trainer import Workbench
+from personae.training.trainer import Workbench, artifact_of
 
 SEED = 501  # far from the full suite's seeds, so that none is chosen by what measures it
 

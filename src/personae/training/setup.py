@@ -1,8 +1,10 @@
-"""What is made before a run's first step: techniques, training sets, class pictures."""
+"""What is made before a run's first step: techniques, training sets, optimiser, trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,18 +14,21 @@ from personae.characters.reference import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for
-from personae.generation.generate import generate
-from personae.generation.picture import Picture
-from personae.generation.sampler import Shot
-from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.unloaded import Aside, readable_again
 from personae.techniques.technique import Technique
-from personae.training.batches import TextSource, TrainingSet, make_items
+from personae.training.activation_checkpoint import Recomputing
+from personae.training.batches import TrainingSet, make_items
 from personae.training.events import Preparing
-from personae.training.optim.optimizers import OWN_RATES
-from personae.training.settings import RunConfig, Schedule
+from personae.training.optim.optimizers import OWN_RATES, make_optimizer
+from personae.training.optim.updates import make_update
+from personae.training.prior import class_references
+from personae.training.probe import FrozenProbe
+from personae.training.schedule import Schedule
+from personae.training.settings import RunConfig
+from personae.training.texts import TextSource
+from personae.training.trainer import PROBE_PICTURES, Workbench
 
 
 def build_techniques(config: RunConfig, character: Character, base: Family) -> list[Technique]:
@@ -89,31 +94,6 @@ def encode_captions(texts: TextSource, sets: list[TrainingSet]) -> None:
         texts([caption])
 
 
-def class_references(
-    base: Family, character: Character, schedule: Schedule, seed: int
-) -> Iterator[Preparing]:
-    """Draw class pictures unless the character brings its own; returns references."""
-    if character.prior:
-        return character.prior
-    return (yield from draw_prior(base, character.class_noun, schedule, seed))
-
-
-def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> Iterator[Preparing]:
-    """Draw class pictures with the untouched base, once per base and class; returns references."""
-    folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"
-    caption = f"a {class_noun}"
-    paths = [folder / f"{i:04d}.png" for i in range(schedule.prior_images)]
-    missing = [i for i, path in enumerate(paths) if not path.is_file()]
-    shots = [Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31) for i in missing]
-    drawn = 0
-    for event in generate(base, shots, Sampling(steps=20)):
-        if isinstance(event, Picture):
-            event.save(paths[missing[drawn]])
-            drawn += 1
-            yield Preparing("drawing class pictures", drawn, len(missing))
-    return [Reference(path, caption) for path in paths]
-
-
 def parameter_groups(
     techniques: Sequence[Technique], schedule: Schedule, base: Family
 ) -> list[dict[str, Any]]:
@@ -134,3 +114,71 @@ def _rates(
         return schedule.learning_rate, schedule.weight_decay
     leader = base.recommended(first.name, first.recommended)
     return own.learning_rate * schedule.learning_rate / leader.learning_rate, own.weight_decay
+
+
+def set_up(
+    config: RunConfig,
+    character: Character,
+    base: Family,
+    encoded: Callable[[], object] = lambda: None,
+) -> Iterator[Preparing | Workbench]:
+    """Build the workbench, yielding what is being prepared and at last the workbench itself.
+
+    Args:
+        config: the run.
+        character: whose pictures are trained on.
+        base: loaded; where memory is short, with its denoiser aside.
+        encoded: called once with the encoders away and the denoiser back, before it computes.
+    """
+    techniques = build_techniques(config, character, base)
+    phrase = phrase_of(techniques, character)
+    recommended = base.recommended(techniques[0].name, techniques[0].recommended)
+    schedule = config.schedule.resolved(len(character.references), recommended)
+    cache = TensorCache(default_folder())
+    texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
+
+    def shown(references: Sequence[Reference]) -> TrainingSet:
+        about = (character, phrase, base, cache)
+        return training_set(references, *about, schedule=schedule, config=config)
+
+    pictures, prior = shown(character.references), None
+    kept = shown(character.held_out) if character.held_out else None
+    sets = [each for each in (pictures, kept) if each]
+    with base.aside if base.aside.away else resting(config, base, {"unet": base.denoiser}):
+        for done, total in chain.from_iterable(each.prepare() for each in sets):
+            yield Preparing("encoding pictures", done, total)
+        aside = unload(config, base, texts, sets)
+    with ExitStack() as undo:
+        undo.callback(aside.back)  # a run that ends here leaves the base in memory
+        encoded()
+        if schedule.prior == "images":
+            prior = shown((yield from class_references(base, character, schedule, config.seed)))
+            if aside.away and texts.frozen:
+                encode_captions(texts, [prior])
+        undo.pop_all()
+    held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
+    recomputing = Recomputing(base.denoiser, schedule.gradient_checkpointing)
+    groups = parameter_groups(techniques, schedule, base)
+    optimizer = make_optimizer(
+        schedule.optimizer, groups, seed=config.seed, lean=schedule.update == "in_backward"
+    )
+    trained = [p for group in groups for p in group["params"]]
+    average = [p.detach().float().clone() for p in trained] if schedule.ema else None
+    for each in techniques:
+        each.inject()
+    yield Workbench(
+        config,
+        schedule,
+        base,
+        character,
+        techniques,
+        phrase,
+        texts,
+        pictures,
+        prior,
+        held_out,
+        make_update(schedule.update, optimizer, schedule.max_grad_norm),
+        average,
+        aside,
+        recomputing,
+    )

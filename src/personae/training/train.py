@@ -23,15 +23,17 @@ from personae.models.load import load_base
 from personae.techniques.modes import settled, untouched
 from personae.training.events import Checkpoint, RolledBack, Step, Stopped, Validation
 from personae.training.memory.plan import fitting, loading_precision
-from personae.training.monitor import FrozenProbe, Monitor, other_rate, usual_rate
+from personae.training.monitor import Monitor, other_rate, usual_rate
 from personae.training.previews import preview
-from personae.training.proof import artifact_of, finish
+from personae.training.probe import FrozenProbe
+from personae.training.proof import finish
 from personae.training.rehearsal import forecast
 from personae.training.run_folder import RunFolder
 from personae.training.selection import Keeper
 from personae.training.settings import RunConfig
+from personae.training.setup import set_up
 from personae.training.tensorboard import TensorBoardLog
-from personae.training.trainer import Workbench, set_up
+from personae.training.trainer import Workbench, artifact_of
 
 ROLLBACK_FACTOR = 0.3
 

@@ -1,44 +1,32 @@
-"""Everything a training step needs, set up once: base, techniques, data, optimiser, probes."""
+"""The live state of a run and its step; what it learnt becomes an artifact."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import torch
 
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import CharacterRecord, TrainingRecord
 from personae.characters.character import Character
-from personae.characters.reference import Reference
-from personae.core.cache import TensorCache, default_folder
 from personae.core.devices import synchronize
-from personae.core.memory import give_back_freed
+from personae.core.memory import give_back_freed, peak_bytes
 from personae.core.seeds import seeded
 from personae.models.family import Family
 from personae.models.weights.unloaded import Aside
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
-from personae.training.batches import TextSource, TrainingSet
-from personae.training.events import Preparing
+from personae.training.batches import TrainingSet
 from personae.training.loss import Noised, captions_with_dropout, draw_noise, training_loss
-from personae.training.monitor import FrozenProbe
-from personae.training.optim.optimizers import make_optimizer, rate_factor, set_rate
-from personae.training.optim.updates import Update, make_update
-from personae.training.settings import RunConfig, Schedule
-from personae.training.setup import (
-    build_techniques,
-    class_references,
-    encode_captions,
-    parameter_groups,
-    phrase_of,
-    resting,
-    training_set,
-    unload,
-)
+from personae.training.optim.rates import rate_factor, set_rate
+from personae.training.optim.updates import Update
+from personae.training.probe import FrozenProbe
+from personae.training.schedule import Schedule
+from personae.training.settings import RunConfig
+from personae.training.texts import TextSource
 
 PROBE_PICTURES = 4
 
@@ -227,69 +215,27 @@ class Workbench:
         give_back_freed()
 
 
-def set_up(
-    config: RunConfig,
-    character: Character,
-    base: Family,
-    encoded: Callable[[], object] = lambda: None,
-) -> Iterator[Preparing | Workbench]:
-    """Build the workbench, yielding what is being prepared and at last the workbench itself.
-
-    Args:
-        config: the run.
-        character: whose pictures are trained on.
-        base: loaded; where memory is short, with its denoiser aside.
-        encoded: called once with the encoders away and the denoiser back, before it computes.
-    """
-    techniques = build_techniques(config, character, base)
-    phrase = phrase_of(techniques, character)
-    recommended = base.recommended(techniques[0].name, techniques[0].recommended)
-    schedule = config.schedule.resolved(len(character.references), recommended)
-    cache = TensorCache(default_folder())
-    texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
-
-    def shown(references: Sequence[Reference]) -> TrainingSet:
-        about = (character, phrase, base, cache)
-        return training_set(references, *about, schedule=schedule, config=config)
-
-    pictures, prior = shown(character.references), None
-    kept = shown(character.held_out) if character.held_out else None
-    sets = [each for each in (pictures, kept) if each]
-    with base.aside if base.aside.away else resting(config, base, {"unet": base.denoiser}):
-        for done, total in chain.from_iterable(each.prepare() for each in sets):
-            yield Preparing("encoding pictures", done, total)
-        aside = unload(config, base, texts, sets)
-    with ExitStack() as undo:
-        undo.callback(aside.back)  # a run that ends here leaves the base in memory
-        encoded()
-        if schedule.prior == "images":
-            prior = shown((yield from class_references(base, character, schedule, config.seed)))
-            if aside.away and texts.frozen:
-                encode_captions(texts, [prior])
-        undo.pop_all()
-    held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
-    recomputing = Recomputing(base.denoiser, schedule.gradient_checkpointing)
-    groups = parameter_groups(techniques, schedule, base)
-    optimizer = make_optimizer(
-        schedule.optimizer, groups, seed=config.seed, lean=schedule.update == "in_backward"
-    )
-    trained = [p for group in groups for p in group["params"]]
-    average = [p.detach().float().clone() for p in trained] if schedule.ema else None
-    for each in techniques:
-        each.inject()
-    yield Workbench(
-        config,
-        schedule,
-        base,
-        character,
-        techniques,
-        phrase,
-        texts,
-        pictures,
-        prior,
-        held_out,
-        make_update(schedule.update, optimizer, schedule.max_grad_norm),
-        average,
-        aside,
-        recomputing,
+def artifact_of(bench: Workbench) -> Artifact:
+    """Return what the run has learnt by now, with its card."""
+    character = bench.character
+    return Artifact.of(
+        bench.techniques,
+        bench.base,
+        character=CharacterRecord(
+            name=character.name,
+            class_noun=character.class_noun,
+            phrase=bench.phrase,
+            fingerprint=character.fingerprint,
+        ),
+        training=TrainingRecord(
+            steps=bench.schedule.steps,
+            batch_size=bench.schedule.batch_size * bench.schedule.gradient_accumulation,
+            pictures=len(character.references),
+            seed=bench.config.seed,
+            seconds=round(bench.seconds, 3),
+            peak_bytes=peak_bytes(bench.base.device),
+            parameters=sum(each.parameter_count for each in bench.techniques),
+            device=bench.base.device.type,
+            schedule=bench.schedule.model_dump(mode="json"),
+        ),
     )

@@ -8,7 +8,7 @@ from personae.core.units import show
 from personae.errors import UsageError
 from personae.study.budget import Budget
 from personae.study.comparison.limits import Limits, parse_bytes
-from personae.training.settings import Schedule
+from personae.training.schedule import Schedule
 
 
 @pytest.mark.parametrize(

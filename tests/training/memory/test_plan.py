@@ -21,18 +21,12 @@ from personae.models.text_tower import TextTower
 from personae.models.weights.files import stored_numbers
 from personae.training.events import Planned, Step
 from personae.training.memory.counter import peak_allocated
+from personae.training.memory.forecast import besides_tensors, needed
 from personae.training.memory.passes import _first_tiles
-from personae.training.memory.plan import (
-    _modes,
-    besides_tensors,
-    fitting,
-    loading_precision,
-    needed,
-    with_mode,
-)
+from personae.training.memory.plan import _modes, fitting, loading_precision, with_mode
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
-from personae.training.trainer import set_up
+from personae.training.setup import set_up
 from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques
 
 PARTS = {"gradient_checkpointing": "full", "micro_batch": 1}
@@ -134,7 +128,7 @@ def test_a_pass_is_run_once_on_a_machine_for_modes_that_do_not_change_it(
 def test_a_limit_chooses_the_first_modes_that_fit_and_says_which(
     technique: str, character: Path, base: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("personae.training.memory.plan.resident_bytes", lambda: 0)
+    monkeypatch.setattr("personae.training.memory.forecast.resident_bytes", lambda: 0)
     config = plain(character, technique, base=base.source)
     same = {"unload": True}
     part, lean = ({**same, "gradient_checkpointing": extent} for extent in ("selective", "full"))
@@ -244,12 +238,12 @@ def test_the_base_as_it_was_loaded_is_the_least_a_run_needs(
     character: Path, base: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks are put aside only once all of them have been read."""
-    monkeypatch.setattr("personae.training.memory.plan.KERNELS", 0)
+    monkeypatch.setattr("personae.training.memory.forecast.KERNELS", 0)
     config, opened = plain(character, "lora", base=base.source), Character.open(character)
     lean = with_mode(config, {"unload": True, "gradient_checkpointing": "full"})
     held = needed(lean, opened, base, 0).total + 2**20
     monkeypatch.setattr("personae.training.memory.plan.besides_tensors", lambda *_, **__: 0)
-    monkeypatch.setattr("personae.training.memory.plan.resident_bytes", lambda: held)
+    monkeypatch.setattr("personae.training.memory.forecast.resident_bytes", lambda: held)
     with pytest.raises(DoesNotFitError, match="needs at least"):
         fitting(config.model_copy(update={"memory": f"{held - 1}B"}), opened, base)
     _, plan = fitting(config.model_copy(update={"memory": f"{held}B"}), opened, base)
@@ -262,7 +256,8 @@ def test_a_processor_that_computes_in_float32_keeps_a_base_in_bf16_where_a_limit
     for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, check, lambda: False)
     for name, amount in (("resident_bytes", lambda: 0), ("KERNELS", 0)):
-        monkeypatch.setattr(f"personae.training.memory.plan.{name}", amount)
+        for module in ("plan", "forecast"):
+            monkeypatch.setattr(f"personae.training.memory.{module}.{name}", amount)
     config = plain(character, "textual_inversion", base=base.source, precision="auto")
     config = config.model_copy(update={"acceleration": "lean"})
     whole = 4 * stored_numbers(Path(base.source))

@@ -10,13 +10,8 @@ import pytest
 import torch
 
 from personae.errors import UsageError
-from personae.training.optim.optimizers import (
-    OPTIMIZERS,
-    OWN_RATES,
-    make_optimizer,
-    rate_factor,
-    set_rate,
-)
+from personae.training.optim.optimizers import OPTIMIZERS, OWN_RATES, make_optimizer
+from personae.training.optim.rates import rate_factor, set_rate
 
 LIBRARIES = {"prodigy": "prodigyopt"}
 

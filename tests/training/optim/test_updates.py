@@ -12,8 +12,9 @@ from personae.characters.character import Character
 from personae.errors import UsageError
 from personae.models.family import Family
 from personae.training.events import RolledBack, Step, Stopped
-from personae.training.settings import Schedule
-from personae.training.trainer import Workbench, set_up
+from personae.training.schedule import Schedule
+from personae.training.setup import set_up
+from personae.training.trainer import Workbench
 from tiny_world import bare, only, run, run_config, techniques
 
 

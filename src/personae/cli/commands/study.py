@@ -130,13 +130,8 @@ def follow(
 ) -> None:
     """Run a study, showing what happens, and write its report."""
     from personae.study.comparison.limits import Limits
-    from personae.study.runner import (
-        CellFinished,
-        CellProgress,
-        StudyFinished,
-        StudyStarted,
-        run_study,
-    )
+    from personae.study.events import CellFinished, CellProgress, StudyFinished, StudyStarted
+    from personae.study.runner import run_study
 
     limits = Limits.parse(limit)  # refused now, not after an hour
     with terminal.bars() as bars:

@@ -23,8 +23,9 @@ from personae.models.acceleration.wide_products import Widening, is_widened
 from personae.models.family import Family, Text
 from personae.techniques.technique import Technique
 from personae.training.memory.counter import peak_allocated
-from personae.training.previews import sampling, together
-from personae.training.settings import RunConfig, Schedule
+from personae.training.preview_settings import sampling, together
+from personae.training.schedule import Schedule
+from personae.training.settings import RunConfig
 from personae.version import __version__
 
 

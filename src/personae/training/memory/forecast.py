@@ -1,0 +1,155 @@
+"""The memory that a run will need, told before anything of it is allocated.
+
+The passes of a step are run on tensors without values (torch's fake tensors), so a forecast needs
+neither their memory nor their arithmetic. It counts tensors; what kernels need inside themselves
+and what the allocator cannot give back is covered by `SLACK`.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from personae.characters.character import Character
+from personae.core.devices import HOST
+from personae.core.memory import held_bytes, resident_bytes
+from personae.core.registry import lookup
+from personae.models.acceleration.choice import FRUGAL
+from personae.models.family import Family
+from personae.models.weights.files import weight_bytes
+from personae.models.weights.unloaded import Aside
+from personae.techniques.technique import Technique
+from personae.training.activation_checkpoint import Recomputing
+from personae.training.memory.passes import drawing_bytes, pass_bytes
+from personae.training.optim.optimizers import held_on, state_bytes
+from personae.training.schedule import Schedule
+from personae.training.settings import RunConfig
+from personae.training.setup import build_techniques, resting
+
+SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
+# On a processor, besides tensors: compiled kernels with their scratch memory, and what the heap
+# holds between and behind tensors. Measured with toon and at the shape of Stable Diffusion 1.5
+# (docs/results.md), where LoRA and Textual Inversion come within 4 % of the forecast; the first
+# preview, whose shapes are others, leaves 30 MiB of kernels.
+KERNELS = 2**30 // 8
+HEAP = 0.12  # of the networks; 0 where `unload` gives all back as it is freed
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """What a run holds at the peak of a step, in bytes.
+
+    Attributes:
+        process: what is there besides networks: the interpreter and its libraries.
+        networks: frozen weights that stay in memory.
+        trained: what is learnt, with its moving average.
+        states: of the optimiser.
+        passes: activations and gradients, and merged weights where a technique has them; or what
+            drawing previews takes, where that is more.
+        copies: the most that packed copies of weights can take; 0 without acceleration.
+    """
+
+    process: int
+    networks: int
+    trained: int
+    states: int
+    passes: int
+    copies: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return the peak."""
+        whole = self.process + self.networks + self.trained + self.states + self.passes
+        whole += self.copies
+        return round(whole * (1 + SLACK))
+
+
+def needed(
+    config: RunConfig,
+    character: Character,
+    base: Family,
+    process: int,
+    limit: float = math.inf,
+) -> Bytes:
+    """Return what a run of `config` will hold on the device of `base`, which is left as it is.
+
+    Args:
+        config: the run.
+        character: gives the number of pictures.
+        base: loaded and bare.
+        process: bytes of the process besides the networks.
+        limit: passes are left out (0) where all else takes more bytes already.
+    """
+    schedule = _resolved(config, character, base)
+    frozen = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
+    with (
+        base.aside.shapes_only(),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        ExitStack() as stack,
+    ):
+        techniques = build_techniques(config, character, base)
+        aside = _aside(config, base, techniques)
+        frozen -= aside.bytes
+        groups = [group for each in techniques for group in each.train().parameter_groups(1, 0)]
+        parameters = [p for group in groups for p in group["params"]]
+        for each in techniques:
+            stack.callback(each.inject().eject)
+        stack.callback(Recomputing(base.denoiser, schedule.gradient_checkpointing).end)
+        if schedule.update == "in_backward":
+            for parameter in parameters:
+                parameter.register_post_accumulate_grad_hook(_drop_gradient)
+        device_groups = held_on(base.device, groups)
+        held = [p for group in device_groups for p in group["params"]]
+        trained = sum(p.numel() * p.element_size() for p in held)
+        average = 4 * sum(p.numel() for p in held) if schedule.ema else 0
+        states = state_bytes(schedule.optimizer, device_groups)
+        copies = 0 if config.acceleration in FRUGAL else 2 * weight_bytes(base.denoiser)
+        without = Bytes(process, frozen, trained + average, states, 0, copies)
+        if without.total > limit:
+            return without
+        passes = pass_bytes(config, schedule, base, techniques)
+        drawing = aside.largest_part + drawing_bytes(config, schedule, base)
+        return replace(without, passes=max(passes, drawing))
+
+
+def besides_tensors(base: Family, *, unload: bool = False) -> int:
+    """Return the bytes that this process takes, and will, on the device besides tensors.
+
+    Args:
+        base: loaded.
+        unload: of a run that puts networks aside, and then gives back what it frees.
+    """
+    if base.device.type != HOST.type:
+        return 0
+    networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
+    heap = 0 if unload else round(HEAP * networks)
+    in_memory = networks - base.aside.bytes_away
+    return max(0, resident_bytes() - in_memory) + KERNELS + heap
+
+
+def loaded_bytes(base: Family) -> int:
+    """Return what is held now, with every network in memory that a run has once together."""
+    return resident_bytes() if base.device.type == HOST.type else held_bytes(base.device)
+
+
+def _resolved(config: RunConfig, character: Character, base: Family) -> Schedule:
+    first = next(iter(config.technique_configs()))
+    kind = lookup(Technique, first)
+    recommended = base.recommended(first, kind.recommended)
+    return config.schedule.resolved(len(character.references), recommended)
+
+
+def _aside(config: RunConfig, base: Family, techniques: list[Technique]) -> Aside:
+    """Return the networks that are put aside in a run."""
+    parts: dict[str, nn.Module] = {"vae": base.autoencoder}
+    if not any(each.trains_text for each in techniques):
+        parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
+    return resting(config, base, parts)
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None

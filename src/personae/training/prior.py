@@ -1,0 +1,42 @@
+"""Class pictures for prior preservation: a person's own, or drawn by the base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from personae.characters.character import Character
+from personae.characters.reference import Reference
+from personae.core.cache import default_folder
+from personae.core.seeds import generator_for
+from personae.generation.generate import generate
+from personae.generation.picture import Picture
+from personae.generation.sampler import Shot
+from personae.generation.settings import Sampling
+from personae.models.family import Family
+from personae.training.events import Preparing
+from personae.training.schedule import Schedule
+
+
+def class_references(
+    base: Family, character: Character, schedule: Schedule, seed: int
+) -> Iterator[Preparing]:
+    """Draw class pictures unless the character brings its own; returns references."""
+    if character.prior:
+        return character.prior
+    return (yield from draw_prior(base, character.class_noun, schedule, seed))
+
+
+def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> Iterator[Preparing]:
+    """Draw class pictures with the untouched base, once per base and class; returns references."""
+    folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"
+    caption = f"a {class_noun}"
+    paths = [folder / f"{i:04d}.png" for i in range(schedule.prior_images)]
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    shots = [Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31) for i in missing]
+    drawn = 0
+    for event in generate(base, shots, Sampling(steps=20)):
+        if isinstance(event, Picture):
+            event.save(paths[missing[drawn]])
+            drawn += 1
+            yield Preparing("drawing class pictures", drawn, len(missing))
+    return [Reference(path, caption) for path in paths]

@@ -1,0 +1,46 @@
+"""The captions of a training set, encoded once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from personae.core.cache import TensorCache
+from personae.models.family import Family, Text
+from personae.models.weights.fingerprint import fingerprint
+
+TEXTS_IN_MEMORY = 64  # encoded captions kept besides the disk; a quarter of a megabyte each
+
+
+class TextSource:
+    """Encodes captions: once and from the cache when the text side is frozen, else each time."""
+
+    def __init__(self, base: Family, cache: TensorCache, *, frozen: bool) -> None:
+        self.base, self.cache, self.frozen = base, cache, frozen
+        self._kept: dict[str, Text] = {}
+        self._encoders = [fingerprint(tower.encoder) for tower in base.towers]
+
+    def __call__(self, captions: Sequence[str]) -> Text:
+        """Return the text of `captions`."""
+        if not self.frozen:
+            return self.base.encode_text(captions)
+        return Text.concatenate([self._cached(caption) for caption in captions])
+
+    def _cached(self, caption: str) -> Text:
+        text = self._kept.pop(caption, None)
+        if text is None:
+            key = ("text", self._encoders, str(self.base.dtype), caption)
+            found = self.cache.get(key, partial(self._encode, caption))
+            text = Text(found["embeds"], found.get("pooled"))
+        self._kept[caption] = text  # the latest use comes last
+        if len(self._kept) > TEXTS_IN_MEMORY:
+            del self._kept[next(iter(self._kept))]
+        return text
+
+    @torch.no_grad()
+    def _encode(self, caption: str) -> dict[str, Tensor]:
+        text = self.base.encode_text([caption])
+        return {"embeds": text.embeds} | ({} if text.pooled is None else {"pooled": text.pooled})

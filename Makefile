@@ -18,13 +18,13 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 demo: setup  ## Train the shipped character, draw it, write a contact sheet and a page
 	$(BIN)/personae demo --out demo
 
-test: setup lint $(VENV)/narrow/torchao  ## Run the tests
+test: setup lint $(VENV)/quantised/torchao  ## Run the tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-	PYTHONPATH=$(VENV)/narrow $(BIN)/python -m pytest -n auto --maxprocesses 2 tests/models/weights/test_quantised.py
+	PYTHONPATH=$(VENV)/quantised $(BIN)/python -m pytest -n auto --maxprocesses 2 tests/models/weights/test_quantised.py
 
 # In a folder of its own: where torchao is there, every start of the other libraries takes longer.
-$(VENV)/narrow/torchao: | setup
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/narrow torchao==0.18.0
+$(VENV)/quantised/torchao: | setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/quantised torchao==0.18.0
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from format_world import KINDS, draw, drawn_with, picture, trained
 from personae.artifacts.artifact import Artifact, record_of
 from personae.artifacts.card import CharacterRecord
-from personae.artifacts.low_rank import Update, lora_artifact, updates_of
+from personae.artifacts.low_rank import LowRankUpdate, lora_artifact, updates_of
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.format import export_file, format_of, import_file
 from personae.formats.layout import layout_of
@@ -31,7 +31,7 @@ def everything(base, ranks=(2,), scales=(1.0,)) -> Artifact:
         down = torch.randn(rank, *layer.weight.shape[1:], generator=generator) * 0.2
         up = torch.randn(len(layer.weight), rank, generator=generator) * 0.2
         up = up.reshape(*up.shape, *(1 for _ in down.shape[2:]))
-        updates[name] = Update(down, up, scales[i % len(scales)])
+        updates[name] = LowRankUpdate(down, up, scales[i % len(scales)])
     character = CharacterRecord(name="mira", class_noun="cat", phrase="mira cat")
     return lora_artifact(updates, record_of(base), character=character)
 
@@ -69,7 +69,7 @@ def test_diffusers_draws_an_exported_lora_as_we_do(
     if alpha is None:
         other.set_adapters(other.get_active_adapters(), [0.5])
         halved = updates_of(artifact)
-        halved = {k: Update(u.down, u.up, 0.5 * u.scale) for k, u in halved.items()}
+        halved = {k: LowRankUpdate(u.down, u.up, 0.5 * u.scale) for k, u in halved.items()}
         card = artifact.card
         half = lora_artifact(halved, card.base, character=card.character)
         assert (picture(other) - drawn_with(half, pipes[kind], bases[kind])).abs().max() < 1e-4
@@ -170,7 +170,7 @@ def test_names_of_kohya_files_are_those_of_the_specification(bases, tmp_path):
 def test_an_openclip_encoder_is_never_adapted_by_half(bases, tmp_path):
     base = bases["sd2"]
     only_query = {
-        "text_encoder.encoder.layers.0.self_attn.q_proj": Update(
+        "text_encoder.encoder.layers.0.self_attn.q_proj": LowRankUpdate(
             torch.ones(1, 24), torch.ones(24, 1)
         )
     }
@@ -206,7 +206,7 @@ def test_metadata_says_what_readers_act_on(kind, version, two, bases, tmp_path):
 
 def test_a_half_precision_file_draws_nearly_the_same(bases, pipes, fresh_pipeline, tmp_path):
     artifact = everything(bases["sd1"])
-    halves = {k: Update(u.down.half(), u.up.half()) for k, u in updates_of(artifact).items()}
+    halves = {k: LowRankUpdate(u.down.half(), u.up.half()) for k, u in updates_of(artifact).items()}
     small = lora_artifact(halves, artifact.card.base, character=artifact.card.character)
     path = export_file(small, "kohya", tmp_path / "half", bases["sd1"])
     assert load_file(path)["lora_unet_conv_in.lora_down.weight"].dtype == torch.float16

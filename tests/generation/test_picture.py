@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from personae.errors import UsageError
 from personae.generation.picture import CHUNK, Picture
-from personae.generation.recipe import MemberRecord, Recipe, Row
+from personae.generation.recipe import MemberRecord, Recipe, RecipeRow
 from personae.generation.settings import Sampling
 
 RECIPE = Recipe(
@@ -23,7 +23,10 @@ RECIPE = Recipe(
         "mira": MemberRecord(file="mira.safetensors", content_hash="ab" * 32, strength="0:1,1:0")
     },
     sampling=Sampling(sampler="euler", steps=7, negative_prompt="blurré ✦"),
-    batch=[Row(prompt="{mira} am Strand, größer ✦", seed=3), Row(prompt="the man", seed=2**31)],
+    batch=[
+        RecipeRow(prompt="{mira} am Strand, größer ✦", seed=3),
+        RecipeRow(prompt="the man", seed=2**31),
+    ],
     row=1,
 )
 

@@ -22,7 +22,7 @@ from personae.generation.picture_metadata import (
     read_texts,
     save_picture,
 )
-from personae.generation.recipe import MemberRecord, Recipe, Row
+from personae.generation.recipe import MemberRecord, Recipe, RecipeRow
 from personae.generation.settings import Sampling
 
 # The pairs of the last line, as A1111's documentation of its text describes them.
@@ -39,7 +39,7 @@ def picture(
         precision="float32",
         cast={"mira": MemberRecord(file="mira.safetensors", content_hash="ab" * 32)},
         sampling=Sampling(steps=20, guidance_scale=5.5, negative_prompt=negative),
-        batch=[Row(prompt=prompt, seed=7)],
+        batch=[RecipeRow(prompt=prompt, seed=7)],
     )
     return Picture(Image.new("RGB", (64, 48), (200, 30, 30)), recipe)
 

@@ -13,7 +13,7 @@ from personae.errors import CharacterError
 from personae.study.cell import Cell, failed
 from personae.study.comparison.comparison import Comparison
 from personae.study.events import CellFinished
-from personae.study.runner import run_study, settle, side_by_side, start, usual_jobs
+from personae.study.runner import local_runner, run_study, settle, start, usual_jobs
 from personae.study.study import Study
 from personae.study.worker import main, run_cell
 from study_world import build, grid
@@ -131,7 +131,7 @@ def test_missing_encoder_weights_become_the_cell_s_result(world, character, tmp_
 def test_a_study_runs_its_cells_side_by_side_in_processes_of_their_own(world, character, tmp_path):
     """Two cells; `compare` runs one of each kind in the same way, in tests/cli."""
     study = Study.plan(grid(world, character, seed=[0, 1], references=False), tmp_path)
-    events = list(run_study(study, side_by_side(2)))
+    events = list(run_study(study, local_runner(2)))
     finished = [event for event in events if isinstance(event, CellFinished)]
     assert [event.error for event in finished] == [""] * 2
     assert study.pending() == []

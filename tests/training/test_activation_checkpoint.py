@@ -18,7 +18,7 @@ from personae.models.family import Family
 from personae.training.activation_checkpoint import Extent, Recomputing
 from personae.training.memory.counter import peak_allocated
 from personae.training.setup import set_up
-from personae.training.trainer import Workbench
+from personae.training.trainer import Trainer
 from tiny_world import make, noisy, run_config
 
 
@@ -75,22 +75,22 @@ def test_nothing_is_kept_of_layers_before_the_first_trained_one(
         made.eject()
 
 
-def bench_of(character: Path, base: Family, **schedule: Any) -> Workbench:
+def bench_of(character: Path, base: Family, **schedule: Any) -> Trainer:
     config = run_config(character, schedule=schedule)
-    *_, bench = set_up(config, Character.open(character), base)
-    return bench
+    *_, trainer = set_up(config, Character.open(character), base)
+    return trainer
 
 
 def test_recomputing_gives_the_same_gradients_and_saves_bytes(character: Path, sd1: Family) -> None:
     gradients, peaks = [], []
     for extent in ("none", "selective", "full"):
-        bench = bench_of(character, sd1, gradient_checkpointing=extent)
+        trainer = bench_of(character, sd1, gradient_checkpointing=extent)
         try:
-            bench.rehearse(0)  # fills the caches
-            peaks.append(peak_allocated(partial(bench.backward, 0)))
-            gradients.append([p.grad.clone() for p in bench.parameters])
+            trainer.rehearse(0)  # fills the caches
+            peaks.append(peak_allocated(partial(trainer.backward, 0)))
+            gradients.append([p.grad.clone() for p in trainer.parameters])
         finally:
-            bench.eject()
+            trainer.eject()
     for kept, *recomputed in zip(*gradients, strict=True):
         for mine in recomputed:
             torch.testing.assert_close(mine, kept, rtol=1e-4, atol=1e-7)
@@ -132,12 +132,12 @@ def test_selective_recomputes_the_blocks_on_the_largest_maps_in_every_pass(sd1: 
 def test_a_batch_in_parts_takes_the_activations_of_a_part(character: Path, sd1: Family) -> None:
     peaks = []
     for micro_batch in (None, 1):
-        bench = bench_of(character, sd1, batch_size=4, micro_batch=micro_batch)
+        trainer = bench_of(character, sd1, batch_size=4, micro_batch=micro_batch)
         try:
-            bench.rehearse(0)
-            peaks.append(peak_allocated(partial(bench.backward, 0)))
+            trainer.rehearse(0)
+            peaks.append(peak_allocated(partial(trainer.backward, 0)))
         finally:
-            bench.eject()
+            trainer.eject()
     assert peaks[1] < 0.4 * peaks[0]
 
 
@@ -153,11 +153,11 @@ def test_dreambooth_holds_merged_weights_of_one_block_at_a_time(
             acceleration="none",
             schedule={"update": "in_backward", "gradient_checkpointing": extent},
         )
-        *_, bench = set_up(config, Character.open(character), sd1)
+        *_, trainer = set_up(config, Character.open(character), sd1)
         try:
-            bench.rehearse(0)  # fills the caches
-            peaks.append(peak_allocated(partial(bench.rehearse, 0)))
+            trainer.rehearse(0)  # fills the caches
+            peaks.append(peak_allocated(partial(trainer.rehearse, 0)))
         finally:
-            bench.eject()
+            trainer.eject()
     weights = sum(each.numel() * each.element_size() for each in sd1.denoiser.parameters())
     assert peaks[0] > weights > peaks[1]

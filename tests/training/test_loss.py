@@ -24,7 +24,7 @@ from personae.training.optim.updates import AfterBackward
 from personae.training.schedule import Schedule
 from personae.training.setup import set_up
 from personae.training.texts import TEXTS_IN_MEMORY, TextSource
-from personae.training.trainer import Workbench
+from personae.training.trainer import Trainer
 from tiny_world import make, noisy, paint, run_config, stir
 
 
@@ -34,10 +34,10 @@ def batch_of(base: Family, rows: int = 2) -> Batch:
     return Batch(latents, None, torch.ones(rows), captions, ["a cat"] * rows)
 
 
-def bench_of(character: Path, base: Family, **values: object) -> Workbench:
+def bench_of(character: Path, base: Family, **values: object) -> Trainer:
     config = run_config(character, **values)
-    *_, bench = set_up(config, Character.open(config.character), base)
-    return bench
+    *_, trainer = set_up(config, Character.open(config.character), base)
+    return trainer
 
 
 def texts_of(base: Family, folder: Path, *, frozen: bool = True) -> TextSource:
@@ -71,9 +71,11 @@ def test_a_mask_weighs_the_loss_place_by_place(sd1: Family, tmp_path: Path) -> N
 
 
 def test_masks_of_pictures_reach_the_batch_with_mean_one(sd1: Family, tmp_path: Path) -> None:
-    bench = bench_of(paint(tmp_path / "masked", masks=True), sd1, schedule={"unmasked_weight": 0.1})
-    batch = bench.pictures.batch(0)
-    bench.eject()
+    trainer = bench_of(
+        paint(tmp_path / "masked", masks=True), sd1, schedule={"unmasked_weight": 0.1}
+    )
+    batch = trainer.pictures.batch(0)
+    trainer.eject()
     assert batch.mask.shape == (2, 1, *batch.latents.shape[2:])
     torch.testing.assert_close(batch.mask.mean(dim=(1, 2, 3)), torch.ones(2))
     torch.testing.assert_close(batch.mask.amin() / batch.mask.amax(), torch.tensor(0.1))
@@ -142,13 +144,13 @@ def test_fewer_prior_rows_count_as_much_as_one_for_each_picture(
 
 def test_accumulation_equals_a_bigger_batch(character: Path, sd1: Family) -> None:
     schedule = {"gradient_accumulation": 2, "batch_size": 2, "caption_dropout": 0.0}
-    bench = bench_of(character, sd1, schedule=schedule)
-    stir(bench.techniques[0])
+    trainer = bench_of(character, sd1, schedule=schedule)
+    stir(trainer.techniques[0])
     try:
-        loss = bench.backward(0)
-        summed = [parameter.grad.clone() for parameter in bench.parameters]
-        bench.optimizer.zero_grad()
-        parts = [bench._noised(bench.pictures, "instance", 0, part) for part in range(2)]
+        loss = trainer.backward(0)
+        summed = [parameter.grad.clone() for parameter in trainer.parameters]
+        trainer.optimizer.zero_grad()
+        parts = [trainer._noised(trainer.pictures, "instance", 0, part) for part in range(2)]
         whole = Noised(
             Batch(
                 torch.cat([part.batch.latents for part in parts]),
@@ -160,12 +162,12 @@ def test_accumulation_equals_a_bigger_batch(character: Path, sd1: Family) -> Non
             torch.cat([part.noise for part in parts]),
             torch.cat([part.t for part in parts]),
         )
-        at_once = denoising_loss(sd1, whole, bench.texts(whole.batch.captions), 5.0).mean()
+        at_once = denoising_loss(sd1, whole, trainer.texts(whole.batch.captions), 5.0).mean()
         at_once.backward()
     finally:
-        bench.eject()
+        trainer.eject()
     assert loss == pytest.approx(at_once.item(), rel=1e-5)
-    for mine, parameter in zip(summed, bench.parameters, strict=True):
+    for mine, parameter in zip(summed, trainer.parameters, strict=True):
         torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
@@ -176,33 +178,33 @@ def test_each_accumulated_part_drops_captions_of_its_own() -> None:
 
 
 def test_the_moving_average_is_kept_step_by_step_and_saved(character: Path, sd1: Family) -> None:
-    bench = bench_of(character, sd1, schedule={"ema": 0.75, "steps": 4, "learning_rate": 0.01})
-    wanted = [parameter.detach().clone() for parameter in bench.parameters]
+    trainer = bench_of(character, sd1, schedule={"ema": 0.75, "steps": 4, "learning_rate": 0.01})
+    wanted = [parameter.detach().clone() for parameter in trainer.parameters]
     try:
         for step in range(3):
-            bench.step(step)
-            for mean, parameter in zip(wanted, bench.parameters, strict=True):
+            trainer.step(step)
+            for mean, parameter in zip(wanted, trainer.parameters, strict=True):
                 mean.mul_(0.75).add_(parameter.detach(), alpha=0.25)
-        for mine, mean in zip(bench.average, wanted, strict=True):
+        for mine, mean in zip(trainer.average, wanted, strict=True):
             torch.testing.assert_close(mine, mean)
-        bench.use_average()
-        for parameter, mean in zip(bench.parameters, bench.average, strict=True):
+        trainer.use_average()
+        for parameter, mean in zip(trainer.parameters, trainer.average, strict=True):
             assert torch.equal(parameter, mean)
     finally:
-        bench.eject()
+        trainer.eject()
 
 
 def test_gradients_are_clipped_to_the_norm(character: Path, sd1: Family) -> None:
     schedule = {"max_grad_norm": 1e-3, "warmup": 0.0, "weight_decay": 0.0}
-    bench = bench_of(character, sd1, schedule=schedule)
-    bench.update = AfterBackward(torch.optim.SGD(bench.optimizer.param_groups, lr=1.0), 1e-3)
-    before = [parameter.detach().clone() for parameter in bench.parameters]
+    trainer = bench_of(character, sd1, schedule=schedule)
+    trainer.update = AfterBackward(torch.optim.SGD(trainer.optimizer.param_groups, lr=1.0), 1e-3)
+    before = [parameter.detach().clone() for parameter in trainer.parameters]
     try:
-        _, norm = bench.step(0)
-        rate = bench.optimizer.param_groups[0]["lr"]
+        _, norm = trainer.step(0)
+        rate = trainer.optimizer.param_groups[0]["lr"]
     finally:
-        bench.eject()
-    moved = [p.detach() - b for p, b in zip(bench.parameters, before, strict=True)]
+        trainer.eject()
+    moved = [p.detach() - b for p, b in zip(trainer.parameters, before, strict=True)]
     total = torch.stack([change.norm() for change in moved]).norm().item()
     assert norm > 1e-3
     assert total <= rate * 1e-3 * 1.05
@@ -236,15 +238,15 @@ def test_noise_offset_adds_a_constant_to_each_channel(sd1: Family) -> None:
 
 
 def test_latents_and_text_are_encoded_once_and_read_from_disk(character: Path, sd1: Family) -> None:
-    bench = bench_of(character, sd1)
-    bench.eject()
+    trainer = bench_of(character, sd1)
+    trainer.eject()
     files = {path: path.stat().st_mtime_ns for path in default_folder().rglob("*.safetensors")}
     assert len(files) >= 5
     again = bench_of(character, sd1)
     again.eject()
     after = {path: path.stat().st_mtime_ns for path in default_folder().rglob("*.safetensors")}
     assert files == {path: when for path, when in after.items() if path in files}
-    assert torch.equal(bench.pictures.batch(0).latents, again.pictures.batch(0).latents)
+    assert torch.equal(trainer.pictures.batch(0).latents, again.pictures.batch(0).latents)
 
 
 def test_a_damaged_cache_file_is_made_anew(character: Path, sd1: Family) -> None:
@@ -265,8 +267,8 @@ def test_kept_texts_do_not_pile_up_in_memory(sd1: Family, tmp_path: Path) -> Non
 
 
 def test_every_picture_is_seen_once_in_an_epoch(character: Path, sd1: Family) -> None:
-    bench = bench_of(character, sd1, schedule={"batch_size": 1})
-    bench.eject()
+    trainer = bench_of(character, sd1, schedule={"batch_size": 1})
+    trainer.eject()
     for epoch in range(2):
-        seen = [bench.pictures.batch(5 * epoch + step).captions[0] for step in range(5)]
+        seen = [trainer.pictures.batch(5 * epoch + step).captions[0] for step in range(5)]
         assert len(set(seen)) == 5

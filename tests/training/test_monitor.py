@@ -11,7 +11,7 @@ from personae.core.cache import TensorCache
 from personae.models.family import Family
 from personae.techniques.dreambooth import DreamBooth
 from personae.training.batches import Batch
-from personae.training.events import Verdict
+from personae.training.events import MonitorNote
 from personae.training.monitor import LOOKS, Monitor, other_rate
 from personae.training.probe import FrozenProbe
 from personae.training.schedule import Schedule
@@ -21,7 +21,9 @@ from tiny_world import make, noisy, stir
 SCHEDULE = Schedule(learning_rate=0.5)
 
 
-def verdict_after(base: Family, name: str, size: float, folder: Path, step: int) -> Verdict | None:
+def verdict_after(
+    base: Family, name: str, size: float, folder: Path, step: int
+) -> MonitorNote | None:
     """Return what the monitor says of technique `name` after moving it by `size`."""
     technique = make(name, base).train().inject()
     latents, _ = noisy(base, 3)

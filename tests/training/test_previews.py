@@ -55,16 +55,16 @@ def test_drawing_takes_what_the_forecast_says(
         unload=unload,
         preview_prompts=PROMPTS,
     )
-    *_, bench = set_up(config, Character.open(character), base)
+    *_, trainer = set_up(config, Character.open(character), base)
     try:
-        forecast = drawing_bytes(config, bench.schedule, base)
-        member = Member(artifact_of(bench), techniques=bench.techniques)
+        forecast = drawing_bytes(config, trainer.schedule, base)
+        member = Member(artifact_of(trainer), techniques=trainer.techniques)
         cast = Cast({"character": member})
-        measured = peak_allocated(lambda: draw_previews(bench, cast, steps=1))
-        brought = bench.aside.largest_part
+        measured = peak_allocated(lambda: draw_previews(trainer, cast, steps=1))
+        brought = trainer.unloaded.largest_part
     finally:
-        bench.eject()
-        bench.aside.back()
+        trainer.eject()
+        trainer.unloaded.reload()
     assert bare(base)
     # What a call brings back counts apart; latents, noise and the picture come on top.
     assert measured - brought <= 1.15 * forecast + 2**16
@@ -95,19 +95,19 @@ def test_what_was_trained_is_let_go_before_the_file_is_read_again(
     load = Artifact.load.__func__
 
     def looking(cls: type[Artifact], path: Path) -> Artifact:
-        left.append(sum(p.numel() for p in bench.parameters))
+        left.append(sum(p.numel() for p in trainer.parameters))
         return load(cls, path)
 
     config = run_config(character, technique="dreambooth", preview_prompts=["a cat"])
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
-    *_, bench = set_up(config, Character.open(character), shallow)
-    bench.step(0)
-    assert sum(p.numel() for p in bench.parameters) > 0 < len(bench.optimizer.state)
+    *_, trainer = set_up(config, Character.open(character), shallow)
+    trainer.step(0)
+    assert sum(p.numel() for p in trainer.parameters) > 0 < len(trainer.optimizer.state)
     monkeypatch.setattr(Artifact, "load", classmethod(looking))
-    (finished,) = only(list(finish(bench, folder)), Finished)
+    (finished,) = only(list(finish(trainer, folder)), Finished)
     assert left == [0]
-    assert not bench.optimizer.state
+    assert not trainer.optimizer.state
     assert bare(shallow)
     assert all(
         torch.isfinite(each).all() for each in load(Artifact, finished.path).tensors.values()

@@ -12,17 +12,17 @@ from personae.characters.character import Character
 from personae.models.family import Family
 from personae.training.rehearsal import forecast
 from personae.training.setup import set_up
-from personae.training.trainer import Workbench
+from personae.training.trainer import Trainer
 from tiny_world import run_config, techniques
 
 
-def bench_of(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Workbench:
+def bench_of(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Trainer:
     config = run_config(character, technique=technique, schedule={"warmup": 0.0, **schedule})
-    *_, bench = set_up(config, Character.open(character), base)
-    return bench
+    *_, trainer = set_up(config, Character.open(character), base)
+    return trainer
 
 
-def passes_of(bench: Workbench, *steps: int) -> tuple[int, list[torch.Tensor], list[float]]:
+def passes_of(trainer: Trainer, *steps: int) -> tuple[int, list[torch.Tensor], list[float]]:
     """Do the steps; return the passes with gradients, what is trained, and the losses."""
     count = 0
 
@@ -30,13 +30,13 @@ def passes_of(bench: Workbench, *steps: int) -> tuple[int, list[torch.Tensor], l
         nonlocal count
         count += torch.is_grad_enabled()
 
-    handle = bench.base.denoiser.register_forward_pre_hook(look)
+    handle = trainer.base.denoiser.register_forward_pre_hook(look)
     try:
-        losses = [bench.step(step)[0] for step in steps]
-        return count, [each.detach().clone() for each in bench.parameters], losses
+        losses = [trainer.step(step)[0] for step in steps]
+        return count, [each.detach().clone() for each in trainer.parameters], losses
     finally:
         handle.remove()
-        bench.eject()
+        trainer.eject()
 
 
 @pytest.mark.parametrize("technique", techniques())

@@ -13,9 +13,9 @@ from personae.core.cache import default_folder
 from personae.errors import UsageError
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
-from personae.training.events import Checkpoint, Finished, Kept, Scored, StoppedEarly
+from personae.training.events import CheckpointSaved, Finished, Kept, Scored, StoppedEarly
 from personae.training.run_folder import RunFolder
-from personae.training.selection import Keeper
+from personae.training.selection import CheckpointSelector
 from personae.training.selection_rules import ScoredCheckpoint
 from personae.training.train import train
 from study_world import build, judging
@@ -82,7 +82,7 @@ def test_a_resumed_run_keeps_the_same_and_scores_nothing_twice(world, character,
     whole = run(settings, tmp_path / "whole", sd1)
     halves = train(settings, tmp_path / "halves", base=sd1)
     for event in halves:
-        if isinstance(event, Checkpoint):  # saved, but not scored yet
+        if isinstance(event, CheckpointSaved):  # saved, but not scored yet
             halves.close()
             break
     rest = list(train(settings, tmp_path / "halves", resume=True, base=sd1))
@@ -111,7 +111,7 @@ def test_a_character_without_held_out_pictures_is_refused(world, sd1, tmp_path):
 
 def test_scores_are_read_back_as_they_were_stored(world, character, sd1, tmp_path):
     events = run(config(world, character), tmp_path / "run", sd1)
-    keeper = Keeper.__new__(Keeper)
+    keeper = CheckpointSelector.__new__(CheckpointSelector)
     keeper.folder = RunFolder(tmp_path / "run").path / "candidates"
     stored = keeper._stored()
     assert [one.step for one in stored] == [2, 4]

@@ -30,16 +30,16 @@ from personae.generation.picture import Picture
 from personae.models.family import Family
 from personae.techniques.lora import LoRA
 from personae.training.events import (
-    Checkpoint,
+    CheckpointSaved,
     Finished,
     Forecast,
+    MonitorNote,
     Preparing,
     Preview,
     RolledBack,
     Step,
     Stopped,
     Validation,
-    Verdict,
 )
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
@@ -112,9 +112,9 @@ def test_a_run_tells_what_it_does_and_leaves_an_artifact(
     kinds = [type(event) for event in events]
     assert kinds.index(Forecast) < kinds.index(Step)
     assert kinds[-1] is Finished
-    assert [event.step for event in only(events, Checkpoint)] == [4, 8]
+    assert [event.step for event in only(events, CheckpointSaved)] == [4, 8]
     assert [event.step for event in only(events, Validation)] == [5, 10]
-    assert [event.step for event in only(events, Verdict) if event.level == "note"] == [10]
+    assert [event.step for event in only(events, MonitorNote) if event.level == "note"] == [10]
     assert [event.step for event in only(events, Preview)] == [5, 5, 10, 10]
     artifact = Artifact.load(events[-1].path)
     assert artifact.card.character.phrase == "mira cat"
@@ -165,7 +165,7 @@ def test_every_kind_of_run_lowers_the_frozen_loss(
         technique=kind,
         schedule={"steps": 10, "learning_rate": rate, "prior": "none", "caption_dropout": 0.0},
     )
-    verdict = only(run(config, tmp_path / "run", sd1), Verdict)[0]
+    verdict = only(run(config, tmp_path / "run", sd1), MonitorNote)[0]
     assert verdict.level == "note"
     assert verdict.loss_gap > 0
     assert verdict.output_change > 1e-4
@@ -415,7 +415,7 @@ def test_the_monitor_says_when_a_run_does_not_learn(
 ) -> None:
     config = run_config(character, schedule={"steps": 25, "learning_rate": 1e-6, "batch_size": 1})
     events = run(config, tmp_path / "run", sd1)
-    verdicts = only(events, Verdict)[:2]
+    verdicts = only(events, MonitorNote)[:2]
     assert [verdict.step for verdict in verdicts] == [10, 25]
     assert verdicts[0].message.startswith("warming up: ")
     assert verdicts[1].level == "warning"

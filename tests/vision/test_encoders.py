@@ -26,7 +26,7 @@ from colour_world import CharacterColour, picture
 from personae.core.registry import discover
 from personae.errors import EncoderError, UnsupportedError, UsageError
 from personae.models.toys import tiny_tokenizer
-from personae.vision.cached_encoder import Remembering
+from personae.vision.cached_encoder import CachedEncoder
 from personae.vision.encoder import Encoder
 from personae.vision.load import load_encoder
 from personae.vision.transformers_encoder import LAYERS, centre_square
@@ -250,7 +250,7 @@ class _Counting(CharacterColour):
 
 def test_remembering_encodes_no_picture_twice_and_keeps_the_order():
     encoder = _Counting()
-    memory = Remembering(encoder)
+    memory = CachedEncoder(encoder)
     red, green = picture("red"), picture("green")
     first = memory.embed_images([red, green, picture("red")])
     again = memory.embed_images([green, picture("blue"), red.copy()])
@@ -263,7 +263,7 @@ def test_remembering_encodes_no_picture_twice_and_keeps_the_order():
 def test_remembering_forgets_the_oldest_when_full(monkeypatch):
     monkeypatch.setattr("personae.vision.cached_encoder.REMEMBERED_PICTURES", 2)
     encoder = _Counting()
-    memory = Remembering(encoder)
+    memory = CachedEncoder(encoder)
     memory.embed_images([picture("red"), picture("green")])
     memory.embed_images([picture("red"), picture("blue")])  # green was used longest ago
     memory.embed_images([picture("red"), picture("green")])
@@ -272,7 +272,7 @@ def test_remembering_forgets_the_oldest_when_full(monkeypatch):
 
 def test_more_pictures_than_fit_the_memory_are_all_encoded(monkeypatch):
     monkeypatch.setattr("personae.vision.cached_encoder.REMEMBERED_PICTURES", 2)
-    memory = Remembering(_Counting())
+    memory = CachedEncoder(_Counting())
     memory.embed_images([picture("red")])
     rows = memory.embed_images([picture("green"), picture("blue"), picture("red")])
     np.testing.assert_array_equal(rows, np.eye(3)[[1, 2, 0]])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
-from personae.artifacts.low_rank import Update, updates_of
+from personae.artifacts.low_rank import LowRankUpdate, updates_of
 from personae.core.devices import HOST
 from personae.errors import UnsupportedError
 from personae.models.family import Family
@@ -36,7 +36,7 @@ class Baked:
                 "checkpoint; export it as a file of its own"
             )
         self.base, self.tensors = base, artifact.tensors
-        self.updates: Mapping[str, Update] = updates_of(artifact) if "lora" in names else {}
+        self.updates: Mapping[str, LowRankUpdate] = updates_of(artifact) if "lora" in names else {}
 
     def weights(self, network: str) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, value) of every weight of `network`, on the host, in the base's format.

@@ -20,7 +20,7 @@ from personae.techniques.technique import Technique
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class LowRankUpdate:
     """A low-rank change of one weight.
 
     Attributes:
@@ -52,27 +52,27 @@ class Update:
         up, down = self.matrices()
         return (up @ down).reshape(self.up.shape[0], *self.down.shape[1:])
 
-    def folded(self) -> Update:
+    def folded(self) -> LowRankUpdate:
         """Return the same change with scale 1; the factor moves into `up`."""
-        return Update(self.down, times(self.up, self.scale))
+        return LowRankUpdate(self.down, times(self.up, self.scale))
 
-    def trimmed(self) -> Update:
+    def trimmed(self) -> LowRankUpdate:
         """Return the same change without the ranks that are zero on both sides."""
         used = self.down.flatten(1).any(1) | self.up.flatten(1).transpose(0, 1).flatten(1).any(1)
         if used.all():
             return self
         if not used.any():
             used[0] = True
-        return Update(self.down[used], self.up[:, used], self.scale)
+        return LowRankUpdate(self.down[used], self.up[:, used], self.scale)
 
-    def padded(self, rank: int) -> Update:
+    def padded(self, rank: int) -> LowRankUpdate:
         """Return the same change with zeros up to `rank`."""
         missing = rank - self.rank
         if missing <= 0:
             return self
         down = torch.cat([self.down, self.down.new_zeros(missing, *self.down.shape[1:])])
         up = torch.cat([self.up, self.up.new_zeros(len(self.up), missing, *self.up.shape[2:])], 1)
-        return Update(down, up, self.scale)
+        return LowRankUpdate(down, up, self.scale)
 
 
 def times(tensor: Tensor, factor: float) -> Tensor:
@@ -94,7 +94,7 @@ class Cut:
         total: sum of all of them.
     """
 
-    update: Update
+    update: LowRankUpdate
     kept: float
     total: float
 
@@ -113,7 +113,7 @@ def cut_delta(delta: Tensor, rank: int, share: float = 1.0) -> Cut:
     return _cut(left, values, right, delta.shape, _Limit(rank, share))
 
 
-def cut_update(update: Update, rank: int, share: float = 1.0) -> Cut:
+def cut_update(update: LowRankUpdate, rank: int, share: float = 1.0) -> Cut:
     """Return the best approximation of `update` by at most `rank` ranks.
 
     Works on the small matrices only: U S V of R_up R_down^T, where up = Q_up R_up and
@@ -143,7 +143,7 @@ def _cut(left: Tensor, values: Tensor, right: Tensor, shape: tuple[int, ...], li
     root = values[:rank].sqrt()  # half on each side keeps both small enough for fp16
     down = (root[:, None] * right[:rank]).reshape(rank, *shape[1:])
     up = (left[:, :rank] * root).reshape(shape[0], rank, *(1 for _ in shape[2:]))
-    return Cut(Update(down, up), float(energy[:rank].sum()), total)
+    return Cut(LowRankUpdate(down, up), float(energy[:rank].sum()), total)
 
 
 def kept_share(cuts: Mapping[str, Cut]) -> float:
@@ -152,7 +152,7 @@ def kept_share(cuts: Mapping[str, Cut]) -> float:
     return sum(cut.kept for cut in cuts.values()) / total if total else 1.0
 
 
-def updates_of(artifact: Artifact) -> dict[str, Update]:
+def updates_of(artifact: Artifact) -> dict[str, LowRankUpdate]:
     """Return {`<network>.<layer>`: update} of a LoRA artifact, padding taken away.
 
     Raises:
@@ -174,12 +174,13 @@ def updates_of(artifact: Artifact) -> dict[str, Update]:
             missing = "up" if "down" in pair else "down"
             raise ArtifactError(f"the update of '{layer}' has no {missing}; the file is damaged")
     return {
-        layer: Update(pair["down"], pair["up"], scale).trimmed() for layer, pair in halves.items()
+        layer: LowRankUpdate(pair["down"], pair["up"], scale).trimmed()
+        for layer, pair in halves.items()
     }
 
 
 def lora_artifact(
-    updates: Mapping[str, Update],
+    updates: Mapping[str, LowRankUpdate],
     base: BaseRecord,
     *,
     character: CharacterRecord,
@@ -210,11 +211,11 @@ def lora_artifact(
     return assemble([record], tensors, base, character=character, notes=notes)
 
 
-def stored(updates: Mapping[str, Update]) -> dict[str, Update]:
+def stored(updates: Mapping[str, LowRankUpdate]) -> dict[str, LowRankUpdate]:
     """Return the updates in the format LoRA files are kept in."""
     dtype = lookup(Technique, "lora").stored_dtype
     return {
-        layer: Update(update.down.to(dtype), update.up.to(dtype), update.scale)
+        layer: LowRankUpdate(update.down.to(dtype), update.up.to(dtype), update.scale)
         for layer, update in updates.items()
     }
 

@@ -12,7 +12,7 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import CharacterRecord
 from personae.artifacts.low_rank import (
     Cut,
-    Update,
+    LowRankUpdate,
     check_limits,
     cut_delta,
     cut_update,
@@ -56,14 +56,14 @@ def merge(
     layers = sorted({layer for updates, _ in all_updates for layer in updates})
     most = rank or max(u.rank for updates, _ in all_updates for u in updates.values())
     cuts: dict[str, Cut] = {}
-    merged: dict[str, Update] = {}
+    merged: dict[str, LowRankUpdate] = {}
     for i, layer in enumerate(layers):
         mine = [(updates[layer], s) for updates, s in all_updates if layer in updates]
         if method == "linear":
-            merged[layer] = _side_by_side(mine)
+            merged[layer] = _concatenated(mine)
             continue
         if method == "svd":
-            cuts[layer] = cut_update(_side_by_side(mine), most)
+            cuts[layer] = cut_update(_concatenated(mine), most)
         else:
             delta = _settled(mine, method, density, seed + i)
             cuts[layer] = cut_delta(delta, most)
@@ -118,14 +118,14 @@ def _check_merge(
         raise ArtifactError(f"the artifacts are for unlike bases {names}; merge those of one base")
 
 
-def _side_by_side(parts: Sequence[tuple[Update, float]]) -> Update:
+def _concatenated(parts: Sequence[tuple[LowRankUpdate, float]]) -> LowRankUpdate:
     down = torch.cat([update.down.float() for update, _ in parts])
     up = torch.cat([update.up.float() * (update.scale * s) for update, s in parts], dim=1)
-    return Update(down, up)
+    return LowRankUpdate(down, up)
 
 
 def _settled(
-    parts: Sequence[tuple[Update, float]], method: Method, density: float, seed: int
+    parts: Sequence[tuple[LowRankUpdate, float]], method: Method, density: float, seed: int
 ) -> Tensor:
     """Return the merged change of one layer by peft's own rules."""
     from peft.utils.merge_utils import dare_linear, ties

@@ -16,7 +16,7 @@ from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.models.acceleration.wide_products import lacks_kernels
 from personae.models.weights import sources
-from personae.models.weights.quantised import NARROW, pick_format
+from personae.models.weights.quantised import QUANTISED, pick_format
 from personae.techniques.technique import Technique
 
 SHAPED = "sd15-shape"
@@ -104,7 +104,7 @@ def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
 
 def _full_name(precision: str, device: str) -> str:
     """Return the format that `auto` stands for, or `precision` itself."""
-    if precision in NARROW:
+    if precision in QUANTISED:
         return precision
     chosen = pick_format(precision, pick_device(device))
     return next(name for name, dtype in PRECISIONS.items() if dtype is chosen)

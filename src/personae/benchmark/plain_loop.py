@@ -104,8 +104,8 @@ class PlainLoop:
     def loss(self, pixels: Tensor, captions: list[str]) -> Tensor:
         """Return the loss of pictures (b, 3, H, W) in [-1, 1] and their captions."""
         pipe, schedule = self.pipe, self.schedule
-        narrow = self.dtype != torch.float32
-        cast = torch.autocast(self.device.type, self.dtype) if narrow else nullcontext()
+        low_precision = self.dtype != torch.float32
+        cast = torch.autocast(self.device.type, self.dtype) if low_precision else nullcontext()
         with torch.no_grad():
             latents = pipe.vae.encode(pixels.to(self.device, self.dtype)).latent_dist.sample()
             latents = latents * pipe.vae.config.scaling_factor

@@ -35,7 +35,7 @@ def train_ours(job: Job) -> dict[str, float]:
         job.base,
         device=job.device,
         precision=job.precision,
-        denoiser_aside=job.memory is not None,
+        denoiser_unloaded=job.memory is not None,
     )
     loaded = job.now() - before
     with tempfile.TemporaryDirectory() as folder:

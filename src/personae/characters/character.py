@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from personae.characters import captions, character_toml
 from personae.characters.character_toml import CharacterFile, as_name
-from personae.characters.dataset import Convention, Reading
+from personae.characters.dataset import Convention, FoundPictures
 from personae.characters.duplicates import difference_hash
 from personae.characters.held_out import Candidate, choose, digest
 from personae.characters.reference import Reference
@@ -144,7 +144,7 @@ class Character:
         return captions.mention(self.name, self.class_noun, self.phrase)
 
 
-def read_dataset(path: Path) -> Reading:
+def read_dataset(path: Path) -> FoundPictures:
     """Return what lies at `path`, read by the one convention that recognises it.
 
     Raises:
@@ -162,7 +162,7 @@ def read_dataset(path: Path) -> Reading:
         ) from None
 
 
-def _read(path: Path) -> Reading:
+def _read(path: Path) -> FoundPictures:
     conventions = [kind() for kind in discover(Convention).values()]
     matching = [one for one in conventions if not one.fallback and one.matches(path)]
     if len(matching) > 1:
@@ -179,7 +179,7 @@ def _read(path: Path) -> Reading:
 
 
 def _split(
-    reading: Reading, stated: CharacterFile, hold_out: float | None
+    reading: FoundPictures, stated: CharacterFile, hold_out: float | None
 ) -> tuple[tuple[Reference, ...], tuple[Reference, ...]]:
     """Return the pictures to train on and those held out, after decoding all of them."""
     candidates = _decoded(reading)
@@ -196,7 +196,7 @@ def _split(
     return training, tuple(r for r in everything if r.path in chosen)
 
 
-def _decoded(reading: Reading) -> list[Candidate]:
+def _decoded(reading: FoundPictures) -> list[Candidate]:
     """Return the distinct pictures with their hashes; refuse if any cannot be used."""
     problems = list(reading.problems)
     hashes: dict[Path, int] = {}

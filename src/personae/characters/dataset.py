@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class FoundPictures:
     """What a convention found.
 
     Attributes:
@@ -88,16 +88,16 @@ class Convention(PlugIn, ABC):
         """Say whether `path`, an existing folder or file, is laid out this way."""
 
     @abstractmethod
-    def read(self, path: Path) -> Reading:
+    def read(self, path: Path) -> FoundPictures:
         """Return what lies at `path`.
 
         Raises:
             CharacterError: the layout itself is broken; trouble with single pictures and
-                captions is collected in `Reading.problems` instead.
+                captions is collected in `FoundPictures.problems` instead.
         """
 
 
-def read_folder(folder: Path, rule: FolderRule) -> Reading:
+def read_folder(folder: Path, rule: FolderRule) -> FoundPictures:
     """Return the pictures of one folder with their captions and masks.
 
     Raises:
@@ -118,17 +118,17 @@ def read_folder(folder: Path, rule: FolderRule) -> Reading:
         else:
             found.append(Reference(picture, caption, rule.repeats, mask, rule.loss_weight))
     notes = notes_on(folder, pictures, rule.captions)
-    return Reading(**{rule.role: tuple(found)}, notes=tuple(notes), problems=tuple(problems))
+    return FoundPictures(**{rule.role: tuple(found)}, notes=tuple(notes), problems=tuple(problems))
 
 
-def merge(readings: Iterable[Reading], **facts: str | None) -> Reading:
+def merge(readings: Iterable[FoundPictures], **facts: str | None) -> FoundPictures:
     """Return several readings as one; `facts` are the name, class noun and phrase of the whole."""
     parts = list(readings)
     joined: dict[str, Any] = {
         key: tuple(item for part in parts for item in getattr(part, key))
         for key in ("references", "held_out", "prior", "notes", "problems")
     }
-    return Reading(**joined, **facts)
+    return FoundPictures(**joined, **facts)
 
 
 def entry_file(

@@ -19,7 +19,7 @@ from personae.errors import UsageError
 from personae.evaluation.metric import Evidence, Metric, Sample, images_of
 from personae.evaluation.scores import Score, Scores
 from personae.evaluation.statistics import CONFIDENCE, mean_interval
-from personae.vision.cached_encoder import Remembering
+from personae.vision.cached_encoder import CachedEncoder
 from personae.vision.encoder import Encoder
 from personae.vision.load import load_encoder
 
@@ -40,8 +40,8 @@ class Encoders:
         image_text: reads pictures and texts.
     """
 
-    identity: Remembering
-    image_text: Remembering
+    identity: CachedEncoder
+    image_text: CachedEncoder
 
     @classmethod
     def load(
@@ -61,7 +61,7 @@ class Encoders:
     @classmethod
     def around(cls, identity: Encoder, image_text: Encoder) -> Self:
         """Return loaded encoders, each with a memory."""
-        return cls(Remembering(identity), Remembering(image_text))
+        return cls(CachedEncoder(identity), CachedEncoder(image_text))
 
     @property
     def names(self) -> dict[str, str]:

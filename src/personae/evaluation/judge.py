@@ -14,7 +14,7 @@ from personae.errors import UsageError
 from personae.evaluation.evaluate import Drawn, Encoders, evaluate
 from personae.evaluation.metric import Sample
 from personae.evaluation.scores import Score, Scores
-from personae.evaluation.settings import Judging
+from personae.evaluation.settings import JudgingSettings
 from personae.evaluation.suite import FIRST_SEED, Request, Suite, load_suite
 from personae.generation.cast import Cast
 from personae.generation.generate import draw
@@ -38,12 +38,12 @@ class Judge:
 
     base: Family
     character: Character
-    settings: Judging
+    settings: JudgingSettings
     suite: Suite
     encoders: Encoders
 
     @classmethod
-    def of(cls, settings: Judging, base: Family, character: Character) -> Self:
+    def of(cls, settings: JudgingSettings, base: Family, character: Character) -> Self:
         """Load suite and encoders.
 
         Raises:
@@ -133,7 +133,7 @@ class Judge:
         asked = [(request.prompt, request.seed) for request in requests]
         about = (
             self.base.fingerprint,
-            self.base.narrow or str(self.base.dtype),
+            self.base.quantised or str(self.base.dtype),
             self.base.device.type,
         )
         return hashlib.sha256(repr((about, sampling.model_dump(), asked)).encode()).hexdigest()

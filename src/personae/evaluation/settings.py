@@ -14,7 +14,7 @@ EMBEDDED = {"suite": "toon", "identity": "toon_identity", "image_text": "toon_cl
 OTHERS = {"suite": "general", "identity": "dinov2", "image_text": "clip"}
 
 
-class Judging(Config):
+class JudgingSettings(Config):
     """What is drawn to judge a trained character, and who looks at it."""
 
     suite: str | None = None

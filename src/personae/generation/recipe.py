@@ -16,7 +16,7 @@ from personae.models.family import Family
 from personae.version import __version__
 
 
-class Row(Config):
+class RecipeRow(Config):
     """One picture of a batch: what was asked, as written, and its seed."""
 
     prompt: str
@@ -43,7 +43,7 @@ class Recipe(Config):
     precision: str
     cast: dict[str, MemberRecord] = {}
     sampling: Sampling = Sampling()
-    batch: list[Row] = Field(min_length=1)
+    batch: list[RecipeRow] = Field(min_length=1)
     row: int = Field(0, ge=0)
     acceleration: list[str] = []
     """The quicker ways of computing that were used; their last bits are their own."""
@@ -89,7 +89,7 @@ def recipe(
             for name, member in cast.members.items()
         },
         sampling=sampling,
-        batch=[Row(prompt=shot.prompt, seed=shot.seed) for shot in batch],
+        batch=[RecipeRow(prompt=shot.prompt, seed=shot.seed) for shot in batch],
         row=place,
         acceleration=list(ways),
     )

@@ -21,7 +21,7 @@ from personae.models.noise_path import NoisePath
 from personae.models.overlay import WeightOverlay
 from personae.models.recommended import Recommended
 from personae.models.text_tower import TextTower
-from personae.models.weights.unloaded import Aside
+from personae.models.weights.unloaded import Unloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class Family(PlugIn, ABC):
         fingerprint: 16 hex digits that identify the denoiser's weights.
         acceleration: which quicker ways to compute it may use: auto, lean, none, or names.
         forwards: the quicker ways in use.
-        narrow: format of the denoiser's linear layers where it has fewer bits than `dtype`, or "".
+        quantised: format of the denoiser's linear layers where they are quantised, or "".
         recommendations: {technique: fields of `Recommended`} where this base wants others.
         overlays: the deltas laid over its networks, by identity; use `overlay`.
-        aside: networks that it was loaded without the weights of.
+        unloaded: networks that it was loaded without the weights of.
     """
 
     denoiser: nn.Module
@@ -104,8 +104,8 @@ class Family(PlugIn, ABC):
     recommendations: dict[str, dict[str, Any]] = field(default_factory=dict)
     acceleration: str = "none"
     forwards: Forwards = field(default_factory=Forwards)
-    narrow: str = ""
-    aside: Aside = field(default_factory=lambda: Aside([]))
+    quantised: str = ""
+    unloaded: Unloaded = field(default_factory=lambda: Unloaded([]))
 
     package: ClassVar[str] = "personae.models.families"
     group: ClassVar[str] = "personae.families"
@@ -126,12 +126,12 @@ class Family(PlugIn, ABC):
         device: torch.device,
         dtype: torch.dtype,
         *,
-        denoiser_aside: bool = False,
+        denoiser_unloaded: bool = False,
     ) -> Self:
         """Load a diffusers folder, a hub id or a single-file checkpoint.
 
-        With `denoiser_aside` the denoiser's weights stay in their file until `aside.back()`, where
-        they lie in one that is read here.
+        With `denoiser_unloaded` the denoiser's weights stay in their file until
+        `unloaded.reload()`, where they lie in one that is read here.
 
         Raises:
             BaseError: nothing loadable is there; the message says what was looked for.
@@ -188,7 +188,7 @@ class Family(PlugIn, ABC):
     @property
     def precision(self) -> str:
         """Return the name of the frozen weights' format as recipes record it."""
-        return self.narrow or str(self.dtype).removeprefix("torch.")
+        return self.quantised or str(self.dtype).removeprefix("torch.")
 
     @property
     def networks(self) -> dict[str, nn.Module]:

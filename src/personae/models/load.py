@@ -13,7 +13,7 @@ from personae.models.acceleration.choice import setting
 from personae.models.acceleration.wide_products import widen_slow_products
 from personae.models.family import Family
 from personae.models.weights import sources
-from personae.models.weights.quantised import NARROW, narrow, pick_format
+from personae.models.weights.quantised import QUANTISED, pick_format, quantise
 
 
 def load_base(
@@ -22,7 +22,7 @@ def load_base(
     device: str = "auto",
     precision: str = "auto",
     acceleration: str = "auto",
-    denoiser_aside: bool = False,
+    denoiser_unloaded: bool = False,
 ) -> Family:
     """Load a base model, frozen, ready for techniques.
 
@@ -35,8 +35,8 @@ def load_base(
         acceleration: auto (measured on this machine), lean (those that take no memory), none, or
             names joined by commas. Unless it is none, products in 16 bits are computed in float32
             on processors without kernels for them (`wide_products`).
-        denoiser_aside: leave the denoiser's weights in their file, where that can be read again,
-            until `base.aside.back()`; calls before that read them part by part.
+        denoiser_unloaded: leave the denoiser's weights in their file, where that can be read again,
+            until `base.unloaded.reload()`; calls before that read them part by part.
 
     Raises:
         BaseError: the source is not there, damaged, or of no known family.
@@ -50,11 +50,11 @@ def load_base(
             dtype = pick_format(precision, chosen)
             if quicker != "none":
                 widen_slow_products(chosen, dtype)
-            aside = denoiser_aside and precision not in NARROW  # made narrow in memory
-            base = family.load(where, chosen, dtype, denoiser_aside=aside)
-            if precision in NARROW:
-                narrow(base.denoiser, precision)
-                base.narrow = precision
+            unloaded = denoiser_unloaded and precision not in QUANTISED  # quantised in memory
+            base = family.load(where, chosen, dtype, denoiser_unloaded=unloaded)
+            if precision in QUANTISED:
+                quantise(base.denoiser, precision)
+                base.quantised = precision
             base.source, base.acceleration = str(source), quicker
             base.recommendations = _recommendations(Path(where))
             return base

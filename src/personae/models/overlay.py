@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.core.devices import HOST
-from personae.models.weights.quantised import refuse_narrow
+from personae.models.weights.quantised import refuse_quantised
 
 Delta = Callable[[str], Tensor | None]
 PIECE = 2**18  # numbers added at once: a megabyte in float32
@@ -92,7 +92,7 @@ class WeightOverlay:
         self._active, self._merged_for = [], None
 
     def _attach(self) -> None:
-        refuse_narrow(self.network)
+        refuse_quantised(self.network)
         for prefix, module in self.network.named_modules():
             own = [
                 (f"{prefix}.{name}".lstrip("."), name, parameter)

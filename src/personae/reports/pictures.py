@@ -19,7 +19,7 @@ QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownPicture:
     """A picture on the page: where it comes from and how it was drawn."""
 
     source: str
@@ -33,7 +33,7 @@ class Line:
     """One prompt and what each row drew for it; None where it drew nothing."""
 
     prompt: str
-    shown: list[Shown | None]
+    shown: list[ShownPicture | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class CharacterPictures:
 
     name: str
     class_noun: str
-    real: list[Shown]
+    real: list[ShownPicture]
     columns: list[str]
     lines: list[Line]
     class_lines: list[Line]
@@ -75,11 +75,13 @@ def _first(row: Row, character: str) -> Found | None:
     return min(mine, key=lambda each: each.seed, default=None)
 
 
-def _real(found: Found | None) -> list[Shown]:
+def _real(found: Found | None) -> list[ShownPicture]:
     if found is None:
         return []
     return [
-        Shown(embed(found.cell.pictures / each["file"]), "held-out picture", "", "never trained on")
+        ShownPicture(
+            embed(found.cell.pictures / each["file"]), "held-out picture", "", "never trained on"
+        )
         for each in found.result["pictures"]
     ]
 
@@ -106,7 +108,7 @@ def _by_shot(found: Found, part: str) -> dict[str, dict[str, Any]]:
     return shots
 
 
-def _shown(found: Found, picture: dict[str, Any], title: str, folder: str) -> Shown:
+def _shown(found: Found, picture: dict[str, Any], title: str, folder: str) -> ShownPicture:
     recipe, result = found.result["recipe"], found.result
     detail = (
         f"seed {picture['seed']} · {recipe['sampler']}, {recipe['steps']} steps, "
@@ -117,7 +119,7 @@ def _shown(found: Found, picture: dict[str, Any], title: str, folder: str) -> Sh
         detail += f" · {result['content_hash'][:12]}, {steps} steps, training seed {seed}"
     file = found.cell.pictures / folder / picture["file"]
     detail += f" · {file.relative_to(found.cell.folder.parent)}"
-    return Shown(embed(file), title, picture["prompt"], detail)
+    return ShownPicture(embed(file), title, picture["prompt"], detail)
 
 
 def embed(path: Path) -> str:

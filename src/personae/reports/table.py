@@ -11,7 +11,7 @@ from personae.study.comparison.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TableEntry:
     """One number: its mean, its interval, and whether nothing is better beyond a tie."""
 
     mean: str
@@ -26,7 +26,7 @@ class TableLine:
 
     measure: Measure
     arrow: str
-    entries: list[Entry]
+    entries: list[TableEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ def _line(measure: Measure, comparison: Comparison) -> TableLine:
     return TableLine(measure, arrow, [_entry(measure, row) for row in comparison.rows])
 
 
-def _entry(measure: Measure, row: Row) -> Entry:
+def _entry(measure: Measure, row: Row) -> TableEntry:
     interval = row.intervals.get(measure.name)
     if interval is None or interval.mean != interval.mean:
-        return Entry("\N{EN DASH}", "", best=False, tied=False)
+        return TableEntry("\N{EN DASH}", "", best=False, tied=False)
     rank = row.ranks.get(measure.name)
     spread = ""
     if interval.units > 1 and interval.high > interval.low:
@@ -64,7 +64,7 @@ def _entry(measure: Measure, row: Row) -> Entry:
     best = rank is not None and rank.place == 1
     if measure.name in COSTS:
         best = False
-    return Entry(text(measure, interval.mean), spread, best, bool(best and rank.ties))
+    return TableEntry(text(measure, interval.mean), spread, best, bool(best and rank.ties))
 
 
 def text(measure: Measure, value: float) -> str:

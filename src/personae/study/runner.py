@@ -52,7 +52,7 @@ def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> It
 
     Args:
         study: what to run.
-        runner: `side_by_side(jobs)` on this machine, or a cluster's.
+        runner: `local_runner(jobs)` on this machine, or a cluster's.
         retry_failed: also run again the cells that broke.
 
     Raises:
@@ -117,7 +117,7 @@ def _logged(log: Path, event: Event) -> Event:
     return event
 
 
-def side_by_side(jobs: int = 1) -> Runner:
+def local_runner(jobs: int = 1) -> Runner:
     """Return a runner of up to `jobs` cells at a time on this machine.
 
     Raises:

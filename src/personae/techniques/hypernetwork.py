@@ -237,9 +237,9 @@ class Hypernetwork(Technique):
         return (changed, *others)
 
     def _change(self, name: str, context: Tensor) -> Tensor:
-        narrow = context.dtype != torch.float32
+        low_precision = context.dtype != torch.float32
         change = context
-        with torch.autocast(context.device.type, context.dtype) if narrow else nullcontext():
+        with torch.autocast(context.device.type, context.dtype) if low_precision else nullcontext():
             for layer in self.networks[name]:
                 if isinstance(layer, nn.Linear):
                     weight, bias = (self._in(context.dtype, each) for each in layer.parameters())

@@ -71,7 +71,7 @@ class Validation(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict(Event):
+class MonitorNote(Event):
     """What the learning monitor has to say, in words."""
 
     kind: ClassVar[str] = "verdict"
@@ -83,7 +83,7 @@ class Verdict(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint(Event):
+class CheckpointSaved(Event):
     """The full state was written."""
 
     kind: ClassVar[str] = "checkpoint"

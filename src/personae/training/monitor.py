@@ -14,7 +14,7 @@ import torch
 from personae.models.family import Family
 from personae.techniques.modes import settled, untouched
 from personae.techniques.technique import Technique
-from personae.training.events import Verdict
+from personae.training.events import MonitorNote
 from personae.training.optim.optimizers import OWN_RATES
 from personae.training.probe import FrozenProbe
 from personae.training.schedule import Schedule
@@ -41,7 +41,7 @@ class Monitor:
         with settled(self.techniques), untouched(self.techniques):
             return self.probe.look(self.texts)
 
-    def look(self, step: int, schedule: Schedule) -> Verdict | None:
+    def look(self, step: int, schedule: Schedule) -> MonitorNote | None:
         """Return a verdict after `step`, or None when it is not time for one."""
         if step not in LOOKS:
             return None
@@ -51,7 +51,7 @@ class Monitor:
         gap = (base_loss - loss) / max(base_loss, 1e-12)
         change = ((output - base_output).norm() / base_output.norm()).item()
         level, message = self._words(gap, change, schedule, step)
-        return Verdict(step, level, message, gap, change)
+        return MonitorNote(step, level, message, gap, change)
 
     def _words(self, gap: float, change: float, schedule: Schedule, step: int) -> tuple[str, str]:
         rate = schedule.learning_rate

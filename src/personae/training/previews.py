@@ -13,26 +13,26 @@ from personae.generation.sampler import Shot
 from personae.training.events import Preview
 from personae.training.preview_settings import STEPS, sampling, together
 from personae.training.run_folder import RunFolder
-from personae.training.trainer import Workbench
+from personae.training.trainer import Trainer
 
 
-def draw_previews(bench: Workbench, cast: Cast, steps: int = STEPS) -> list[Picture]:
+def draw_previews(trainer: Trainer, cast: Cast, steps: int = STEPS) -> list[Picture]:
     """Return a picture of each preview prompt."""
-    config = bench.config
+    config = trainer.config
     shots = [Shot(prompt, config.seed) for prompt in config.preview_prompts]
-    how = sampling(config, bench.schedule, bench.base, steps)
-    return draw(bench.base, shots, how, cast, batch_size=together(config))
+    how = sampling(config, trainer.schedule, trainer.base, steps)
+    return draw(trainer.base, shots, how, cast, batch_size=together(config))
 
 
 def preview(
-    bench: Workbench, artifact: Artifact, folder: RunFolder, step: int
+    trainer: Trainer, artifact: Artifact, folder: RunFolder, step: int
 ) -> Iterator[Preview]:
     """Draw the preview prompts with what is in memory, which `artifact` describes."""
-    for technique in bench.techniques:
+    for technique in trainer.techniques:
         technique.eval()
-    cast = Cast({"character": Member(artifact, techniques=bench.techniques)})
-    yield from saved(draw_previews(bench, cast), folder, step)
-    for technique in bench.techniques:
+    cast = Cast({"character": Member(artifact, techniques=trainer.techniques)})
+    yield from saved(draw_previews(trainer, cast), folder, step)
+    for technique in trainer.techniques:
         technique.train()
 
 

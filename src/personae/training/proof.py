@@ -8,43 +8,43 @@ from personae.artifacts.artifact import Artifact
 from personae.core.event import Event
 from personae.errors import TrainingError
 from personae.generation.cast import Cast, Member
-from personae.training.events import Finished, Verdict
+from personae.training.events import Finished, MonitorNote
 from personae.training.previews import draw_previews, saved
 from personae.training.run_folder import RunFolder
-from personae.training.trainer import Workbench, artifact_of
+from personae.training.trainer import Trainer, artifact_of
 
 PROOF_STEPS = 4  # a difference in what was saved shows in the first of them
 
 
-def finish(bench: Workbench, folder: RunFolder) -> Iterator[Event]:
+def finish(trainer: Trainer, folder: RunFolder) -> Iterator[Event]:
     """Save, read the file back, and prove that it draws what memory drew.
 
     Raises:
         TrainingError: something was not learnt or not saved.
     """
-    bench.use_average()
-    for technique in bench.techniques:
+    trainer.use_average()
+    for technique in trainer.techniques:
         technique.round_as_stored()
         technique.eval()
-    artifact = artifact_of(bench)
-    yield from _report_dead(artifact, bench)
-    in_memory = Member(artifact, techniques=bench.techniques)
-    from_memory = draw_previews(bench, Cast({"character": in_memory}), PROOF_STEPS)
-    name = f"{bench.character.name}.{artifact.technique}.safetensors"
+    artifact = artifact_of(trainer)
+    yield from _report_dead(artifact, trainer)
+    in_memory = Member(artifact, techniques=trainer.techniques)
+    from_memory = draw_previews(trainer, Cast({"character": in_memory}), PROOF_STEPS)
+    name = f"{trainer.character.name}.{artifact.technique}.safetensors"
     path = artifact.save(folder.path / name)
     record = artifact.card.training
     del artifact, in_memory  # they hold what the file is about to bring once more
-    bench.release()
+    trainer.release()
     reread = Cast({"character": Member(Artifact.load(path), path=path)})
-    with reread.on(bench.base):
-        from_file = draw_previews(bench, reread, PROOF_STEPS)
-        previews = draw_previews(bench, reread)
+    with reread.on(trainer.base):
+        from_file = draw_previews(trainer, reread, PROOF_STEPS)
+        previews = draw_previews(trainer, reread)
     for mine, theirs in zip(from_memory, from_file, strict=True):
         if mine.image.tobytes() != theirs.image.tobytes():
             raise TrainingError(
                 f"{path}: the file draws another picture than memory did; please report this"
             )
-    yield from saved(previews, folder, bench.schedule.steps)
+    yield from saved(previews, folder, trainer.schedule.steps)
     finished = Finished(
         path, record.seconds, record.peak_bytes, record.parameters, path.stat().st_size
     )
@@ -58,7 +58,7 @@ def finish(bench: Workbench, folder: RunFolder) -> Iterator[Event]:
     yield finished
 
 
-def _report_dead(artifact: Artifact, bench: Workbench) -> Iterator[Verdict]:
+def _report_dead(artifact: Artifact, trainer: Trainer) -> Iterator[MonitorNote]:
     """Warn of tensors that are zero, as layers without influence on the picture have.
 
     Raises:
@@ -67,13 +67,13 @@ def _report_dead(artifact: Artifact, bench: Workbench) -> Iterator[Verdict]:
     dead = [name for name, tensor in artifact.tensors.items() if not tensor.any()]
     if len(dead) == len(artifact.tensors):
         raise TrainingError(
-            f"all {len(dead)} tensors are zero after {bench.schedule.steps} steps; nothing was "
+            f"all {len(dead)} tensors are zero after {trainer.schedule.steps} steps; nothing was "
             f"learnt, or less than the file's number format can hold; use a higher learning rate "
-            f"than {bench.schedule.learning_rate:.1e}"
+            f"than {trainer.schedule.learning_rate:.1e}"
         )
     if dead:
         message = (
             f"{len(dead)} of {len(artifact.tensors)} tensors are zero ('{dead[0]}' first) and have "
             "no effect; they learnt nothing, or less than the file's number format can hold"
         )
-        yield Verdict(bench.schedule.steps, "warning", message, 0.0, 0.0)
+        yield MonitorNote(trainer.schedule.steps, "warning", message, 0.0, 0.0)

@@ -9,12 +9,12 @@ from personae.errors import DoesNotFitError
 from personae.models.acceleration.packs import Packs
 from personae.training.events import Forecast
 from personae.training.optim.optimizers import held_on, state_bytes
-from personae.training.trainer import Workbench
+from personae.training.trainer import Trainer
 
 WARMED_UP = 1.0  # seconds of a first pass beside which what is set up in it does not count
 
 
-def forecast(bench: Workbench) -> Forecast:
+def forecast(trainer: Trainer) -> Forecast:
     """Run the passes of the first step and say what the run will take.
 
     They are run again where much was set up in them. What they computed last is not lost: the first
@@ -23,16 +23,18 @@ def forecast(bench: Workbench) -> Forecast:
     Raises:
         DoesNotFitError: more memory is needed than is free.
     """
-    device = bench.base.device
+    device = trainer.base.device
     reset_peak(device)
     before = free_bytes(device)
     packed_before = Packs.seconds
-    seconds = _rehearsed(bench)
+    seconds = _rehearsed(trainer)
     seconds -= Packs.seconds - packed_before  # no later step packs
     if seconds < WARMED_UP:
-        seconds = _rehearsed(bench)
-    count = sum(parameter.numel() for parameter in bench.parameters)
-    moments = state_bytes(bench.schedule.optimizer, held_on(device, bench.optimizer.param_groups))
+        seconds = _rehearsed(trainer)
+    count = sum(parameter.numel() for parameter in trainer.parameters)
+    moments = state_bytes(
+        trainer.schedule.optimizer, held_on(device, trainer.optimizer.param_groups)
+    )
     free = free_bytes(device)
     if free is not None and moments > free:
         raise DoesNotFitError(
@@ -41,17 +43,17 @@ def forecast(bench: Workbench) -> Forecast:
             "technique that trains fewer parameters"
         )
     return Forecast(
-        steps=bench.schedule.steps,
-        seconds=seconds * bench.schedule.steps,
+        steps=trainer.schedule.steps,
+        seconds=seconds * trainer.schedule.steps,
         peak_bytes=peak_bytes(device) + moments,
         free_bytes=before,
         parameters=count,
-        pictures=len(bench.character.references),
+        pictures=len(trainer.character.references),
     )
 
 
-def _rehearsed(bench: Workbench) -> float:
+def _rehearsed(trainer: Trainer) -> float:
     """Return the seconds of the passes of a step."""
     started = time.perf_counter()
-    bench.rehearse(0, keep=True)
+    trainer.rehearse(0, keep=True)
     return time.perf_counter() - started

@@ -29,59 +29,59 @@ from personae.techniques.modes import untouched
 from personae.training.events import Kept, Scored, StoppedEarly
 from personae.training.run_folder import RunFolder
 from personae.training.selection_rules import Choice, ScoredCheckpoint, choose, stop_reason
-from personae.training.trainer import Workbench, artifact_of
+from personae.training.trainer import Trainer, artifact_of
 
 SEED = 501  # far from the full suite's seeds, so that none is chosen by what measures it
 
 
-class Keeper:
+class CheckpointSelector:
     """Looks at each checkpoint of a run.
 
     Attributes:
         enough: why training should stop now, or None.
     """
 
-    def __init__(self, bench: Workbench, folder: RunFolder) -> None:
-        if not bench.character.held_out:
+    def __init__(self, trainer: Trainer, folder: RunFolder) -> None:
+        if not trainer.character.held_out:
             raise UsageError(
-                f"keep is '{bench.config.keep}', but no picture of '{bench.character.name}' is "
+                f"keep is '{trainer.config.keep}', but no picture of '{trainer.character.name}' is "
                 "held out to judge by; bring at least 5 pictures, or use --keep last"
             )
-        judge = Judge.of(bench.config.judging, bench.base, bench.character)
-        self.judge = judge.small(bench.config.judging.checkpoint_shots)
+        judge = Judge.of(trainer.config.judging, trainer.base, trainer.character)
+        self.judge = judge.small(trainer.config.judging.checkpoint_shots)
         self.folder = folder.path / "candidates"
         self.enough: str | None = None
-        with untouched(bench.techniques):
+        with untouched(trainer.techniques):
             self._before = self.judge.untouched(SEED)
         self._scored: list[ScoredCheckpoint] = []
 
-    def catch_up(self, bench: Workbench, step: int, every: int) -> Iterator[Event]:
+    def catch_up(self, trainer: Trainer, step: int, every: int) -> Iterator[Event]:
         """Take up the scores of a run that is resumed at `step`; score it if that was not done."""
         self._scored = [one for one in self._stored() if one.step <= step]
-        self._judge_end(bench)
+        self._judge_end(trainer)
         known = any(one.step == step for one in self._scored)
         if step > 0 and step % every == 0 and not known:
-            yield from self.look(bench, step)
+            yield from self.look(trainer, step)
 
-    def look(self, bench: Workbench, step: int) -> Iterator[Event]:
+    def look(self, trainer: Trainer, step: int) -> Iterator[Event]:
         """Store and score the state after `step`."""
-        with _as_drawn(bench):
-            artifact = artifact_of(bench)
+        with _as_drawn(trainer):
+            artifact = artifact_of(trainer)
             artifact.save(self.file(step))
-            scores = self._scores(bench, artifact)
+            scores = self._scores(trainer, artifact)
         self._remember(scored(step, scores))
         found = self._scored[-1]
         yield Scored(step, _mean(found.likeness), _mean(found.agreement), found.drift, found.copies)
-        self._judge_end(bench)
-        if self.enough and step < bench.schedule.steps:
+        self._judge_end(trainer)
+        if self.enough and step < trainer.schedule.steps:
             yield StoppedEarly(step, self.enough)
 
-    def conclude(self, bench: Workbench) -> Iterator[Event]:
+    def conclude(self, trainer: Trainer) -> Iterator[Event]:
         """Put the chosen checkpoint into the techniques and drop those not worth keeping."""
         choice = choose(self._scored)
-        step = getattr(choice, bench.config.keep)
-        restore(bench, Artifact.load(self.file(step)))
-        bench.schedule = bench.schedule.model_copy(update={"steps": step})
+        step = getattr(choice, trainer.config.keep)
+        restore(trainer, Artifact.load(self.file(step)))
+        trainer.schedule = trainer.schedule.model_copy(update={"steps": step})
         self._tidy(choice)
         yield Kept(step, choice.best, choice.most_flexible, choice.last, choice.reason)
 
@@ -89,16 +89,16 @@ class Keeper:
         """Return where the artifact of a checkpoint lies."""
         return self.folder / f"step-{step:06d}.safetensors"
 
-    def _scores(self, bench: Workbench, artifact: Artifact) -> Scores:
-        name = bench.character.name
-        cast = Cast({name: Member(artifact, techniques=bench.techniques)})
+    def _scores(self, trainer: Trainer, artifact: Artifact) -> Scores:
+        name = trainer.character.name
+        cast = Cast({name: Member(artifact, techniques=trainer.techniques)})
         requests = self.judge.requests(f"{{{name}}}", SEED)
         pictures = self.judge.draw(requests, cast)
         of_class: list[Picture] = self.judge.draw(self.judge.class_requests(SEED), cast)
         return self.judge.measure(requests, pictures, of_class, self._before, SEED)
 
-    def _judge_end(self, bench: Workbench) -> None:
-        self.enough = stop_reason(self._scored) if bench.config.stop_early else None
+    def _judge_end(self, trainer: Trainer) -> None:
+        self.enough = stop_reason(self._scored) if trainer.config.stop_early else None
 
     def _remember(self, checkpoint: ScoredCheckpoint) -> None:
         """Keep the score on disk too: a resumed run has its earlier ones."""
@@ -137,29 +137,29 @@ def scored(step: int, scores: Scores) -> ScoredCheckpoint:
 
 
 @torch.no_grad()
-def restore(bench: Workbench, artifact: Artifact) -> None:
+def restore(trainer: Trainer, artifact: Artifact) -> None:
     """Put what an artifact holds into the techniques of a run; the average no longer counts."""
-    for technique in bench.techniques:
+    for technique in trainer.techniques:
         for name, value in technique.state_dict().items():
             value.copy_(artifact.tensors[stored_name(technique.name, name)])
-    bench.average = None
+    trainer.average = None
 
 
 @contextmanager
-def _as_drawn(bench: Workbench) -> Iterator[None]:
+def _as_drawn(trainer: Trainer) -> Iterator[None]:
     """Have the techniques as they would be saved, averaged and in eval mode, then as they were."""
-    averaged = bench.average is not None
-    trained = [p.detach().clone() for p in bench.parameters] if averaged else []
+    averaged = trainer.average is not None
+    trained = [p.detach().clone() for p in trainer.parameters] if averaged else []
     try:
-        bench.use_average()
-        for technique in bench.techniques:
+        trainer.use_average()
+        for technique in trainer.techniques:
             technique.eval()
         yield
     finally:
         with torch.no_grad():
-            for parameter, value in zip(bench.parameters, trained, strict=averaged):
+            for parameter, value in zip(trainer.parameters, trained, strict=averaged):
                 parameter.copy_(value)
-        for technique in bench.techniques:
+        for technique in trainer.techniques:
             technique.train()
 
 

@@ -22,7 +22,7 @@ from personae.core.config import Config
 from personae.core.registry import discover, lookup
 from personae.core.units import parse_bytes
 from personae.errors import UsageError
-from personae.evaluation.settings import Judging
+from personae.evaluation.settings import JudgingSettings
 from personae.techniques.technique import Technique, TechniqueConfig
 from personae.training.schedule import Schedule
 
@@ -70,7 +70,7 @@ class RunConfig(Config):
     stop_early: bool = True
     """Where checkpoints are scored, end the training when nothing is gained any more, or when
     drift or copies pass a bound."""
-    judging: Judging = Judging()
+    judging: JudgingSettings = JudgingSettings()
     """How checkpoints are scored."""
     schedule: Schedule = Schedule()
     settings: dict[str, dict[str, Any]] = {}

@@ -16,7 +16,7 @@ from personae.core.registry import lookup
 from personae.core.seeds import generator_for
 from personae.models.family import Family
 from personae.models.weights import sources
-from personae.models.weights.unloaded import Aside, readable_again
+from personae.models.weights.unloaded import Unloaded, readable_again
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
 from personae.training.batches import TrainingSet, make_items
@@ -28,7 +28,7 @@ from personae.training.probe import FrozenProbe
 from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
 from personae.training.texts import TextSource
-from personae.training.trainer import PROBE_PICTURES, Workbench
+from personae.training.trainer import PROBE_PICTURES, Trainer
 
 
 def build_techniques(config: RunConfig, character: Character, base: Family) -> list[Technique]:
@@ -66,25 +66,25 @@ def training_set(
     return TrainingSet(items, base, cache, schedule=schedule, seed=config.seed)
 
 
-def resting(config: RunConfig, base: Family, parts: dict[str, torch.nn.Module]) -> Aside:
+def unloadable(config: RunConfig, base: Family, parts: dict[str, torch.nn.Module]) -> Unloaded:
     """Return what can leave memory and be read again: `parts`, by component name, or nothing.
 
     Only where `config.unload` asks for it, and only what lies in a file that is read here.
     """
     if not config.unload:
-        return Aside([])
-    return Aside(list(readable_again(sources.local_folder(base.source), parts)))
+        return Unloaded([])
+    return Unloaded(list(readable_again(sources.local_folder(base.source), parts)))
 
 
-def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]) -> Aside:
-    """Put aside what the caches make needless, with every caption of `sets` encoded before."""
+def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]) -> Unloaded:
+    """Unload what the caches make needless, with every caption of `sets` encoded before."""
     parts = {"vae": base.autoencoder}
     if config.unload and texts.frozen:
         parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
         encode_captions(texts, sets)
-    aside = resting(config, base, parts)
-    aside.put()
-    return aside
+    unloaded = unloadable(config, base, parts)
+    unloaded.unload()
+    return unloaded
 
 
 def encode_captions(texts: TextSource, sets: list[TrainingSet]) -> None:
@@ -121,13 +121,13 @@ def set_up(
     character: Character,
     base: Family,
     encoded: Callable[[], object] = lambda: None,
-) -> Iterator[Preparing | Workbench]:
-    """Build the workbench, yielding what is being prepared and at last the workbench itself.
+) -> Iterator[Preparing | Trainer]:
+    """Build the trainer, yielding what is being prepared and at last the trainer itself.
 
     Args:
         config: the run.
         character: whose pictures are trained on.
-        base: loaded; where memory is short, with its denoiser aside.
+        base: loaded; where memory is short, with its denoiser unloaded.
         encoded: called once with the encoders away and the denoiser back, before it computes.
     """
     techniques = build_techniques(config, character, base)
@@ -144,16 +144,16 @@ def set_up(
     pictures, prior = shown(character.references), None
     kept = shown(character.held_out) if character.held_out else None
     sets = [each for each in (pictures, kept) if each]
-    with base.aside if base.aside.away else resting(config, base, {"unet": base.denoiser}):
+    with base.unloaded if base.unloaded.away else unloadable(config, base, {"unet": base.denoiser}):
         for done, total in chain.from_iterable(each.prepare() for each in sets):
             yield Preparing("encoding pictures", done, total)
-        aside = unload(config, base, texts, sets)
+        unloaded = unload(config, base, texts, sets)
     with ExitStack() as undo:
-        undo.callback(aside.back)  # a run that ends here leaves the base in memory
+        undo.callback(unloaded.reload)  # a run that ends here leaves the base in memory
         encoded()
         if schedule.prior == "images":
             prior = shown((yield from class_references(base, character, schedule, config.seed)))
-            if aside.away and texts.frozen:
+            if unloaded.away and texts.frozen:
                 encode_captions(texts, [prior])
         undo.pop_all()
     held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
@@ -166,7 +166,7 @@ def set_up(
     average = [p.detach().float().clone() for p in trained] if schedule.ema else None
     for each in techniques:
         each.inject()
-    yield Workbench(
+    yield Trainer(
         config,
         schedule,
         base,
@@ -179,6 +179,6 @@ def set_up(
         held_out,
         make_update(schedule.update, optimizer, schedule.max_grad_norm),
         average,
-        aside,
+        unloaded,
         recomputing,
     )

@@ -21,7 +21,7 @@ from personae.models.acceleration.choice import accelerated
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.techniques.modes import settled, untouched
-from personae.training.events import Checkpoint, RolledBack, Step, Stopped, Validation
+from personae.training.events import CheckpointSaved, RolledBack, Step, Stopped, Validation
 from personae.training.memory.plan import fitting, loading_precision
 from personae.training.monitor import Monitor, other_rate, usual_rate
 from personae.training.previews import preview
@@ -29,11 +29,11 @@ from personae.training.probe import FrozenProbe
 from personae.training.proof import finish
 from personae.training.rehearsal import forecast
 from personae.training.run_folder import RunFolder
-from personae.training.selection import Keeper
+from personae.training.selection import CheckpointSelector
 from personae.training.settings import RunConfig
 from personae.training.setup import set_up
 from personae.training.tensorboard import TensorBoardLog
-from personae.training.trainer import Workbench, artifact_of
+from personae.training.trainer import Trainer, artifact_of
 
 ROLLBACK_FACTOR = 0.3
 
@@ -98,7 +98,7 @@ def _run(
             device=config.device,
             precision=loading_precision(config),
             acceleration=config.acceleration,
-            denoiser_aside=config.unload or config.memory is not None,
+            denoiser_unloaded=config.unload or config.memory is not None,
         )
         if config.memory is not None and not planned:
             config, plan = fitting(config, character, base)
@@ -108,79 +108,79 @@ def _run(
             yield plan
         if not config.unload:
             stack.close()  # what is kept is quicker, and there is room
-            base.aside.back()
+            base.unloaded.reload()
         side = config.schedule.resolution or base.resolution
         quicker = accelerated(base, config.schedule.batch_size, (side, side), training=True)
-        bench = None
+        trainer = None
         try:
             for event in set_up(config, character, base, lambda: stack.enter_context(quicker)):
-                if isinstance(event, Workbench):
-                    bench = event
+                if isinstance(event, Trainer):
+                    trainer = event
                 else:
                     yield event
             # With every default filled in, so that a later version with other advice resumes it too
-            folder.settle(config.model_copy(update={"schedule": bench.schedule}))
-            yield forecast(bench)
-            yield from _loop(bench, folder, should_stop)
+            folder.settle(config.model_copy(update={"schedule": trainer.schedule}))
+            yield forecast(trainer)
+            yield from _loop(trainer, folder, should_stop)
         finally:
-            if bench is not None:
-                bench.eject()
+            if trainer is not None:
+                trainer.eject()
                 if not own:
-                    bench.aside.back()
+                    trainer.unloaded.reload()
 
 
-def _loop(bench: Workbench, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:
     """Train to the end: step, watch, validate, save, preview."""
-    rhythm = Rhythm.of(bench)
-    keeper = Keeper(bench, folder) if bench.config.keep != "last" else None
-    monitor = Monitor(_probe(bench), bench.techniques, bench.texts)
+    rhythm = Rhythm.of(trainer)
+    keeper = CheckpointSelector(trainer, folder) if trainer.config.keep != "last" else None
+    monitor = Monitor(_probe(trainer), trainer.techniques, trainer.texts)
     base_loss: float | None = None  # of the base alone; looked at when it is first told
-    short = bench.config.unload or bench.config.memory is not None
-    step = _take_up(bench, folder)
+    short = trainer.config.unload or trainer.config.memory is not None
+    step = _take_up(trainer, folder)
     if keeper:
-        yield from keeper.catch_up(bench, step, rhythm.checkpoint)
-    while step < bench.schedule.steps and not (keeper and keeper.enough):
+        yield from keeper.catch_up(trainer, step, rhythm.checkpoint)
+    while step < trainer.schedule.steps and not (keeper and keeper.enough):
         if should_stop():
-            yield Stopped(step, folder.save_checkpoint(step, bench.state()))
+            yield Stopped(step, folder.save_checkpoint(step, trainer.state()))
             return
         if short and rhythm.rests(step):  # what previews and the like left counts
             give_back_freed()
         started = time.perf_counter()
-        loss, norm = bench.step(step)
+        loss, norm = trainer.step(step)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            step_back = _roll_back(bench, folder, step)
+            step_back = _roll_back(trainer, folder, step)
             yield step_back
             step = step_back.to_step
             continue
         step += 1
-        rate = bench.optimizer.param_groups[0]["lr"]
+        rate = trainer.optimizer.param_groups[0]["lr"]
         seconds = time.perf_counter() - started
-        yield Step(step, bench.schedule.steps, loss, rate, norm, seconds)
-        verdict = monitor.look(step, bench.schedule)
+        yield Step(step, trainer.schedule.steps, loss, rate, norm, seconds)
+        verdict = monitor.look(step, trainer.schedule)
         if verdict:
             yield verdict
-        last = step == bench.schedule.steps
-        if bench.held_out and (last or step % rhythm.validate == 0):
-            base_loss = _validation(bench, base_alone=True) if base_loss is None else base_loss
-            yield Validation(step, _validation(bench), base_loss)
+        last = step == trainer.schedule.steps
+        if trainer.held_out and (last or step % rhythm.validate == 0):
+            base_loss = _validation(trainer, base_alone=True) if base_loss is None else base_loss
+            yield Validation(step, _validation(trainer), base_loss)
         if step % rhythm.checkpoint == 0 and not last:
-            yield Checkpoint(step, folder.save_checkpoint(step, bench.state()))
+            yield CheckpointSaved(step, folder.save_checkpoint(step, trainer.state()))
         if step % rhythm.preview == 0 and not last:
-            yield from preview(bench, artifact_of(bench), folder, step)
+            yield from preview(trainer, artifact_of(trainer), folder, step)
         if keeper and (last or step % rhythm.checkpoint == 0):
-            yield from keeper.look(bench, step)
+            yield from keeper.look(trainer, step)
     if keeper:
-        yield from keeper.conclude(bench)
-    yield from finish(bench, folder)
+        yield from keeper.conclude(trainer)
+    yield from finish(trainer, folder)
 
 
-def _take_up(bench: Workbench, folder: RunFolder) -> int:
+def _take_up(trainer: Trainer, folder: RunFolder) -> int:
     """Continue from the newest checkpoint, or write the first; return the step reached."""
     state = folder.load_checkpoint()
     if state is None:
-        folder.save_checkpoint(0, bench.state())
+        folder.save_checkpoint(0, trainer.state())
         return 0
-    bench.restore(state)
+    trainer.restore(state)
     return state["step"]
 
 
@@ -193,9 +193,9 @@ class Rhythm:
     validate: int
 
     @classmethod
-    def of(cls, bench: Workbench) -> Rhythm:
+    def of(cls, trainer: Trainer) -> Rhythm:
         """Return what the settings say: by default 4 checkpoints and 10 validations in a run."""
-        config, steps = bench.config, bench.schedule.steps
+        config, steps = trainer.config, trainer.schedule.steps
         checkpoint = config.checkpoint_every or max(1, math.ceil(steps / 4))
         preview = config.preview_every or checkpoint
         return cls(checkpoint, preview, config.validate_every or max(1, math.ceil(steps / 10)))
@@ -205,30 +205,30 @@ class Rhythm:
         return any(step % every == 0 for every in (self.checkpoint, self.preview, self.validate))
 
 
-def _probe(bench: Workbench) -> FrozenProbe:
-    return FrozenProbe(bench.base, bench.pictures.first(4), bench.config.seed)
+def _probe(trainer: Trainer) -> FrozenProbe:
+    return FrozenProbe(trainer.base, trainer.pictures.first(4), trainer.config.seed)
 
 
-def _validation(bench: Workbench, *, base_alone: bool = False) -> float:
+def _validation(trainer: Trainer, *, base_alone: bool = False) -> float:
     """Return the loss on the held-out pictures at fixed noise and times, 0 without any."""
-    if bench.held_out is None:
+    if trainer.held_out is None:
         return 0.0
     if base_alone:
-        with untouched(bench.techniques):
-            return bench.held_out.loss(bench.texts)
-    with settled(bench.techniques):
-        return bench.held_out.loss(bench.texts)
+        with untouched(trainer.techniques):
+            return trainer.held_out.loss(trainer.texts)
+    with settled(trainer.techniques):
+        return trainer.held_out.loss(trainer.texts)
 
 
-def _roll_back(bench: Workbench, folder: RunFolder, step: int) -> RolledBack:
+def _roll_back(trainer: Trainer, folder: RunFolder, step: int) -> RolledBack:
     """Return to the last good state with a lower rate, once.
 
     Raises:
         TrainingError: the loss broke a second time.
     """
-    rate = bench.schedule.learning_rate
-    if bench.lowered < 1.0:
-        usual = usual_rate(bench.base, bench.techniques[0], bench.schedule.optimizer)
+    rate = trainer.schedule.learning_rate
+    if trainer.lowered < 1.0:
+        usual = usual_rate(trainer.base, trainer.techniques[0], trainer.schedule.optimizer)
         lower = other_rate(rate, usual, 1 / 10)
         raise TrainingError(
             f"the loss stopped being a number at step {step}, again after going back and lowering "
@@ -236,6 +236,6 @@ def _roll_back(bench: Workbench, folder: RunFolder, step: int) -> RolledBack:
             f"--learning-rate {lower:.1e} (was {rate:.1e}), or --precision fp32"
         )
     state = folder.load_checkpoint()
-    bench.restore(state)
-    bench.lowered = ROLLBACK_FACTOR
+    trainer.restore(state)
+    trainer.lowered = ROLLBACK_FACTOR
     return RolledBack(step, state["step"], ROLLBACK_FACTOR)

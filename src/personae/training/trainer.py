@@ -16,13 +16,13 @@ from personae.core.devices import synchronize
 from personae.core.memory import give_back_freed, peak_bytes
 from personae.core.seeds import seeded
 from personae.models.family import Family
-from personae.models.weights.unloaded import Aside
+from personae.models.weights.unloaded import Unloaded
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
 from personae.training.batches import TrainingSet
 from personae.training.loss import Noised, captions_with_dropout, draw_noise, training_loss
 from personae.training.optim.rates import rate_factor, set_rate
-from personae.training.optim.updates import Update
+from personae.training.optim.updates import UpdateRule
 from personae.training.probe import FrozenProbe
 from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
@@ -32,7 +32,7 @@ PROBE_PICTURES = 4
 
 
 @dataclass(slots=True)
-class Workbench:
+class Trainer:
     """The parts of a run.
 
     Attributes:
@@ -42,7 +42,7 @@ class Workbench:
         held_out: frozen probe on held-out pictures, or None without any.
         average: exponential moving averages of the parameters, or None.
         update: applies gradients to what is trained.
-        aside: networks of the base that are in memory only while they are called.
+        unloaded: networks of the base that are in memory only while they are called.
         recomputing: which activations are not kept for the backward pass.
         lowered: factor on the learning rate after a rollback.
         seconds: of all steps so far.
@@ -59,9 +59,9 @@ class Workbench:
     pictures: TrainingSet
     prior: TrainingSet | None
     held_out: FrozenProbe | None
-    update: Update
+    update: UpdateRule
     average: list[torch.Tensor] | None
-    aside: Aside
+    unloaded: Unloaded
     recomputing: Recomputing
     lowered: float = 1.0
     seconds: float = field(default=0.0)
@@ -198,7 +198,7 @@ class Workbench:
         self.lowered, self.seconds = state["lowered"], state["seconds"]
 
     def eject(self) -> None:
-        """Detach the techniques; but for what is put aside, the base is what it was."""
+        """Detach the techniques; but for what is unloaded, the base is what it was."""
         self.update.detach()
         for technique in reversed(self.techniques):
             if technique.injected:
@@ -215,27 +215,27 @@ class Workbench:
         give_back_freed()
 
 
-def artifact_of(bench: Workbench) -> Artifact:
+def artifact_of(trainer: Trainer) -> Artifact:
     """Return what the run has learnt by now, with its card."""
-    character = bench.character
+    character = trainer.character
     return Artifact.of(
-        bench.techniques,
-        bench.base,
+        trainer.techniques,
+        trainer.base,
         character=CharacterRecord(
             name=character.name,
             class_noun=character.class_noun,
-            phrase=bench.phrase,
+            phrase=trainer.phrase,
             fingerprint=character.fingerprint,
         ),
         training=TrainingRecord(
-            steps=bench.schedule.steps,
-            batch_size=bench.schedule.batch_size * bench.schedule.gradient_accumulation,
+            steps=trainer.schedule.steps,
+            batch_size=trainer.schedule.batch_size * trainer.schedule.gradient_accumulation,
             pictures=len(character.references),
-            seed=bench.config.seed,
-            seconds=round(bench.seconds, 3),
-            peak_bytes=peak_bytes(bench.base.device),
-            parameters=sum(each.parameter_count for each in bench.techniques),
-            device=bench.base.device.type,
-            schedule=bench.schedule.model_dump(mode="json"),
+            seed=trainer.config.seed,
+            seconds=round(trainer.seconds, 3),
+            peak_bytes=peak_bytes(trainer.base.device),
+            parameters=sum(each.parameter_count for each in trainer.techniques),
+            device=trainer.base.device.type,
+            schedule=trainer.schedule.model_dump(mode="json"),
         ),
     )

@@ -21,7 +21,7 @@ REMEMBERED_LAYOUTS: Final = 128
 """Pictures whose layouts are kept; one takes 0.4 to 5 MB, and each evaluation has its own."""
 
 
-class Remembering(Encoder):
+class CachedEncoder(Encoder):
     """An encoder that encodes no picture or text twice.
 
     It is recognised by its content, so a picture read again from its file counts as the same.
@@ -52,7 +52,9 @@ class Remembering(Encoder):
     @classmethod
     def load(cls, source: str | None, device: torch.device) -> Self:
         """Refuse: it has no weights of its own."""
-        raise EncoderError("a remembering encoder is made from a loaded one: Remembering(encoder)")
+        raise EncoderError(
+            "a remembering encoder is made from a loaded one: CachedEncoder(encoder)"
+        )
 
     def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Return the rows of `images`, encoding those not seen before."""

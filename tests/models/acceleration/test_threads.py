@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from personae.models.acceleration.threads import side_by_side
+from personae.models.acceleration.threads import in_parallel
 
 THREADS = 4
 
@@ -33,7 +33,7 @@ def test_every_piece_is_computed_once_without_gradients(at_once: int) -> None:
         assert not product.requires_grad
         found[number] += product
 
-    side_by_side(compute, ((number, 2.0) for number in range(7)), at_once)
+    in_parallel(compute, ((number, 2.0) for number in range(7)), at_once)
     assert found.tolist() == [2.0 * number for number in range(7)]
 
 
@@ -46,7 +46,7 @@ def test_pieces_share_torch_s_threads_and_leave_the_caller_its_own() -> None:
         both.wait()
         seen.append((torch.get_num_threads(), threading.get_ident()))
 
-    side_by_side(compute, [(0,), (1,)], 2)
+    in_parallel(compute, [(0,), (1,)], 2)
     assert [threads for threads, _ in seen] == [THREADS // 2] * 2
     assert threading.get_ident() not in {ident for _, ident in seen}
     assert torch.get_num_threads() == THREADS
@@ -58,7 +58,7 @@ def test_pieces_share_torch_s_threads_and_leave_the_caller_its_own() -> None:
 
 def test_a_single_one_at_once_stays_in_the_thread_that_asks() -> None:
     seen = []
-    side_by_side(lambda: seen.append(threading.get_ident()), [()], 1)
+    in_parallel(lambda: seen.append(threading.get_ident()), [()], 1)
     assert seen == [threading.get_ident()]
 
 
@@ -68,15 +68,15 @@ def test_what_a_piece_raises_is_raised(at_once: int) -> None:
         raise ValueError(f"piece {number}")
 
     with pytest.raises(ValueError, match="piece 3"):
-        side_by_side(compute, [(3,)], at_once)
+        in_parallel(compute, [(3,)], at_once)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     done = torch.zeros(2)
-    side_by_side(lambda place: done[place].add_(1), [(0,), (1,)], 2)
+    in_parallel(lambda place: done[place].add_(1), [(0,), (1,)], 2)
     child = os.fork()
     if not child:
-        side_by_side(lambda place: done[place].add_(1), [(0,), (1,)], 2)
+        in_parallel(lambda place: done[place].add_(1), [(0,), (1,)], 2)
         os._exit(0 if done.tolist() == [2.0, 2.0] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -24,7 +24,7 @@ from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.weights.files import weight_bytes
-from personae.models.weights.quantised import NARROW, is_narrow, narrow
+from personae.models.weights.quantised import QUANTISED, is_quantised, quantise
 from personae.training.events import Finished, Planned, Step
 from personae.training.memory.counter import peak_allocated
 from tiny_world import artifact_of, make, only, prediction, run, run_config, stir, techniques
@@ -34,11 +34,11 @@ CHANGING = {"dreambooth"}  # techniques that lay something over the base's own w
 WORST = {"int8": 0.03, "nf4": 0.15}  # of the largest prediction; bf16 alone rounds by 0.004
 
 
-@pytest.fixture(params=list(NARROW))
-def narrow_base(request: pytest.FixtureRequest, shallow: Family) -> Family:
+@pytest.fixture(params=list(QUANTISED))
+def quantised_base(request: pytest.FixtureRequest, shallow: Family) -> Family:
     base = copy.deepcopy(shallow)
-    narrow(base.denoiser, request.param)
-    base.narrow = request.param
+    quantise(base.denoiser, request.param)
+    base.quantised = request.param
     return base
 
 
@@ -46,33 +46,35 @@ def linear_weights(network: nn.Module) -> list[torch.Tensor]:
     return [layer.weight for layer in network.modules() if isinstance(layer, nn.Linear)]
 
 
-def test_every_linear_layer_takes_as_many_bits_as_its_format(narrow_base: Family) -> None:
-    weights = linear_weights(narrow_base.denoiser)
-    assert all(map(is_narrow, weights))
-    for layer in narrow_base.denoiser.modules():
+def test_every_linear_layer_takes_as_many_bits_as_its_format(quantised_base: Family) -> None:
+    weights = linear_weights(quantised_base.denoiser)
+    assert all(map(is_quantised, weights))
+    for layer in quantised_base.denoiser.modules():
         if isinstance(layer, nn.Linear):
             bits = 8 * weight_bytes(layer) - 32 * (0 if layer.bias is None else len(layer.bias))
             scales = 32 * (layer.out_features + 64)
-            ours = SIZES[narrow_base.narrow] * layer.weight.numel()
+            ours = SIZES[quantised_base.quantised] * layer.weight.numel()
             assert ours <= bits <= ours + scales + layer.weight.numel()
 
 
-def test_other_layers_and_networks_stay_whole(narrow_base: Family, shallow: Family) -> None:
-    convolutions = [each for each in narrow_base.denoiser.modules() if isinstance(each, nn.Conv2d)]
+def test_other_layers_and_networks_stay_whole(quantised_base: Family, shallow: Family) -> None:
+    convolutions = [
+        each for each in quantised_base.denoiser.modules() if isinstance(each, nn.Conv2d)
+    ]
     assert convolutions
-    assert not any(is_narrow(each.weight) for each in convolutions)
-    assert not any(map(is_narrow, narrow_base.towers[0].encoder.parameters()))
+    assert not any(is_quantised(each.weight) for each in convolutions)
+    assert not any(map(is_quantised, quantised_base.towers[0].encoder.parameters()))
 
 
 def test_predictions_are_nearly_those_of_the_whole_base(
-    narrow_base: Family, shallow: Family
+    quantised_base: Family, shallow: Family
 ) -> None:
     whole = prediction(shallow)
-    difference = (prediction(narrow_base) - whole).abs().max() / whole.abs().max()
-    assert 0 < difference < WORST[narrow_base.narrow]
+    difference = (prediction(quantised_base) - whole).abs().max() / whole.abs().max()
+    assert 0 < difference < WORST[quantised_base.quantised]
 
 
-@pytest.mark.parametrize("name", list(NARROW))
+@pytest.mark.parametrize("name", list(QUANTISED))
 def test_no_whole_weight_is_kept_for_the_backward_pass(name: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of 16 layers drawn otherwise, one in many is further from the whole
@@ -80,7 +82,7 @@ def test_no_whole_weight_is_kept_for_the_backward_pass(name: str) -> None:
         x = torch.randn(2, 256, requires_grad=True)
     layers.requires_grad_(False)
     (whole,) = torch.autograd.grad(layers(x).square().sum(), x)
-    narrow(layers, name)
+    quantise(layers, name)
 
     def passes() -> None:
         (gradient,) = torch.autograd.grad(layers(x).square().sum(), x)
@@ -92,18 +94,18 @@ def test_no_whole_weight_is_kept_for_the_backward_pass(name: str) -> None:
 
 @pytest.mark.parametrize("technique", techniques())
 def test_a_technique_learns_on_it_or_is_refused_because_it_changes_weights(
-    technique: str, narrow_base: Family, character: Path, tmp_path: Path
+    technique: str, quantised_base: Family, character: Path, tmp_path: Path
 ) -> None:
     config = run_config(character, technique=technique, memory="8GiB")
     if technique in CHANGING:
         with pytest.raises(UnsupportedError, match=r"in 8 or 4 bits.*use --precision bf16 or fp32"):
-            run(config, tmp_path / "run", narrow_base)
+            run(config, tmp_path / "run", quantised_base)
         return
-    events = run(config, tmp_path / "run", narrow_base)
+    events = run(config, tmp_path / "run", quantised_base)
     assert isinstance(events[-1], Finished)
     assert len(only(events, Step)) == 4
     assert only(events, Planned)
-    assert all(map(is_narrow, linear_weights(narrow_base.denoiser)))
+    assert all(map(is_quantised, linear_weights(quantised_base.denoiser)))
 
 
 def test_an_unknown_format_is_refused_with_all_there_are() -> None:
@@ -111,18 +113,18 @@ def test_an_unknown_format_is_refused_with_all_there_are() -> None:
         load_base("toon", device=str(HOST), precision="int9")
 
 
-def test_a_picture_names_its_format_and_is_drawn_again_by_it(narrow_base: Family) -> None:
-    made = stir(make("lora", narrow_base))
-    cast = Cast({"mira": Member(artifact_of(made, narrow_base))})
+def test_a_picture_names_its_format_and_is_drawn_again_by_it(quantised_base: Family) -> None:
+    made = stir(make("lora", quantised_base))
+    cast = Cast({"mira": Member(artifact_of(made, quantised_base))})
     sampling = Sampling(steps=2, width=64, height=64)
-    with cast.on(narrow_base):
-        picture = draw(narrow_base, [Shot("{mira} on the can")], sampling, cast)[0]
-        assert picture.recipe.precision == narrow_base.narrow
-        again = redraw(narrow_base, picture.recipe, cast)
+    with cast.on(quantised_base):
+        picture = draw(quantised_base, [Shot("{mira} on the can")], sampling, cast)[0]
+        assert picture.recipe.precision == quantised_base.quantised
+        again = redraw(quantised_base, picture.recipe, cast)
     assert again.image.tobytes() == picture.image.tobytes()
 
 
-@pytest.mark.parametrize("name", list(NARROW))
+@pytest.mark.parametrize("name", list(QUANTISED))
 def test_the_embedded_base_loads_in_it(name: str) -> None:
     base = load_base("toon", device=str(HOST), precision=name)
     whole = load_base("toon", device=str(HOST))

@@ -1,4 +1,4 @@
-"""Networks put aside: out of memory, in it for the length of a call, and back as they were."""
+"""Unloaded networks: out of memory, in it for the length of a call, and back as they were."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights import sources
 from personae.models.weights.files import weight_bytes
-from personae.models.weights.unloaded import Aside, readable_again
+from personae.models.weights.unloaded import Unloaded, readable_again
 from tiny_world import prediction
 
 SAMPLING = Sampling(steps=2, width=64, height=64)
@@ -41,18 +41,18 @@ def held(parameters: Iterable[nn.Parameter]) -> int:
     return sum({store.data_ptr(): store.nbytes() for store in stores}.values())
 
 
-def all_of(folder: Path, base: Family) -> Aside:
+def all_of(folder: Path, base: Family) -> Unloaded:
     parts = {"unet": base.denoiser, "vae": base.autoencoder, "text_encoder": base.towers[0].encoder}
-    return Aside(list(readable_again(folder, parts)))
+    return Unloaded(list(readable_again(folder, parts)))
 
 
 def test_networks_put_aside_keep_their_shapes_and_come_back_bitwise(
     folder: Path, base: Family
 ) -> None:
     before, parameters = prediction(base), list(base.denoiser.parameters())
-    aside = all_of(folder, base)
-    assert len(aside.files) == 3
-    with aside:
+    unloaded = all_of(folder, base)
+    assert len(unloaded.files) == 3
+    with unloaded:
         assert held(parameters) <= 2 * len(parameters)
         assert [p.shape for p in base.denoiser.parameters()] == [p.shape for p in parameters]
     assert all(a is b for a, b in zip(parameters, base.denoiser.parameters(), strict=True))
@@ -66,8 +66,8 @@ def test_a_base_whose_networks_are_all_aside_draws_the_same_picture(
 ) -> None:
     (whole,) = draw(base, [Shot("a cat")], SAMPLING)
     with all_of(folder, base):
-        (aside,) = draw(base, [Shot("a cat")], SAMPLING)
-    assert whole.image.tobytes() == aside.image.tobytes()
+        (unloaded,) = draw(base, [Shot("a cat")], SAMPLING)
+    assert whole.image.tobytes() == unloaded.image.tobytes()
 
 
 def test_only_the_part_that_is_called_is_in_memory(folder: Path, base: Family) -> None:
@@ -78,9 +78,9 @@ def test_only_the_part_that_is_called_is_in_memory(folder: Path, base: Family) -
         nonlocal most
         most = max(most, held(vae.parameters()))
 
-    aside = all_of(folder, base)
+    unloaded = all_of(folder, base)
     whole = weight_bytes(vae)
-    with aside:
+    with unloaded:
         hooks = [part.register_forward_hook(look) for part in vae.decoder.modules()]
         draw(base, [Shot("a cat")], SAMPLING)
         after = held(vae.parameters())
@@ -89,18 +89,18 @@ def test_only_the_part_that_is_called_is_in_memory(folder: Path, base: Family) -
     places = 2 * len(list(vae.parameters()))  # an empty parameter has room for one number
     assert 0 < most <= weight_bytes(vae.decoder) + places < whole
     assert after <= places
-    assert aside.largest_part >= weight_bytes(vae.decoder)
+    assert unloaded.largest_part >= weight_bytes(vae.decoder)
 
 
 def test_large_parts_come_back_block_by_block(
     folder: Path, base: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (whole,) = draw(base, [Shot("a cat")], SAMPLING)
-    aside = all_of(folder, base)
-    before = aside.largest_part
+    unloaded = all_of(folder, base)
+    before = unloaded.largest_part
     monkeypatch.setattr("personae.models.weights.unloaded.LARGE", 2**10)
-    assert aside.largest_part < before / 2
-    with aside:
+    assert unloaded.largest_part < before / 2
+    with unloaded:
         (blockwise,) = draw(base, [Shot("a cat")], SAMPLING)
     assert whole.image.tobytes() == blockwise.image.tobytes()
 
@@ -129,7 +129,7 @@ def test_a_foreign_base_is_never_read_in_the_place_of_the_loaded_one(
 
 @pytest.fixture
 def without_denoiser(folder: Path) -> Family:
-    return load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)
+    return load_base(folder, device="cpu", precision="bf16", denoiser_unloaded=True)
 
 
 def test_a_base_loaded_without_its_denoiser_is_the_same_base(
@@ -137,12 +137,12 @@ def test_a_base_loaded_without_its_denoiser_is_the_same_base(
 ) -> None:
     parameters = list(without_denoiser.denoiser.parameters())
     assert held(parameters) <= 2 * len(parameters)
-    assert without_denoiser.aside.bytes_away == weight_bytes(base.denoiser)
+    assert without_denoiser.unloaded.bytes_away == weight_bytes(base.denoiser)
     assert without_denoiser.fingerprint == base.fingerprint
     assert torch.equal(prediction(without_denoiser), prediction(base))  # read for the call alone
     assert held(parameters) <= 2 * len(parameters)
-    without_denoiser.aside.back()
-    assert not without_denoiser.aside.bytes_away
+    without_denoiser.unloaded.reload()
+    assert not without_denoiser.unloaded.bytes_away
     states = (each.denoiser.state_dict() for each in (base, without_denoiser))
     assert all(map(torch.equal, *(state.values() for state in states)))
     assert torch.equal(prediction(without_denoiser), prediction(base))
@@ -150,7 +150,7 @@ def test_a_base_loaded_without_its_denoiser_is_the_same_base(
 
 def test_passes_on_shapes_alone_read_nothing(without_denoiser: Family) -> None:
     hooks = [len(part._forward_pre_hooks) for part in without_denoiser.denoiser.modules()]
-    with without_denoiser.aside.shapes_only():
+    with without_denoiser.unloaded.shapes_only():
         assert not any(part._forward_pre_hooks for part in without_denoiser.denoiser.modules())
     assert [len(part._forward_pre_hooks) for part in without_denoiser.denoiser.modules()] == hooks
 
@@ -159,8 +159,8 @@ def test_a_denoiser_that_is_not_read_here_is_loaded_whole(folder: Path, base: Fa
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     base.denoiser.save_pretrained(folder / "unet", max_shard_size="200KB")
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
-    whole = load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)
-    assert not whole.aside.files
+    whole = load_base(folder, device="cpu", precision="bf16", denoiser_unloaded=True)
+    assert not whole.unloaded.files
     assert whole.fingerprint == base.fingerprint
     assert torch.equal(prediction(whole), prediction(base))
 
@@ -169,4 +169,4 @@ def test_a_denoiser_cut_short_is_refused_before_anything_is_read_of_it(folder: P
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(BaseError, match="could not be loaded"):
-        load_base(folder, device="cpu", precision="bf16", denoiser_aside=True)
+        load_base(folder, device="cpu", precision="bf16", denoiser_unloaded=True)

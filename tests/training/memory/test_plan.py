@@ -63,21 +63,21 @@ def test_the_forecast_is_what_a_step_allocates(
     config = with_mode(plain(character, technique), mode)
     forecast = needed(config, Character.open(character), shallow, 0)
     assert bare(shallow)
-    *_, bench = set_up(config, Character.open(character), shallow)
+    *_, trainer = set_up(config, Character.open(character), shallow)
     try:
-        bench.rehearse(0)  # fills the caches
-        passes = peak_allocated(lambda: bench.backward(0))
-        bench.update.forget()
-        bench.step(0)
+        trainer.rehearse(0)  # fills the caches
+        passes = peak_allocated(lambda: trainer.backward(0))
+        trainer.update.forget()
+        trainer.step(0)
         states = sum(
             value.numel() * value.element_size()
-            for state in bench.optimizer.state.values()
+            for state in trainer.optimizer.state.values()
             for name, value in state.items()
             if hasattr(value, "numel") and name != "step"
         )
-        trained = sum(p.numel() * p.element_size() for p in bench.parameters)
+        trained = sum(p.numel() * p.element_size() for p in trainer.parameters)
     finally:
-        bench.eject()
+        trainer.eject()
     weights = forecast.networks
     measured = weights + trained + states + passes
     assert forecast.trained == trained
@@ -237,7 +237,7 @@ def test_a_run_keeps_its_plan_when_it_is_resumed(
 def test_the_base_as_it_was_loaded_is_the_least_a_run_needs(
     character: Path, base: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Networks are put aside only once all of them have been read."""
+    """Networks are unloaded only once all of them have been read."""
     monkeypatch.setattr("personae.training.memory.forecast.KERNELS", 0)
     config, opened = plain(character, "lora", base=base.source), Character.open(character)
     lean = with_mode(config, {"unload": True, "gradient_checkpointing": "full"})

@@ -14,24 +14,24 @@ from personae.models.family import Family
 from personae.training.events import RolledBack, Step, Stopped
 from personae.training.schedule import Schedule
 from personae.training.setup import set_up
-from personae.training.trainer import Workbench
+from personae.training.trainer import Trainer
 from tiny_world import bare, only, run, run_config, techniques
 
 
-def bench_of(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Workbench:
+def bench_of(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Trainer:
     config = run_config(character, technique=technique, schedule=schedule)
-    *_, bench = set_up(config, Character.open(character), base)
-    return bench
+    *_, trainer = set_up(config, Character.open(character), base)
+    return trainer
 
 
 def learnt(character: Path, base: Family, technique: str, **schedule: Any) -> list[torch.Tensor]:
-    bench = bench_of(character, base, technique, warmup=0.0, **schedule)
+    trainer = bench_of(character, base, technique, warmup=0.0, **schedule)
     try:
         for step in range(3):
-            bench.step(step)
-        return [parameter.detach().clone() for parameter in bench.parameters]
+            trainer.step(step)
+        return [parameter.detach().clone() for parameter in trainer.parameters]
     finally:
-        bench.eject()
+        trainer.eject()
 
 
 @pytest.mark.parametrize("technique", techniques())
@@ -47,35 +47,35 @@ def test_updates_inside_and_after_the_backward_pass_are_the_same_unclipped(
 
 def test_no_gradient_is_left_after_a_backward_pass(character: Path, shallow: Family) -> None:
     """Neither after a step nor after a rehearsal, and at most a few at any moment."""
-    bench = bench_of(character, shallow, "dreambooth", update="in_backward")
+    trainer = bench_of(character, shallow, "dreambooth", update="in_backward")
     held: list[int] = []
 
     def look(_: torch.Tensor) -> None:
-        held.append(sum(p.grad is not None for p in bench.parameters))
+        held.append(sum(p.grad is not None for p in trainer.parameters))
 
-    handles = [p.register_post_accumulate_grad_hook(look) for p in bench.parameters]
+    handles = [p.register_post_accumulate_grad_hook(look) for p in trainer.parameters]
     try:
-        bench.rehearse(0)
-        before = [p.detach().clone() for p in bench.parameters]
-        assert all(map(torch.equal, before, bench.parameters))
-        bench.step(0)
-        assert not all(map(torch.equal, before, bench.parameters))
-        assert all(p.grad is None for p in bench.parameters)
-        assert max(held) <= 2 < len(bench.parameters)
+        trainer.rehearse(0)
+        before = [p.detach().clone() for p in trainer.parameters]
+        assert all(map(torch.equal, before, trainer.parameters))
+        trainer.step(0)
+        assert not all(map(torch.equal, before, trainer.parameters))
+        assert all(p.grad is None for p in trainer.parameters)
+        assert max(held) <= 2 < len(trainer.parameters)
     finally:
         for handle in handles:
             handle.remove()
-        bench.eject()
+        trainer.eject()
 
 
 def test_each_tensor_is_clipped_on_its_own(character: Path, shallow: Family) -> None:
-    bench = bench_of(character, shallow, update="in_backward", max_grad_norm=1e-3)
+    trainer = bench_of(character, shallow, update="in_backward", max_grad_norm=1e-3)
     taken: list[torch.Tensor] = []
     try:
-        bench.optimizer.update = lambda parameter: taken.append(parameter.grad.norm())
-        _, norm = bench.step(0)
+        trainer.optimizer.update = lambda parameter: taken.append(parameter.grad.norm())
+        _, norm = trainer.step(0)
     finally:
-        bench.eject()
+        trainer.eject()
     assert norm > 1e-3
     assert max(taken).item() == pytest.approx(1e-3, rel=1e-2)
 
@@ -147,12 +147,12 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(
     gradients = []
     for micro_batch in (None, 3, 1):
         schedule = {"batch_size": 4, "micro_batch": micro_batch, "prior": prior}
-        bench = bench_of(character, shallow, technique, **schedule)
+        trainer = bench_of(character, shallow, technique, **schedule)
         try:
-            loss = bench.backward(0)
-            gradients.append([p.grad for p in bench.parameters])
+            loss = trainer.backward(0)
+            gradients.append([p.grad for p in trainer.parameters])
         finally:
-            bench.eject()
+            trainer.eject()
         assert loss > 0
     whole, *parts = gradients
     for others in parts:

@@ -26,7 +26,7 @@ from personae.characters.checks.pictures import (
     of_picture,
     of_set,
 )
-from personae.characters.dataset import Reading
+from personae.characters.dataset import FoundPictures
 from personae.characters.reference import Reference
 from personae.errors import CharacterError
 
@@ -139,7 +139,7 @@ def _unusable(message: str, fallback: Path) -> Finding:
     return Finding("error", "unusable", Path(file), rest)
 
 
-def _of_reading(reading: Reading, home: Path) -> Iterator[Finding]:
+def _of_reading(reading: FoundPictures, home: Path) -> Iterator[Finding]:
     for problem in reading.problems:
         yield _unusable(problem, home)
     for note in reading.notes:
@@ -171,7 +171,7 @@ def _of_character(class_noun: str | None, home: Path, *, mirrored: bool) -> Iter
         )
 
 
-def _held_out(measured: list[Measured], reading: Reading, stated: CharacterFile) -> int:
+def _held_out(measured: list[Measured], reading: FoundPictures, stated: CharacterFile) -> int:
     """Return how many pictures `Character.open` will hold out."""
     if stated.held_out is not None:
         return len(stated.held_out)

@@ -16,7 +16,7 @@ from personae.characters.caption_tables import read_table
 from personae.characters.dataset import (
     Convention,
     FolderRule,
-    Reading,
+    FoundPictures,
     Role,
     at_least_one,
     entry_file,
@@ -42,7 +42,7 @@ class AiToolkit(Convention):
         """Such a file, or a folder that holds exactly one."""
         return entry_file(path, (".yaml", ".yml"), _has_datasets) is not None
 
-    def read(self, path: Path) -> Reading:
+    def read(self, path: Path) -> FoundPictures:
         """Read each dataset; listing one folder at several resolutions counts it once."""
         file = entry_file(path, (".yaml", ".yml"), _has_datasets)
         pairs = _datasets(yaml.safe_load(file.read_bytes()))
@@ -50,7 +50,9 @@ class AiToolkit(Convention):
         for dataset, _ in pairs:
             source = dataset.get("folder_path") or dataset.get("dataset_path")
             if source in seen:
-                parts.append(Reading(notes=(f"{file}: {source} is listed twice and read once",)))
+                parts.append(
+                    FoundPictures(notes=(f"{file}: {source} is listed twice and read once",))
+                )
                 continue
             seen.add(source)
             parts.append(_read_dataset(dataset, file))
@@ -81,7 +83,7 @@ def _datasets(content: object) -> list[tuple[dict[str, Any], str | None]]:
     return found
 
 
-def _read_dataset(dataset: dict[str, Any], file: Path) -> Reading:
+def _read_dataset(dataset: dict[str, Any], file: Path) -> FoundPictures:
     where = f"{file}, dataset {dataset.get('folder_path') or dataset.get('dataset_path')}"
     repeats = at_least_one(take(dataset, "num_repeats", int, 1, where), where)
     weight = take(dataset, "loss_multiplier", float, 1.0, where)
@@ -92,7 +94,7 @@ def _read_dataset(dataset: dict[str, Any], file: Path) -> Reading:
         path = resolve(table, file)
         listed = read_table(path, path.parent, repeats=repeats)
         weighted = tuple(replace(r, loss_weight=weight) for r in listed.references)
-        return Reading(**{role: weighted}, notes=listed.notes, problems=listed.problems)
+        return FoundPictures(**{role: weighted}, notes=listed.notes, problems=listed.problems)
     if folder is None:
         raise CharacterError(f"{file}: a dataset has no folder_path; name its folder of pictures")
     masks = take(dataset, "mask_path", str, None, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from personae.characters.dataset import Convention, FolderRule, Reading, merge, read_folder
+from personae.characters.dataset import Convention, FolderRule, FoundPictures, merge, read_folder
 from personae.characters.sidecars import is_picture, list_folder
 from personae.errors import CharacterError
 
@@ -20,14 +20,14 @@ class Flat(Convention):
         """Any folder will do."""
         return path.is_dir()
 
-    def read(self, path: Path) -> Reading:
+    def read(self, path: Path) -> FoundPictures:
         """Read the pictures directly in the folder; subfolders are mentioned, not read."""
         unread = [
             f"{folder}: pictures of subfolders are not read; move them up, or open that folder"
             for folder in list_folder(path)
             if folder.is_dir() and folder.name != "masks" and _holds_pictures(folder)
         ]
-        return merge([read_folder(path, FolderRule()), Reading(notes=tuple(unread))])
+        return merge([read_folder(path, FolderRule()), FoundPictures(notes=tuple(unread))])
 
 
 def _holds_pictures(folder: Path) -> bool:

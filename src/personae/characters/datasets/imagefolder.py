@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from personae.characters.caption_tables import is_caption_dictionary, read_table
-from personae.characters.dataset import Convention, Reading
+from personae.characters.dataset import Convention, FoundPictures
 from personae.errors import CharacterError
 
 _FILES: Final = ("metadata.jsonl", "metadata.csv")
@@ -28,11 +28,11 @@ class ImageFolder(Convention):
             return any((path / name).is_file() for name in _FILES)
         return path.suffix in (".jsonl", ".csv") or is_caption_dictionary(path)
 
-    def read(self, path: Path) -> Reading:
+    def read(self, path: Path) -> FoundPictures:
         """Read the table; a picture without a row is mentioned, not used."""
         table = _table(path)
         found = read_table(table, table.parent)
-        return Reading(found.references, notes=found.notes, problems=found.problems)
+        return FoundPictures(found.references, notes=found.notes, problems=found.problems)
 
 
 def _table(path: Path) -> Path:

@@ -16,7 +16,7 @@ from personae.characters.caption_tables import read_table
 from personae.characters.dataset import (
     Convention,
     FolderRule,
-    Reading,
+    FoundPictures,
     Role,
     at_least_one,
     entry_file,
@@ -50,7 +50,7 @@ class KohyaToml(Convention):
         """Such a file, or a folder that holds exactly one."""
         return entry_file(path, (".toml",), _has_datasets) is not None
 
-    def read(self, path: Path) -> Reading:
+    def read(self, path: Path) -> FoundPictures:
         """Read each subset; the first subset that is not for regularisation names the character."""
         file = entry_file(path, (".toml",), _has_datasets)
         content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -59,11 +59,13 @@ class KohyaToml(Convention):
         for subset in subsets:
             source = subset.get("metadata_file") or subset.get("image_dir")
             if source in seen:
-                parts.append(Reading(notes=(f"{file}: {source} is listed twice and read once",)))
+                parts.append(
+                    FoundPictures(notes=(f"{file}: {source} is listed twice and read once",))
+                )
                 continue
             seen.add(source)
             parts.append(_read_subset(subset, file))
-        parts.append(Reading(notes=_ignored(content, file)))
+        parts.append(FoundPictures(notes=_ignored(content, file)))
         tokens = next((s["class_tokens"] for s in subsets if _names_character(s)), None)
         name, _, noun = (tokens or "").partition(" ")
         return merge(parts, name=name or None, class_noun=noun or None, phrase=tokens)
@@ -96,7 +98,7 @@ def _names_character(subset: dict[str, Any]) -> bool:
     return isinstance(subset.get("class_tokens"), str) and not subset.get("is_reg", False)
 
 
-def _read_subset(subset: dict[str, Any], file: Path) -> Reading:
+def _read_subset(subset: dict[str, Any], file: Path) -> FoundPictures:
     where = f"{file}, subset {subset.get('image_dir') or subset.get('metadata_file')}"
     repeats = at_least_one(take(subset, "num_repeats", int, 1, where), where)
     role: Role = "prior" if take(subset, "is_reg", bool, False, where) else "references"
@@ -105,14 +107,16 @@ def _read_subset(subset: dict[str, Any], file: Path) -> Reading:
     if table is not None:
         folder = resolve(table, file).parent if directory is None else resolve(directory, file)
         listed = read_table(resolve(table, file), folder, repeats=repeats)
-        found = Reading(**{role: listed.references}, notes=listed.notes, problems=listed.problems)
+        found = FoundPictures(
+            **{role: listed.references}, notes=listed.notes, problems=listed.problems
+        )
     elif directory is not None:
         folder = resolve(directory, file)
         captions, notes = _captions(subset, folder, where)
         found = merge(
             [
                 read_folder(folder, FolderRule(captions, role, repeats=repeats)),
-                Reading(notes=notes),
+                FoundPictures(notes=notes),
             ]
         )
     else:
@@ -137,7 +141,7 @@ def _captions(
     return CaptionRule((_DEFAULT_SUFFIX,), default, first_line=True), ()
 
 
-def _affixed(found: Reading, subset: dict[str, Any], where: str) -> Reading:
+def _affixed(found: FoundPictures, subset: dict[str, Any], where: str) -> FoundPictures:
     """Return the reading with `caption_prefix` and `caption_suffix` around each caption."""
     prefix = take(subset, "caption_prefix", str, "", where)
     suffix = take(subset, "caption_suffix", str, "", where)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from personae.characters.dataset import (
     Convention,
     FolderRule,
-    Reading,
+    FoundPictures,
     Role,
     at_least_one,
     entry_file,
@@ -44,7 +44,7 @@ class OneTrainer(Convention):
         """Such a file, or a folder that holds exactly one."""
         return entry_file(path, (".json",), _has_concepts) is not None
 
-    def read(self, path: Path) -> Reading:
+    def read(self, path: Path) -> FoundPictures:
         """Read each enabled concept; the first that is learnt names the character."""
         file = entry_file(path, (".json",), _has_concepts)
         concepts = [c for c in json.loads(file.read_bytes()) if c.get("enabled", True)]
@@ -79,7 +79,7 @@ def _role(concept: dict[str, Any], file: Path) -> Role:
     return _ROLES[kind]
 
 
-def _read_concept(concept: dict[str, Any], file: Path) -> Reading:
+def _read_concept(concept: dict[str, Any], file: Path) -> FoundPictures:
     where = f"{file}, concept {concept.get('name') or concept['path']}"
     text = take(concept, "text", dict, {}, where)
     source = take(text, "prompt_source", str, "sample", where)
@@ -117,7 +117,7 @@ def _repeats(concept: dict[str, Any], where: str) -> int:
     return at_least_one(int(balancing), where)
 
 
-def _captioned_by_name(found: Reading) -> Reading:
+def _captioned_by_name(found: FoundPictures) -> FoundPictures:
     named = {
         role: tuple(replace(r, caption=clean(r.path.stem)) for r in getattr(found, role))
         for role in _ROLES.values()

@@ -13,7 +13,7 @@ from typing import Final
 from personae.characters.dataset import (
     Convention,
     FolderRule,
-    Reading,
+    FoundPictures,
     Role,
     at_least_one,
     merge,
@@ -35,7 +35,7 @@ class TokenFolders(Convention):
         """A folder that has at least one subfolder of that form with a picture in it."""
         return path.is_dir() and bool(_token_folders(path) or _token_folders(path / "img"))
 
-    def read(self, path: Path) -> Reading:
+    def read(self, path: Path) -> FoundPictures:
         """Read each subfolder with its repeats."""
         parent = path if _token_folders(path) else path / "img"
         loose = [file for file in list_folder(parent) if is_picture(file)]
@@ -64,7 +64,7 @@ def _token_folders(parent: Path) -> list[Path]:
     ]
 
 
-def _read_subfolder(folder: Path, role: Role) -> Reading:
+def _read_subfolder(folder: Path, role: Role) -> FoundPictures:
     repeats, tokens = _FOLDER.fullmatch(folder.name).groups()
     captions = CaptionRule(default=tokens.replace("_", " "), first_line=True)
     rule = FolderRule(captions, role, repeats=at_least_one(int(repeats), str(folder)))

@@ -185,10 +185,10 @@ def draw_again(
 def _precision_name(recorded: str) -> str:
     """Return the name `load_base` takes for the number format a recipe records."""
     from personae.core.devices import PRECISIONS
-    from personae.models.weights.quantised import NARROW
+    from personae.models.weights.quantised import QUANTISED
 
     names = {str(dtype).removeprefix("torch."): name for name, dtype in PRECISIONS.items()}
-    return names.get(recorded, recorded if recorded in NARROW else "auto")
+    return names.get(recorded, recorded if recorded in QUANTISED else "auto")
 
 
 def _refuse_changes(given: Sequence[str]) -> None:

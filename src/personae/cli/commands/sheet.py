@@ -94,10 +94,10 @@ def suite_for(named: str | None, base: str) -> Suite:
     Raises:
         UsageError: there is no such suite.
     """
-    from personae.evaluation.settings import Judging
+    from personae.evaluation.settings import JudgingSettings
     from personae.evaluation.suite import load_suite
 
-    return load_suite(Judging(suite=named).resolved(base).suite)
+    return load_suite(JudgingSettings(suite=named).resolved(base).suite)
 
 
 def draw_sheet(

@@ -115,9 +115,9 @@ def runner(study: Study, jobs: int | None = None, ray: str | None = None) -> Run
         from personae.study.ray_runner import on_ray
 
         return on_ray(ray)
-    from personae.study.runner import side_by_side, usual_jobs
+    from personae.study.runner import local_runner, usual_jobs
 
-    return side_by_side(jobs or usual_jobs(study))
+    return local_runner(jobs or usual_jobs(study))
 
 
 def follow(

@@ -182,7 +182,7 @@ class RunView:
                 say(_forecast_in_words(event))
             case events.Step():
                 bars.show("training", event.step, event.steps, f"loss {event.loss:.3f}")
-            case events.Verdict():
+            case events.MonitorNote():
                 mark = "[yellow]![/]" if event.level == "warning" else "[green]·[/]"
                 say(f"{mark} step {event.step}: {escape(event.message)}")
             case events.RolledBack():

@@ -37,7 +37,7 @@ VIT_H_LAYERS = 24
 LOGIT_SCALE = 4.6055
 
 
-class Checkpoint(Format):
+class SingleFile(Format):
     """One safetensors file in half precision, the base with everything learnt added in."""
 
     name = "checkpoint"
@@ -102,7 +102,7 @@ class Checkpoint(Format):
         return difference(fetch, base, path=path, title=self.title, metadata=header.metadata)
 
 
-class FullCheckpoint(Checkpoint):
+class FullCheckpoint(SingleFile):
     """The same file in full precision."""
 
     name = "checkpoint_fp32"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from personae.artifacts.artifact import Artifact, assemble
-from personae.artifacts.low_rank import Update, times, updates_of
+from personae.artifacts.low_rank import LowRankUpdate, times, updates_of
 from personae.errors import ArtifactError
 from personae.formats.embeddings.parts import TWO_ENCODERS, embedding_artifact, placeholder_for
 from personae.formats.format import Format
@@ -105,8 +105,8 @@ def _joined(lora: Artifact, embedding: Artifact) -> Artifact:
 
 
 def whole_attention(
-    updates: Mapping[str, Update], base: Family, layout: Layout
-) -> dict[str, Update]:
+    updates: Mapping[str, LowRankUpdate], base: Family, layout: Layout
+) -> dict[str, LowRankUpdate]:
     """Return updates in which no attention of an OpenCLIP text encoder is there by half.
 
     A1111 keeps query, key and value of those encoders in one weight and applies an update only if
@@ -125,5 +125,5 @@ def whole_attention(
                 out, inputs = layers[name].weight.shape
                 rank, dtype = update.rank, update.up.dtype
                 down, up = torch.zeros(rank, inputs), torch.zeros(out, rank)
-                whole[name] = Update(down.to(dtype), up.to(dtype), update.scale)
+                whole[name] = LowRankUpdate(down.to(dtype), up.to(dtype), update.scale)
     return whole

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from personae.artifacts.low_rank import Cut, Update, cut_delta
+from personae.artifacts.low_rank import Cut, LowRankUpdate, cut_delta
 from personae.errors import ArtifactError
 
 MOST_RANKS = 128
@@ -72,7 +72,7 @@ def refusal(names: Iterable[str]) -> str | None:
 
 
 @dataclass(slots=True)
-class Reading:
+class LoraReading:
     """What came of a file.
 
     Attributes:
@@ -80,7 +80,7 @@ class Reading:
         cuts: those that had to be approximated, with what was kept.
     """
 
-    updates: dict[str, Update] = field(default_factory=dict)
+    updates: dict[str, LowRankUpdate] = field(default_factory=dict)
     cuts: dict[str, Cut] = field(default_factory=dict)
 
     def add(self, layer: str, parts: dict[str, Tensor], weight: Tensor) -> None:
@@ -120,7 +120,7 @@ def _scale(parts: dict[str, Tensor], rank: int) -> float:
     return parts["alpha"].float().item() / rank if "alpha" in parts else 1.0
 
 
-def _plain(parts: dict[str, Tensor], weight: Tensor) -> Update:
+def _plain(parts: dict[str, Tensor], weight: Tensor) -> LowRankUpdate:
     down, up = parts["down"], parts["up"]
     rank = down.shape[0]
     scale = _scale(parts, rank)
@@ -131,7 +131,7 @@ def _plain(parts: dict[str, Tensor], weight: Tensor) -> Update:
         rank = down.shape[0]
     _require(down[0].numel() == weight[0].numel() and up.numel() == len(weight) * rank)
     down = down.reshape(rank, *weight.shape[1:])
-    return Update(down, up.reshape(len(weight), rank, *(1 for _ in weight.shape[2:])), scale)
+    return LowRankUpdate(down, up.reshape(len(weight), rank, *(1 for _ in weight.shape[2:])), scale)
 
 
 def _delta(parts: dict[str, Tensor], kinds: set[str], weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
-from personae.artifacts.low_rank import Update, updates_of
+from personae.artifacts.low_rank import LowRankUpdate, updates_of
 from personae.core.files import write_text
 from personae.errors import ArtifactError
 from personae.formats.format import Format
@@ -47,7 +47,7 @@ class PeftLora(Format):
 
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
         """Write one adapter for each network that has updates."""
-        by_network: dict[str, dict[str, Update]] = {}
+        by_network: dict[str, dict[str, LowRankUpdate]] = {}
         for layer, update in updates_of(artifact).items():
             network, name = layer.split(".", 1)
             by_network.setdefault(network, {})[name] = update
@@ -100,7 +100,7 @@ def _dotted(network: str) -> str:
     return f"text_encoder_{int(number) + 1}" if number.isdigit() else "text_encoder"
 
 
-def _settings(updates: dict[str, Update], source: str) -> dict[str, Any]:
+def _settings(updates: dict[str, LowRankUpdate], source: str) -> dict[str, Any]:
     ranks = {name: update.rank for name, update in updates.items()}
     most, scale = max(ranks.values()), next(iter(updates.values())).scale
     unlike = {name: rank for name, rank in ranks.items() if rank != most}

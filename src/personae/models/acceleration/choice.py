@@ -128,7 +128,7 @@ def _measured(
         "diffusers": version("diffusers"),
         "device": describe(base.device),
         "threads": torch.get_num_threads(),
-        "dtype": base.narrow or str(base.dtype),
+        "dtype": base.quantised or str(base.dtype),
         "network": _shapes(base.denoiser),
         "size": size,
         "rows": rows,

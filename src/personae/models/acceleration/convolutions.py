@@ -14,7 +14,7 @@ from personae.models.acceleration.acceleration import Acceleration
 from personae.models.acceleration.packs import Packs, frozen, needs_gradient
 from personae.models.family import Family
 from personae.models.forwards import Forward
-from personae.models.weights.quantised import is_narrow
+from personae.models.weights.quantised import is_quantised
 
 
 class QuickConvolutions(Acceleration):
@@ -55,7 +55,7 @@ class QuickConvolutions(Acceleration):
 
     def _forward(self, module: nn.Conv2d, plain: Forward, packs: Packs, x: Tensor) -> Tensor:
         weight, bias = module.weight, module.bias
-        if is_narrow(weight) or x.dtype != weight.dtype or x.dim() != 4:
+        if is_quantised(weight) or x.dtype != weight.dtype or x.dim() != 4:
             return plain(x)
         if not frozen(module):
             if unfolded.places(x.shape, module) > unfolded.MOST_PLACES:

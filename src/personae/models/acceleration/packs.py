@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from personae.core.devices import HOST
 from personae.models.acceleration.wide_products import lacks_kernels
 from personae.models.family import Family
-from personae.models.weights.quantised import is_narrow
+from personae.models.weights.quantised import is_quantised
 
 
 def frozen(module: nn.Module) -> bool:
@@ -23,7 +23,7 @@ def frozen(module: nn.Module) -> bool:
     weight, bias = module._parameters["weight"], module._parameters["bias"]
     return (
         isinstance(weight, nn.Parameter)
-        and not is_narrow(weight)
+        and not is_quantised(weight)
         and not weight.requires_grad
         and (bias is None or (isinstance(bias, nn.Parameter) and not bias.requires_grad))
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from personae.models.acceleration.packs import needs_gradient
-from personae.models.acceleration.threads import side_by_side
+from personae.models.acceleration.threads import in_parallel
 
 # Numbers of a table of weights that are computed at once, of several heads or of some rows of one:
 # with 4096 tokens, pieces of 512 rows take 0.8 of the time of torch's fused backward pass, pieces
@@ -76,7 +76,7 @@ def _in_pieces(query: Tensor, key: Tensor, *others: Tensor) -> None:
         finally:  # whoever waits for a room would wait for ever
             rooms.put(room)
 
-    side_by_side(add, parts, threads)
+    in_parallel(add, parts, threads)
 
 
 def _add_gradients(

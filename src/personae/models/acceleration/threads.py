@@ -16,7 +16,7 @@ from threading import Barrier
 import torch
 
 
-def side_by_side(compute: Callable[..., None], pieces: Iterable[tuple], at_once: int) -> None:
+def in_parallel(compute: Callable[..., None], pieces: Iterable[tuple], at_once: int) -> None:
     """Call `compute` once for each of `pieces`, without gradients, in no fixed order.
 
     Args:

@@ -85,11 +85,11 @@ class Room:
 
     def widen(self, operands: Sequence[Any]) -> list[Any]:
         """Return the operands of an operator, those of 16 bits in float32, laid out as they are."""
-        narrow = [each for each in operands if isinstance(each, Tensor) and each.dtype in KERNELS]
-        wanted = sum(each.numel() for each in narrow)
+        halves = [each for each in operands if isinstance(each, Tensor) and each.dtype in KERNELS]
+        wanted = sum(each.numel() for each in halves)
         if self._numbers is None or self._numbers.numel() < wanted:
             self._numbers = None  # before there is a larger one
-            self._numbers = torch.empty(wanted, device=narrow[0].device)
+            self._numbers = torch.empty(wanted, device=halves[0].device)
         wide, start = list(operands), 0
         for place, each in enumerate(operands):
             if isinstance(each, Tensor) and each.dtype in KERNELS:

@@ -24,7 +24,7 @@ from personae.models.text_tower import TextTower
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights import sources
 from personae.models.weights.fingerprint import fingerprint
-from personae.models.weights.unloaded import Aside, readable_again
+from personae.models.weights.unloaded import Unloaded, readable_again
 
 
 class StableDiffusion(Family):
@@ -71,23 +71,23 @@ class StableDiffusion(Family):
         device: torch.device,
         dtype: torch.dtype,
         *,
-        denoiser_aside: bool = False,
+        denoiser_unloaded: bool = False,
     ) -> Self:
         """Load straight into `dtype`, tensor by tensor; the safety checker is left out."""
         pipe = sources.load_pipeline(
             StableDiffusionPipeline,
             source,
             dtype,
-            aside={"unet"} if denoiser_aside else (),
+            unloaded={"unet"} if denoiser_unloaded else (),
             device=device,
             safety_checker=None,
             feature_extractor=None,
         )
         base = cls.from_pipeline(pipe, str(source), device, dtype)
-        if denoiser_aside:
-            base.aside = Aside(list(readable_again(Path(source), {"unet": pipe.unet})))
-            base.aside.put()
-        if denoiser_aside or dtype is torch.float16:
+        if denoiser_unloaded:
+            base.unloaded = Unloaded(list(readable_again(Path(source), {"unet": pipe.unet})))
+            base.unloaded.unload()
+        if denoiser_unloaded or dtype is torch.float16:
             base.fingerprint = fingerprint(pipe.unet, Path(source) / "unet")
         return base
 

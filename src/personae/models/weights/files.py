@@ -34,7 +34,7 @@ NO_WEIGHT = "position_ids"  # older files hold this range of numbers too
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """Where a tensor lies in a file."""
 
     dtype: torch.dtype
@@ -47,7 +47,7 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def header(path: Path) -> dict[str, Entry]:
+def header(path: Path) -> dict[str, TensorEntry]:
     """Return where each tensor of a safetensors file lies.
 
     Source: https://huggingface.co/docs/safetensors, "Format".
@@ -63,7 +63,7 @@ def header(path: Path) -> dict[str, Entry]:
     try:
         described.pop("__metadata__", None)
         found = {
-            name: Entry(
+            name: TensorEntry(
                 FORMATS[one["dtype"]], tuple(one["shape"]), 8 + length + one["data_offsets"][0]
             )
             for name, one in described.items()
@@ -76,7 +76,7 @@ def header(path: Path) -> dict[str, Entry]:
 
 
 def networks(
-    folder: Path, dtype: torch.dtype, aside: Collection[str] = (), device: torch.device = HOST
+    folder: Path, dtype: torch.dtype, unloaded: Collection[str] = (), device: torch.device = HOST
 ) -> dict[str, nn.Module]:
     """Return the networks of a diffusers folder that can be read here, by component name.
 
@@ -85,7 +85,7 @@ def networks(
     Args:
         folder: holds model_index.json and a folder for each component.
         dtype: format of the weights in memory.
-        aside: components whose parameters get shapes alone, for `Aside` to read later.
+        unloaded: components whose parameters get shapes alone, for `Unloaded` to read later.
         device: where those belong; all else is on the host.
     """
     found = {}
@@ -94,7 +94,7 @@ def networks(
         places = places_of(network, path)
         if places is not None:
             name = path.parent.name
-            if name in aside and is_called_in_parts(network):
+            if name in unloaded and is_called_in_parts(network):
                 buffers = dict(network.named_buffers())
                 places = {key: place for key, place in places.items() if key in buffers}
                 _leave_out(network, dtype, device)
@@ -122,7 +122,7 @@ def is_called_in_parts(network: nn.Module) -> bool:
     return not any(parameter is not None for parameter in network._parameters.values())
 
 
-def spread_values(file: int, entry: Entry, count: int) -> Tensor:
+def spread_values(file: int, entry: TensorEntry, count: int) -> Tensor:
     """Return up to about `count` values spread evenly over a tensor of an open file.
 
     The same as `tensor.flatten()[:: max(1, numel // count)]`, without reading the others.
@@ -158,7 +158,9 @@ def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
             yield library, kind, path
 
 
-def read_into(network: nn.Module, places: dict[str, Entry], path: Path, dtype: torch.dtype) -> None:
+def read_into(
+    network: nn.Module, places: dict[str, TensorEntry], path: Path, dtype: torch.dtype
+) -> None:
     """Give the tensors of `network` that `places` names their values from the file.
 
     Parameters on the meta device are replaced; others stay the same objects with other data.
@@ -183,7 +185,7 @@ def read_into(network: nn.Module, places: dict[str, Entry], path: Path, dtype: t
                 old.data = value.to(old.device)
 
 
-def places_of(network: nn.Module, path: Path) -> dict[str, Entry] | None:
+def places_of(network: nn.Module, path: Path) -> dict[str, TensorEntry] | None:
     """Return where each tensor of `network` lies in the file, or None where names differ."""
     try:
         entries = header(path)
@@ -199,11 +201,11 @@ def places_of(network: nn.Module, path: Path) -> dict[str, Entry] | None:
     return places if same else None
 
 
-def _room(entry: Entry, dtype: torch.dtype) -> Tensor:
+def _room(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
     return torch.empty(entry.shape, dtype=dtype if entry.dtype.is_floating_point else entry.dtype)
 
 
-def _read(file: int, spare: SimpleQueue[Tensor], entry: Entry, value: Tensor) -> Tensor:
+def _read(file: int, spare: SimpleQueue[Tensor], entry: TensorEntry, value: Tensor) -> Tensor:
     """Fill `value` from the file and return it; what is to be converted goes through a spare."""
     if entry.dtype == value.dtype:
         _fill(file, entry.start, value.view(-1).view(torch.uint8))

@@ -39,10 +39,10 @@ def nf4(weight: Tensor) -> Tensor:
     return NF4Tensor.from_tensor(weight, NF4_BLOCK, together)
 
 
-NARROW: dict[str, Callable[[Tensor], Tensor]] = {each.__name__: each for each in (int8, nf4)}
+QUANTISED: dict[str, Callable[[Tensor], Tensor]] = {each.__name__: each for each in (int8, nf4)}
 
 
-class NarrowLinear(nn.Linear):
+class QuantisedLinear(nn.Linear):
     """A linear layer with a frozen weight in fewer bits."""
 
     def __init__(self, layer: nn.Linear, make: Callable[[Tensor], Tensor]) -> None:
@@ -79,19 +79,19 @@ def _whole(weight: Tensor, format_: torch.dtype) -> Tensor:
 
 
 def pick_format(precision: str, device: torch.device) -> torch.dtype:
-    """Return the format that a base of `precision` computes in: its own, or for narrow ones auto's.
+    """Return the format that a base of `precision` computes in: its own, or auto's if quantised.
 
     Raises:
-        UsageError: the name is none of auto, fp32, bf16, fp16 and NARROW.
+        UsageError: the name is none of auto, fp32, bf16, fp16 and QUANTISED.
     """
-    if precision not in ("auto", *PRECISIONS, *NARROW):
-        known = ", ".join((*PRECISIONS, *NARROW))
+    if precision not in ("auto", *PRECISIONS, *QUANTISED):
+        known = ", ".join((*PRECISIONS, *QUANTISED))
         raise UsageError(f"precision is '{precision}'; it must be auto, {known}")
-    return pick_precision("auto" if precision in NARROW else precision, device)
+    return pick_precision("auto" if precision in QUANTISED else precision, device)
 
 
 @torch.no_grad()
-def narrow(network: nn.Module, name: str) -> None:
+def quantise(network: nn.Module, name: str) -> None:
     """Keep the weights of every linear layer of `network` in the format called `name`.
 
     Layers whose number of weights is no multiple of 64 stay as they are.
@@ -103,7 +103,7 @@ def narrow(network: nn.Module, name: str) -> None:
         try:
             for place, layer in list(network.named_modules()):
                 if type(layer) is nn.Linear and layer.weight.numel() % NF4_BLOCK == 0:
-                    network.set_submodule(place, NarrowLinear(layer, NARROW[name]))
+                    network.set_submodule(place, QuantisedLinear(layer, QUANTISED[name]))
         except ImportError:
             raise UsageError(
                 f"precision is '{name}', which needs torchao, and that is not installed; pip "
@@ -111,18 +111,18 @@ def narrow(network: nn.Module, name: str) -> None:
             ) from None
 
 
-def is_narrow(weight: Tensor) -> bool:
+def is_quantised(weight: Tensor) -> bool:
     """Say whether a weight is kept in fewer bits than the format it shows."""
     return hasattr(weight, "__tensor_flatten__")
 
 
-def refuse_narrow(network: nn.Module) -> None:
+def refuse_quantised(network: nn.Module) -> None:
     """Refuse to change the weights of a network that does not hold them whole.
 
     Raises:
-        UnsupportedError: a weight is narrow.
+        UnsupportedError: a weight is quantised.
     """
-    if any(is_narrow(weight) for weight in network.parameters()):
+    if any(is_quantised(weight) for weight in network.parameters()):
         raise UnsupportedError(
             "this technique changes the base's own weights, and the base is loaded in 8 or 4 "
             "bits, which cannot hold the change; use --precision bf16 or fp32"
@@ -131,7 +131,7 @@ def refuse_narrow(network: nn.Module) -> None:
 
 def stored_bytes(weight: Tensor) -> int:
     """Return the bytes a weight takes, its scales included."""
-    if not is_narrow(weight):
+    if not is_quantised(weight):
         return weight.numel() * weight.element_size()
     parts, _ = weight.__tensor_flatten__()
     return sum(stored_bytes(getattr(weight, part)) for part in parts)

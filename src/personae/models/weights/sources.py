@@ -81,14 +81,14 @@ def load_pipeline(
     source: str | Path,
     dtype: torch.dtype,
     *,
-    aside: Collection[str] = (),
+    unloaded: Collection[str] = (),
     device: torch.device = HOST,
     **components: Any,
 ) -> Any:
     """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
 
     Networks of a local folder are read tensor by tensor (`reading`) where their files allow it; of
-    those named in `aside` only the shapes, on `device`.
+    those named in `unloaded` only the shapes, on `device`.
 
     A single file holds weights only. Its configuration and tokenizer come from a diffusers folder
     beside it that has its name without the ending (`model.safetensors` and `model/`), or, without
@@ -106,7 +106,7 @@ def load_pipeline(
             local = {"local_files_only": True, "config": str(path.with_suffix(""))}
     try:
         if (path / "model_index.json").is_file():
-            components = {**networks(path, dtype, aside, device), **components}
+            components = {**networks(path, dtype, unloaded, device), **components}
         return load(str(source), **in_format(dtype), **local, **components)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

@@ -14,19 +14,19 @@ from torch import nn
 from personae.core.memory import give_back_freed
 from personae.models.weights.files import (
     WEIGHTS,
-    Entry,
+    TensorEntry,
     is_called_in_parts,
     placeholder,
     places_of,
     read_into,
     weight_bytes,
 )
-from personae.models.weights.quantised import is_narrow
+from personae.models.weights.quantised import is_quantised
 
 LARGE = 32 * 2**20  # bytes; smaller parts are not worth a reading of their own
 
 
-class Aside:
+class Unloaded:
     """Networks of a base that leave memory and are read again when they are needed.
 
     Their parameters keep identity, shape, format and device; only the values go. A part of a
@@ -42,7 +42,7 @@ class Aside:
         self.away = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
-    def put(self) -> None:
+    def unload(self) -> None:
         """Drop the values."""
         if self.away:
             return
@@ -54,7 +54,7 @@ class Aside:
         if self.away:
             give_back_freed()
 
-    def back(self) -> None:
+    def reload(self) -> None:
         """Read the values again, where they are away."""
         if not self.away:
             return
@@ -88,10 +88,10 @@ class Aside:
         self._hooks = []
 
     def __enter__(self) -> None:
-        self.put()
+        self.unload()
 
     def __exit__(self, *_: object) -> None:
-        self.back()
+        self.reload()
 
     @property
     def bytes(self) -> int:
@@ -117,7 +117,7 @@ def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[
     of every part, which no call would bring back.
     """
     for name, network in parts.items():
-        if any(map(is_narrow, network.parameters())) or not is_called_in_parts(network):
+        if any(map(is_quantised, network.parameters())) or not is_called_in_parts(network):
             continue
         for weights in WEIGHTS.values():
             path = folder / name / weights
@@ -125,7 +125,7 @@ def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[
                 yield network, path
 
 
-def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str, Entry]]]:
+def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str, TensorEntry]]]:
     """Yield the parts of a network that hold parameters, and where those lie in the file."""
     places = places_of(network, path)
     for prefix, part in _called(network):
@@ -147,7 +147,7 @@ def _called(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modu
             yield f"{prefix}{name}.", part
 
 
-def _read(places: dict[str, Entry], path: Path, part: nn.Module, *_: Any) -> None:
+def _read(places: dict[str, TensorEntry], path: Path, part: nn.Module, *_: Any) -> None:
     read_into(part, places, path, next(part.parameters()).dtype)
 
 

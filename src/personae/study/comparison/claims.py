@@ -54,7 +54,7 @@ class Claims(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ClaimEvidence:
     """One comparison with its numbers."""
 
     outcome: Outcome
@@ -68,7 +68,7 @@ class Judgement:
     id: str
     text: str
     outcome: Outcome
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[ClaimEvidence, ...]
 
 
 def judge_claims(comparison: Comparison, file: Path | None = None) -> list[Judgement]:
@@ -128,18 +128,18 @@ def _pairs(test: ClaimTest, comparison: Comparison) -> Iterator[tuple[Row, Row |
             yield from ((row, rows[name]) for name in test.against if name in rows)
 
 
-def _amount(test: ClaimTest, row: Row) -> Evidence | None:
+def _amount(test: ClaimTest, row: Row) -> ClaimEvidence | None:
     amount = row.mean(test.measure)
     if amount is None:
         return None
     outcome: Outcome = "confirmed" if amount <= test.at_most else "refuted"
     told = f"{show(test.measure, amount)}, bound {show(test.measure, test.at_most)}"
-    return Evidence(outcome, f"{measured(test.measure).title} of {row.title}: {told}")
+    return ClaimEvidence(outcome, f"{measured(test.measure).title} of {row.title}: {told}")
 
 
 def _versus(
     test: ClaimTest, row: Row, other: Row, comparison: Comparison, strict: float
-) -> Evidence | None:
+) -> ClaimEvidence | None:
     mine, theirs = row.mean(test.measure), other.mean(test.measure)
     if mine is None or theirs is None:
         return None
@@ -162,4 +162,4 @@ def _versus(
             told += f" [{interval.low:+.3f}, {interval.high:+.3f}]"
     outcome: Outcome = "undecided" if tie else "confirmed" if holds else "refuted"
     title = measured(test.measure).title
-    return Evidence(outcome, f"{title}, {row.title} and {other.title}: {told}")
+    return ClaimEvidence(outcome, f"{title}, {row.title} and {other.title}: {told}")

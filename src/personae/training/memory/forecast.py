@@ -21,14 +21,14 @@ from personae.core.registry import lookup
 from personae.models.acceleration.choice import FRUGAL
 from personae.models.family import Family
 from personae.models.weights.files import weight_bytes
-from personae.models.weights.unloaded import Aside
+from personae.models.weights.unloaded import Unloaded
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
 from personae.training.memory.passes import drawing_bytes, pass_bytes
 from personae.training.optim.optimizers import held_on, state_bytes
 from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
-from personae.training.setup import build_techniques, resting
+from personae.training.setup import build_techniques, unloadable
 
 SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
 # On a processor, besides tensors: compiled kernels with their scratch memory, and what the heap
@@ -87,13 +87,13 @@ def needed(
     schedule = _resolved(config, character, base)
     frozen = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
     with (
-        base.aside.shapes_only(),
+        base.unloaded.shapes_only(),
         FakeTensorMode(allow_non_fake_inputs=True),
         ExitStack() as stack,
     ):
         techniques = build_techniques(config, character, base)
-        aside = _aside(config, base, techniques)
-        frozen -= aside.bytes
+        unloaded = _unloaded(config, base, techniques)
+        frozen -= unloaded.bytes
         groups = [group for each in techniques for group in each.train().parameter_groups(1, 0)]
         parameters = [p for group in groups for p in group["params"]]
         for each in techniques:
@@ -112,7 +112,7 @@ def needed(
         if without.total > limit:
             return without
         passes = pass_bytes(config, schedule, base, techniques)
-        drawing = aside.largest_part + drawing_bytes(config, schedule, base)
+        drawing = unloaded.largest_part + drawing_bytes(config, schedule, base)
         return replace(without, passes=max(passes, drawing))
 
 
@@ -121,13 +121,13 @@ def besides_tensors(base: Family, *, unload: bool = False) -> int:
 
     Args:
         base: loaded.
-        unload: of a run that puts networks aside, and then gives back what it frees.
+        unload: of a run that unloads networks, and then gives back what it frees.
     """
     if base.device.type != HOST.type:
         return 0
     networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
     heap = 0 if unload else round(HEAP * networks)
-    in_memory = networks - base.aside.bytes_away
+    in_memory = networks - base.unloaded.bytes_away
     return max(0, resident_bytes() - in_memory) + KERNELS + heap
 
 
@@ -143,12 +143,12 @@ def _resolved(config: RunConfig, character: Character, base: Family) -> Schedule
     return config.schedule.resolved(len(character.references), recommended)
 
 
-def _aside(config: RunConfig, base: Family, techniques: list[Technique]) -> Aside:
-    """Return the networks that are put aside in a run."""
+def _unloaded(config: RunConfig, base: Family, techniques: list[Technique]) -> Unloaded:
+    """Return the networks that are unloaded in a run."""
     parts: dict[str, nn.Module] = {"vae": base.autoencoder}
     if not any(each.trains_text for each in techniques):
         parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
-    return resting(config, base, parts)
+    return unloadable(config, base, parts)
 
 
 def _drop_gradient(parameter: Tensor) -> None:

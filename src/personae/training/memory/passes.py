@@ -80,7 +80,7 @@ def _facts(config: RunConfig, base: Family) -> dict[str, Any]:
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "personae": __version__,
-        "base": [base.fingerprint, base.narrow, str(base.dtype), base.device.type],
+        "base": [base.fingerprint, base.quantised, str(base.dtype), base.device.type],
         "widened": is_widened(base.device, base.dtype),
         "techniques": own,
     }

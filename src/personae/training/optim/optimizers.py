@@ -71,14 +71,14 @@ def make_optimizer(
         UsageError: unknown, or its library is not installed, or it cannot do what is asked.
     """
     check_optimizer(name)
-    narrow = any(group.get("rounding", "nearest") != "nearest" for group in groups)
-    if (lean or narrow) and name not in LEAN:
+    in_low_precision = any(group.get("rounding", "nearest") != "nearest" for group in groups)
+    if (lean or in_low_precision) and name not in LEAN:
         wish = "update = in_backward" if lean else "bf16 weights"
         raise UsageError(
             f"schedule.optimizer is '{name}', which cannot do {wish}; use one of "
             f"{', '.join(LEAN)}, or leave {wish} out"
         )
-    if lean or narrow or name not in WHOLE:
+    if lean or in_low_precision or name not in WHOLE:
         optimizer = LEAN[name](groups, seed=seed)
     else:
         optimizer = WHOLE[name](groups)

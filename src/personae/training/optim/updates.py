@@ -20,7 +20,7 @@ from personae.training.optim.lean import LeanOptimizer
 from personae.training.optim.rounding import CHUNK
 
 
-class Update(Protocol):
+class UpdateRule(Protocol):
     """Does one optimiser step around one or more backward passes.
 
     Outside `begin` .. `end` gradients are of a rehearsal; `forget` drops what is left of them.
@@ -136,6 +136,6 @@ def _norm(gradient: Tensor) -> Tensor:
     return torch.stack([torch.dot(piece, piece) for piece in pieces]).sum().sqrt()
 
 
-def make_update(kind: str, optimizer: torch.optim.Optimizer, max_norm: float) -> Update:
+def make_update(kind: str, optimizer: torch.optim.Optimizer, max_norm: float) -> UpdateRule:
     """Return the way of updating called `kind`: after_backward or in_backward."""
     return (InBackward if kind == "in_backward" else AfterBackward)(optimizer, max_norm)

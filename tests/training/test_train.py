@@ -235,7 +235,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from tiny_world import bases, run_config, run
-from test_training import full_config
+from test_train import full_config
 config = full_config("lora", Path(sys.argv[1]), steps=8)
 run(config.model_copy(update={"checkpoint_every": 2}), Path(sys.argv[2]), bases()["tiny-sd1"])
 """
@@ -244,8 +244,8 @@ run(config.model_copy(update={"checkpoint_every": 2}), Path(sys.argv[2]), bases(
 def test_a_run_killed_at_any_moment_resumes_as_if_nothing_was(
     character: Path, sd1: Family, tmp_path: Path
 ) -> None:
-    worlds = str(Path(tiny_world.__file__).parent)
-    environment = os.environ | {"PYTHONPATH": worlds, "PYTHONWARNINGS": ""}
+    places = os.pathsep.join(str(Path(each).parent) for each in (tiny_world.__file__, __file__))
+    environment = os.environ | {"PYTHONPATH": places, "PYTHONWARNINGS": ""}
     arguments = [sys.executable, "-c", KILLED, str(character), str(tmp_path / "killed")]
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
     events, moment = tmp_path / "killed" / "events.jsonl", random.randint(1, 6)

@@ -150,8 +150,22 @@ def test_an_event_that_finds_no_room_leaves_the_log_whole(tmp_path: Path) -> Non
     ):
         folder.log(happened[1])
     folder.log(happened[1])
-    assert [event["step"] for event in folder.events()] == [1, 2]
+    assert folder.events() == happened
     assert not os.access(tmp_path / "events.jsonl", os.X_OK)
+
+
+def test_a_line_cut_short_by_a_crash_spoils_neither_the_log_nor_what_follows(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path)
+    happened = [Step(step, 3, 0.5, 1e-3, 1.0, 0.1) for step in (1, 2, 3)]
+    log = tmp_path / "events.jsonl"
+    folder.log(happened[0])
+    log.write_bytes(log.read_bytes() + happened[1].to_json().encode()[:40])
+    assert folder.events() == happened[:1]
+    folder.log(happened[2])
+    assert folder.events() == [happened[0], happened[2]]
+    assert log.read_text().splitlines()[2] == happened[2].to_json()
 
 
 def test_tensors_that_find_no_room_are_told_in_one_line_and_keep_the_older_file(

@@ -12,6 +12,7 @@ from personae.characters.character import Character
 from personae.core.units import count, duration, size
 from personae.evaluation.suite import Suite
 from personae.reports.html_page import Curve, Gallery, Page, Shown
+from personae.training.events import Step, Validation
 from personae.training.run_folder import RunFolder
 
 KINDS = {
@@ -95,11 +96,11 @@ def _without(suite: Suite, images: Sequence[Image.Image]) -> Gallery:
 def _curve_of(run: RunFolder) -> Curve:
     """Return the losses a run folder keeps."""
     events = run.events()
-    checks = [event for event in events if event["event"] == "validation"]
+    checks = [event for event in events if isinstance(event, Validation)]
     return Curve(
-        [(event["step"], event["loss"]) for event in events if event["event"] == "step"],
-        [(event["step"], event["loss"]) for event in checks],
-        checks[-1]["base"] if checks else None,
+        [(event.step, event.loss) for event in events if isinstance(event, Step)],
+        [(event.step, event.loss) for event in checks],
+        checks[-1].base if checks else None,
     )
 
 

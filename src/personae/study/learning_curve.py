@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+from personae.core.event import Event
+from personae.training.events import Kept, Scored, Step, StoppedEarly, Validation
 from personae.training.run_folder import RunFolder
 
 POINTS = 60
+Kind = TypeVar("Kind", bound=Event)
 
 
 def learning_curve(folder: RunFolder) -> dict[str, Any]:
@@ -18,23 +21,21 @@ def learning_curve(folder: RunFolder) -> dict[str, Any]:
         None.
     """
     events = folder.events()
-    by_step = {event["step"]: event for event in _of(events, "step")}  # a resumed step counts once
-    losses = [(step, by_step[step]["loss"]) for step in sorted(by_step)]
-    scored = {event["step"]: event for event in _of(events, "scored")}
-    validation = {event["step"]: event for event in _of(events, "validation")}
+    losses = {event.step: event.loss for event in _of(events, Step)}  # a resumed step counts once
+    scored = {event.step: event.to_dict() for event in _of(events, Scored)}
+    validation = {event.step: event for event in _of(events, Validation)}
+    stopped, kept = _of(events, StoppedEarly), _of(events, Kept)
     return {
-        "loss": _thinned(losses),
-        "validation": [
-            [s, validation[s]["loss"], validation[s]["base"]] for s in sorted(validation)
-        ],
+        "loss": _thinned(sorted(losses.items())),
+        "validation": [[step, each.loss, each.base] for step, each in sorted(validation.items())],
         "scored": [scored[step] for step in sorted(scored)],
-        "stopped": next(iter(_of(events, "stopped_early")), None),
-        "kept": next(iter(_of(events, "kept")), None),
+        "stopped": stopped[0].to_dict() if stopped else None,
+        "kept": kept[0].to_dict() if kept else None,
     }
 
 
-def _of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [event for event in events if event["event"] == kind]
+def _of(events: list[Event], kind: type[Kind]) -> list[Kind]:
+    return [event for event in events if isinstance(event, kind)]
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:

@@ -7,7 +7,6 @@ no result; it is marked as failed by whoever started it, and a stopped study goe
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -16,10 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from personae.core.devices import HOST, pick_device
-from personae.core.event import Event
+from personae.core.event import Event, EventLog
 from personae.core.memory import free_bytes
 from personae.errors import StudyError, UsageError
 from personae.models.weights.sources import local_folder
@@ -34,6 +32,7 @@ from personae.study.events import (
     StudyStarted,
 )
 from personae.study.study import Study
+from personae.training.events import Step
 
 logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.1
@@ -87,7 +86,7 @@ def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening
             logger.warning("%s: its result is of an older format; the cell is run again", cell.name)
         cell.result_file.unlink(missing_ok=True)
     started = time.monotonic()
-    log = study.folder / "events.jsonl"
+    log = EventLog(study.folder / "events.jsonl")
     yield _logged(log, StudyStarted(len(study.cells), len(pending)))
     begun: dict[str, float] = {}
     done = 0
@@ -111,9 +110,8 @@ def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening
     yield _logged(log, StudyFinished(len(study.cells), broken, took))
 
 
-def _logged(log: Path, event: Event) -> Event:
-    with log.open("a", encoding="utf-8") as file:
-        file.write(event.to_json() + "\n")
+def _logged(log: EventLog, event: Event) -> Event:
+    log.append(event)
     return event
 
 
@@ -182,13 +180,11 @@ def progress(cell: Cell) -> CellProgress | None:
         with (cell.training / "events.jsonl").open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL_BYTES))
-            lines = file.read().splitlines()
-        event = json.loads(lines[-1])
-    except (OSError, ValueError, IndexError):  # not begun, or a line is being written
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:  # not begun
         return None
-    if event.get("event") != "step":
-        return None
-    return CellProgress(cell.name, event["step"], event["steps"])
+    event = Event.from_json(lines[-1]) if lines else None  # None while a line is being written
+    return CellProgress(cell.name, event.step, event.steps) if isinstance(event, Step) else None
 
 
 def start(cell: Cell, jobs: int = 1) -> subprocess.Popen[bytes]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import Any
 
 import torch
 
+import personae.training.events  # noqa: F401  so that their kinds can be read back
 from personae.core.config import read_toml, to_toml
 from personae.core.devices import HOST
-from personae.core.event import Event
+from personae.core.event import Event, EventLog
 from personae.core.files import replacing, write_text
-from personae.errors import PersonaeError, TrainingError, UsageError
+from personae.errors import TrainingError, UsageError
 from personae.training.settings import RunConfig
 
 KEPT_CHECKPOINTS = 2  # the newest, and one before it in case the newest is damaged
@@ -75,27 +74,16 @@ class RunFolder:
         Raises:
             PersonaeError: the disk is full.
         """
-        line, file = (event.to_json() + "\n").encode(), self.path / "events.jsonl"
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            before = os.fstat(descriptor).st_size
-            if os.write(descriptor, line) < len(line):
-                os.ftruncate(descriptor, before)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise PersonaeError(
-                f"{file}: cannot be written ({error.strerror}); free space, then continue with "
-                f"--resume {self.path}"
-            ) from None
-        finally:
-            os.close(descriptor)
+        self._log.append(event)
 
-    def events(self) -> list[dict[str, Any]]:
-        """Read what happened so far; a last line cut short by a crash is left out."""
-        file = self.path / "events.jsonl"
-        if not file.is_file():
-            return []
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+    def events(self) -> list[Event]:
+        """Return what happened so far; a line cut short by a crash is left out."""
+        return self._log.read()
+
+    @property
+    def _log(self) -> EventLog:
+        advice = f"free space, then continue with --resume {self.path}"
+        return EventLog(self.path / "events.jsonl", advice)
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> Path:
         """Write the full state after `step` and drop all but the newest ones."""

@@ -172,22 +172,23 @@ def _show_picture(terminal: Terminal, file: Path) -> None:
 
 
 def _show_run(terminal: Terminal, folder: Path) -> None:
+    from personae.training.events import MonitorNote, Step
     from personae.training.run_folder import RunFolder
 
     run = RunFolder(folder)
     config, result = run.config(), run.result()
     events = run.events()
-    step = next((event for event in reversed(events) if event["event"] == "step"), None)
+    step = next((event for event in reversed(events) if isinstance(event, Step)), None)
     state = {
         "finished": result is not None,
-        "step": step["step"] if step else 0,
-        "steps": step["steps"] if step else config.schedule.steps,
-        "loss": step["loss"] if step else None,
+        "step": step.step if step else 0,
+        "steps": step.steps if step else config.schedule.steps,
+        "loss": step.loss if step else None,
     }
     terminal.tell(
         "run", path=folder, **state, config=config.model_dump(mode="json"), result=result or {}
     )
-    verdicts = [event["message"] for event in events if event["event"] == "verdict"]
+    notes = [event.message for event in events if isinstance(event, MonitorNote)]
     facts = {
         "run": tilde(folder),
         "character": str(config.character),
@@ -196,8 +197,8 @@ def _show_run(terminal: Terminal, folder: Path) -> None:
         "step": f"{state['step']} of {state['steps'] or '?'}"
         + (f", loss {state['loss']:.4f}" if step else ""),
     }
-    if verdicts:
-        facts["verdict"] = verdicts[-1]
+    if notes:
+        facts["verdict"] = notes[-1]
     if result:
         facts["artifact"] = f"{folder / result['artifact']} ({size(result['file_bytes'])})"
     terminal.say(_facts(facts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.evaluation.evaluate import Drawn, Encoders, evaluate, measure
 from personae.evaluation.metric import Metric, Sample
+from personae.evaluation.prompt_following import found, margins
 from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import mean_interval
 from personae.evaluation.suite import default_seeds, load_suite, spelled
 from personae.training.selection import SEED
+from personae.vision.load import load_encoder
 
 PLACES = ("red", "green", "blue")
 
@@ -191,6 +194,37 @@ def test_a_suite_of_ones_own_is_read(tmp_path):
     suite = load_suite(tmp_path / "mine.toml")
     assert [r.prompt for r in suite.requests("mira", "girl", [0])] == ["mira a", "mira b"]
     assert suite.class_requests("girl", [0]) == []
+
+
+def test_a_suite_brings_real_pictures_of_its_shots(tmp_path):
+    shots = [SHOT.format(id=name, kind="scene", prompt="a {character} " + name) for name in "ab"]
+    text = 'name = "mine"\nreferences = "pictures"\n' + "".join(shots)
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UsageError, match="is no folder"):
+        load_suite(tmp_path / "mine.toml")
+    folder = tmp_path / "pictures" / "old_man"
+    folder.mkdir(parents=True)
+    for name in "ab":
+        picture("red").save(folder / f"{name}.png")
+    suite = load_suite(tmp_path / "mine.toml")
+    (found,) = suite.pictures()
+    assert [each.prompt for each in found] == ["an old man a", "an old man b"]
+    assert [each.shot for each in found] == ["a", "b"]
+    assert len(suite.part(scenes=1).pictures()[0]) == 1
+    (folder / "b.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="no picture of shot 'b' can be read"):
+        suite.pictures()
+
+
+def test_the_real_pictures_of_toon_are_told_apart_and_one_picture_for_all_prompts_is_seen():
+    encoder = load_encoder("toon_clip", device="cpu")
+    for group in load_suite("toon").pictures():
+        assert len(group) == 16
+        assert found(encoder, group).mean() > 0.6
+        assert found(encoder, group[:8]).all()  # scenes; expressions are hardly read
+        swallowed = [replace(each, image=group[0].image) for each in group]
+        assert margins(encoder, group).mean() > 0.25
+        assert margins(encoder, swallowed).mean() == pytest.approx(0, abs=1e-6)
 
 
 def test_values_of_a_metric_that_skips_some_pictures_keep_their_place(character):

@@ -7,7 +7,7 @@ unlike as can be (cosine 0), so every metric has a value that can be told before
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -95,6 +95,7 @@ def evidence(
     held_out: Sequence[Image.Image] = (),
     class_generated: Sequence[Sample] = (),
     base_class: Sequence[Sample] = (),
+    **more: Any,
 ) -> Evidence:
     """Return evidence seen through the colour encoders."""
     return Evidence(
@@ -105,4 +106,5 @@ def evidence(
         SceneColour(),
         class_generated,
         base_class,
+        **more,
     )

@@ -121,7 +121,8 @@ def finished(folder: Path, values: dict[str, Any], findings: dict[str, dict[str,
         folder: of the study.
         values: its grid.
         findings: {row: {"likeness": mean, or a value for each shot and seed, "agreement": mean,
-            cost: amount}}; a row that is not named stays pending.
+            "following": share of the agreement of real pictures, cost: amount}}; a row that is not
+            named stays pending. Without "following" a result is like those of before there was one.
     """
     study = Study.plan(values, folder)
     study.begin()
@@ -139,6 +140,8 @@ def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
         name: invented_score(keys, finding.get(name, 0.5) + wobble)
         for name in ("likeness", "agreement", "consistency", "medium_adherence")
     }
+    if "following" in finding:
+        metrics["prompt_following"] = invented_score(keys, 0.8 * finding["following"] + wobble)
     metrics["memorisation"] = replace(
         invented_score(keys, wobble),
         details={"copies": [i < finding.get("copies", 0) for i in range(len(keys))]},

@@ -80,11 +80,13 @@ class Drawn:
         generated: pictures of the character.
         class_generated: pictures of its class.
         base_class: the same class prompts and seeds by the untouched base.
+        suite_pictures: real pictures of the suite's prompts, a sequence for each character in them.
     """
 
     generated: Sequence[Sample]
     class_generated: Sequence[Sample] = ()
     base_class: Sequence[Sample] = ()
+    suite_pictures: Sequence[Sequence[Sample]] = ()
 
 
 def evaluate(
@@ -111,6 +113,7 @@ def evaluate(
         UsageError: unknown metric, no pictures, or class pictures without their pair.
         CharacterError: a real picture can no longer be read.
     """
+    real = [*character.references, *character.held_out]
     evidence = Evidence(
         generated=drawn.generated,
         training=[reference.image() for reference in character.references],
@@ -119,6 +122,8 @@ def evaluate(
         image_text=encoders.image_text,
         class_generated=drawn.class_generated,
         base_class=drawn.base_class,
+        captions=[character.caption(reference, character.class_noun) for reference in real],
+        suite_pictures=drawn.suite_pictures,
     )
     return measure(evidence, encoders.names, metrics=metrics, confidence=confidence)
 

@@ -90,7 +90,10 @@ class Judge:
         """Measure pictures of the character and of its class, in the order they were asked for."""
         asked = self.class_requests(first_seed)
         drawn = Drawn(
-            samples(requests, pictures), samples(asked, class_pictures), samples(asked, untouched)
+            samples(requests, pictures),
+            samples(asked, class_pictures),
+            samples(asked, untouched),
+            self.suite.pictures(),
         )
         return evaluate(drawn, self.character, self.encoders)
 
@@ -106,7 +109,8 @@ class Judge:
             [
                 Sample(reference.image(), caption, f"real_{number}", 0)
                 for number, (reference, caption) in enumerate(zip(real, captions, strict=True))
-            ]
+            ],
+            suite_pictures=self.suite.pictures(),
         )
         scores = evaluate(drawn, self.character, self.encoders)
         metrics = {name: as_ceiling(name, score) for name, score in scores.metrics.items()}

@@ -66,6 +66,9 @@ class Evidence:
         image_text: encoder that reads pictures and texts.
         class_generated: pictures of the class ("a girl on a street"), by the same technique.
         base_class: the same prompts and seeds drawn by the untouched base.
+        captions: what each picture of `real` shows, with the class noun in place of the
+            character; () if unknown.
+        suite_pictures: real pictures of the suite's prompts, a sequence for each character in them.
     """
 
     generated: Sequence[Sample]
@@ -75,6 +78,8 @@ class Evidence:
     image_text: Encoder
     class_generated: Sequence[Sample] = ()
     base_class: Sequence[Sample] = ()
+    captions: Sequence[str] = ()
+    suite_pictures: Sequence[Sequence[Sample]] = ()
 
     @property
     def real(self) -> list[Image.Image]:

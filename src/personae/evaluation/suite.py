@@ -101,6 +101,10 @@ class Suite(Config):
     """Shots of the character; consistency needs at least two."""
     class_shots: tuple[ClassShot, ...] = ()
     """Shots of the class, for drift and prior collapse."""
+    references: Path | None = None
+    """Folder beside the suite's file with real pictures of its shots: for each character in them a
+    folder that is called what the character is, and in it a picture for each shot, called like it
+    (`woman/beach.webp`). They are what agreement with prompts is measured against."""
 
     @model_validator(mode="after")
     def _names_each_shot_once(self) -> Self:
@@ -140,6 +144,17 @@ class Suite(Config):
             for seed in seeds
         ]
 
+    def pictures(self) -> list[list[Sample]]:
+        """Return the real pictures of the shots, a list for each character; [] if there are none.
+
+        Raises:
+            UsageError: a picture is missing or cannot be read.
+        """
+        if self.references is None:
+            return []
+        folders = sorted(path for path in self.references.iterdir() if path.is_dir())
+        return [[_reference(folder, shot) for shot in self.shots] for folder in folders]
+
     def part(self, scenes: int, expressions: int = 0, media: int = 0) -> Self:
         """Return a small suite of the first so many shots of each kind, for scoring checkpoints."""
         limits = {"scene": scenes, "expression": expressions, "medium": media}
@@ -149,6 +164,20 @@ class Suite(Config):
             for shot in [s for s in self.shots if s.kind == kind][:limit]
         ]
         return self.model_copy(update={"shots": tuple(kept)})
+
+
+def _reference(folder: Path, shot: SuiteShot) -> Sample:
+    """Return the real picture of a shot in the folder of one character."""
+    path = next(iter(sorted(folder.glob(f"{shot.id}.*"))), folder / f"{shot.id}.png")
+    try:
+        with Image.open(path) as image:
+            prompt = spelled(shot.prompt, folder.name.replace("_", " "))
+            return Sample(image.convert("RGB"), prompt, shot.id, 0, shot.medium)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UsageError(
+            f"{path}: no picture of shot '{shot.id}' can be read ({type(error).__name__}); the "
+            "suite's references need one of every shot for each character"
+        ) from None
 
 
 def spelled(prompt: str, who: str) -> str:
@@ -176,4 +205,10 @@ def load_suite(name_or_path: str | Path = "toon") -> Suite:
             f"suite is '{name_or_path}'; it must be one of {', '.join(shipped)}, or a .toml file."
             f"{nearest(str(name_or_path), shipped)}"
         )
-    return Suite.parse(read_toml(path), where=str(path))
+    suite = Suite.parse(read_toml(path), where=str(path))
+    if suite.references is None:
+        return suite
+    folder = path.parent / suite.references
+    if not folder.is_dir():
+        raise UsageError(f"{path}: references is '{suite.references}', but {folder} is no folder")
+    return suite.model_copy(update={"references": folder})

@@ -19,6 +19,8 @@ from personae.evaluation.metrics.likeness import Likeness
 from personae.evaluation.metrics.medium_adherence import MediumAdherence
 from personae.evaluation.metrics.memorisation import NEARER, Memorisation
 from personae.evaluation.metrics.prior_collapse import PriorCollapse
+from personae.evaluation.metrics.prompt_following import PromptFollowing
+from personae.evaluation.metrics.right_prompt import RightPrompt
 
 REDS = [picture("red"), picture("red", "blue")]
 BLEND = 1 / np.sqrt(3)
@@ -96,6 +98,65 @@ def test_agreement_compares_each_picture_with_its_own_prompt():
         sample("red", "green", prompt="a girl in a red green blue place"),
     ]
     np.testing.assert_allclose(Agreement()(evidence(drawn)), [1.0, 0.0, BLEND], atol=1e-6)
+
+
+PLACES = ("red", "green", "blue")
+
+
+def asked(scenes: tuple[str, ...], shots: tuple[str, ...] = PLACES) -> list[Sample]:
+    """Return one picture of each scene, asked for in the words of each shot."""
+    return [
+        sample("red", scene, prompt=f"a {shot} place", shot=shot)
+        for scene, shot in zip(scenes, shots, strict=True)
+    ]
+
+
+def test_following_prompts_is_nothing_where_one_picture_answers_all_and_whole_where_each_does():
+    swallowed, right = evidence(asked(("red",) * 3)), evidence(asked(PLACES))
+    np.testing.assert_allclose(PromptFollowing()(swallowed), [1.0, -0.5, -0.5], atol=1e-6)
+    np.testing.assert_allclose(PromptFollowing()(right), 1.0, atol=1e-6)
+    np.testing.assert_allclose(RightPrompt()(swallowed), [1, 0, 0])
+    np.testing.assert_allclose(RightPrompt()(right), 1)
+    assert RightPrompt().details(right) == {"prompts": 3, "chance": pytest.approx(1 / 3)}
+
+
+def test_agreement_does_not_see_a_prompt_that_is_ignored_and_following_does():
+    blends = [picture("red", "red", "green") for _ in PLACES]  # as near to two prompts as to one
+    drawn = [
+        Sample(image, f"a {place} place", place, 0)
+        for image, place in zip(blends, PLACES, strict=True)
+    ]
+    assert Agreement()(evidence(drawn)).mean() == pytest.approx(2 / 3 / np.sqrt(2))
+    assert PromptFollowing()(evidence(drawn)).mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_real_pictures_of_the_suite_are_the_upper_end_of_following_prompts():
+    others = [asked(PLACES), asked(("red", "green", "red"))]
+    seen = evidence(asked(PLACES), suite_pictures=others)
+    assert PromptFollowing().ceiling(seen) == pytest.approx((1.0 + (1 + 1 - 0.5) / 3) / 2)
+    assert RightPrompt().ceiling(seen) == pytest.approx((1 + 2 / 3) / 2)
+    assert PromptFollowing().details(seen) == {"scale": "6 real pictures of the suite's prompts"}
+
+
+def test_without_them_the_captions_of_the_character_are_if_they_say_enough():
+    pictures = [picture("red", scene) for scene in ("red", "green", "blue")]
+    mixed = picture("red", "red", "green")
+    captions = ["a red place", "a green place", "a blue place", "a red green place"]
+    seen = evidence(asked(PLACES), [*pictures, mixed], captions=captions)
+    half = 1 / np.sqrt(2)  # each of red and green is as near as this to the caption of both
+    expected = (2 * (1 - half / 3) + 1 + (1 - 2 * half / 3)) / 4
+    assert PromptFollowing().ceiling(seen) == pytest.approx(expected)
+    assert "4 pictures of the character" in PromptFollowing().details(seen)["scale"]
+    for few in (["a red place"] * 4, [*captions[:3], captions[0]], ["a blue place", *captions[:3]]):
+        poor = evidence(asked(PLACES), [*pictures, mixed], captions=few)
+        assert PromptFollowing().ceiling(poor) is None
+        assert PromptFollowing().details(poor)["scale"].startswith("none: ")
+    assert RightPrompt().ceiling(seen) is None
+
+
+def test_a_single_prompt_cannot_be_told_from_others():
+    for metric in (PromptFollowing(), RightPrompt()):
+        assert "single prompt" in metric.missing(evidence([sample("red")]))
 
 
 def test_consistency_is_one_for_one_character_everywhere_whoever_it_is():

@@ -73,6 +73,32 @@ def test_the_highest_balance_is_advised_and_the_rest_is_told_in_words(character,
     assert "agrees less with prompts" in dreambooth
 
 
+def test_a_technique_that_ignores_prompts_loses_however_alike_it_is(character, tmp_path):
+    findings = {
+        "lora": {"likeness": 0.6, "agreement": 0.53, "following": 0.9},
+        "textual_inversion": {"likeness": 0.7, "agreement": 0.55, "following": 0.0},
+    }
+    comparison = compared(character, tmp_path, findings, technique=[*findings])
+    inversion = comparison.row("textual_inversion")
+    assert inversion.mean("agreement_share") == pytest.approx(0, abs=0.02)
+    assert inversion.mean("balance") == pytest.approx(0, abs=0.02)
+    verdict = decide(comparison, Limits.parse(None))
+    assert verdict.choice == "lora"
+    assert "90% of the agreement with prompts" in verdict.headline
+    assert "agrees less with prompts" in verdict.others[0]
+    assert not any("plain cosine" in each for each in verdict.cautions)
+
+
+def test_results_without_a_scale_of_agreement_still_compare_and_say_so(character, tmp_path):
+    findings = {name: {**FINDINGS[name]} for name in FOUR}
+    findings["lora"]["following"] = 0.9  # a mixture is compared by what all of them have
+    comparison = compared(character, tmp_path, findings)
+    lora = comparison.row("lora")
+    assert "agreement_share" not in lora.values
+    assert lora.mean("balance") == pytest.approx(0.7 / 0.8 * 0.3, abs=0.02)
+    assert "plain cosine" in " ".join(decide(comparison, Limits.parse(None)).cautions)
+
+
 def test_limits_rule_techniques_out_and_say_why(character, tmp_path):
     comparison = compared(character, tmp_path)
     verdict = decide(comparison, Limits.parse("size=1MB"))

@@ -49,6 +49,14 @@ DERIVED = {
         "share",
         "likeness / leave-one-out likeness of the real pictures",
     ),
+    "agreement_share": Measure(
+        "agreement_share",
+        "agreement with the prompt, of real pictures",
+        "share",
+        "higher",
+        "share",
+        "0: as much as with the suite's other prompts; 1: what real pictures of the prompts reach",
+    ),
     "copies": Measure(
         "copies",
         "copies of training pictures",
@@ -74,7 +82,8 @@ COSTS = {
 
 
 ORDER = (
-    *("balance", "likeness_share", "likeness", "agreement", "consistency", "medium_adherence"),
+    *("balance", "likeness_share", "agreement_share", "right_prompt", "likeness"),
+    *("prompt_following", "agreement", "consistency", "medium_adherence"),
     *("diversity", "drift", "prior_collapse", "copies", "memorisation", "clip_i"),
     *COSTS,
 )
@@ -88,33 +97,50 @@ def measured(name: str) -> Measure:
     if name in COSTS:
         return COSTS[name]
     metric = discover(Metric)[name]
-    return Measure(name, metric.title, metric.unit, metric.better, "number", metric.source)
+    form: Form = "share" if metric.unit.startswith("share of") else "number"
+    return Measure(name, metric.title, metric.unit, metric.better, form, metric.source)
 
 
 def derived_values(
-    metrics: Mapping[str, Score],
+    metrics: Mapping[str, Score], *, scaled: bool = True
 ) -> Iterator[tuple[str, Sequence[Any], Sequence[float | None]]]:
-    """Yield (name, keys, values per picture) of what follows from the metrics of one cell."""
+    """Yield (name, keys, values per picture) of what follows from the metrics of one cell.
+
+    Args:
+        metrics: of the cell.
+        scaled: whether agreement is known on its scale, in this cell and all it is compared with;
+            if not, the product has the raw cosine in its place, as results of before had.
+    """
     likeness, agreement = metrics.get("likeness"), metrics.get("agreement")
-    shares = _shares(likeness)
+    shares, agreements = _shares(likeness), []
     if shares:
         yield "likeness_share", likeness.keys, shares
-    if shares and agreement and agreement.keys == likeness.keys:
+    if scaled and has_scale(metrics):
+        agreement = metrics["prompt_following"]
+        agreements = _shares(agreement)
+        yield "agreement_share", agreement.keys, agreements
+    elif agreement:
         agreements = [max(0.0, value or 0.0) for value in agreement.values]
-        yield (
-            "balance",
-            likeness.keys,
-            [
-                max(0.0, mine or 0.0) * theirs
-                for mine, theirs in zip(shares, agreements, strict=True)
-            ],
-        )
+    if shares and agreements and agreement.keys == likeness.keys:
+        # A picture may agree less with its prompt than with others; cut off at 0, chance would
+        # leave something of a technique that ignores all prompts.
+        products = [
+            max(0.0, mine or 0.0) * (theirs or 0.0)
+            for mine, theirs in zip(shares, agreements, strict=True)
+        ]
+        yield "balance", likeness.keys, products
     copies = metrics["memorisation"].details.get("copies") if "memorisation" in metrics else None
     if copies:
         yield "copies", metrics["memorisation"].keys, [float(copy) for copy in copies]
 
 
-def _shares(likeness: Score | None) -> list[float | None]:
-    if likeness is None or not likeness.values or not likeness.ceiling or likeness.ceiling <= 0:
+def has_scale(metrics: Mapping[str, Score]) -> bool:
+    """Say whether agreement with prompts was measured against real pictures of them."""
+    return bool(_shares(metrics.get("prompt_following")))
+
+
+def _shares(score: Score | None) -> list[float | None]:
+    """Return the values as shares of the ceiling; [] where there is no value or no ceiling."""
+    if score is None or not score.values or not score.ceiling or score.ceiling <= 0:
         return []
-    return [None if value is None else value / likeness.ceiling for value in likeness.values]
+    return [None if value is None else value / score.ceiling for value in score.values]

@@ -13,7 +13,7 @@ from personae.errors import StudyError
 from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
 from personae.study.cell import Cell, CellSpec, Kind, failed
-from personae.study.comparison.measures import derived_values
+from personae.study.comparison.measures import derived_values, has_scale
 from personae.techniques.technique import Technique
 
 Key = tuple[str, int, str, int]
@@ -121,6 +121,7 @@ def refuse_mixtures(found: Sequence[Found]) -> None:
 def make_rows(found: Sequence[Found]) -> list[Row]:
     """Return the rows: trained ones in the order found, then the base alone, then the real."""
     several = len({each.result["base"]["source"] for each in found}) > 1
+    scaled = all(has_scale(e.scores.metrics) for e in found if e.cell.spec.kind == "trained")
     rows: dict[str, Row] = {}
     for each in sorted(found, key=lambda each: _KIND_ORDER[each.cell.spec.kind]):
         spec = each.cell.spec
@@ -130,7 +131,7 @@ def make_rows(found: Sequence[Found]) -> list[Row]:
             rows[name] = Row(name, _title(spec, base), spec.kind, [])
         rows[name].found.append(each)
     for row in rows.values():
-        _fill(row)
+        _fill(row, scaled)
     return list(rows.values())
 
 
@@ -148,12 +149,12 @@ def _title(spec: CellSpec, base: str | None) -> str:
     return technique + (f" ({', '.join(swept)})" if swept else "") + (f" on {base}" if base else "")
 
 
-def _fill(row: Row) -> None:
-    """Collect a row's values and costs, and their intervals."""
+def _fill(row: Row, scaled: bool) -> None:
+    """Collect a row's values and costs, and their intervals; see `derived_values` for `scaled`."""
     for each in row.found:
         for cost, amount in each.result["costs"].items():
             row.costs.setdefault(cost, {})[(each.character, each.seed)] = amount
-        for measure, values in _values(each):
+        for measure, values in _values(each, scaled):
             row.values.setdefault(measure, {}).update(values)
     for measure, values in row.values.items():
         row.intervals[measure] = mean_interval(
@@ -173,16 +174,17 @@ def _fill_real(row: Row) -> None:
         if name not in row.values and all(mean is not None for mean in means):
             mean = float(np.mean(means))
             row.intervals[name] = Interval(mean, mean, mean, len(means))
-    if "likeness" in row.intervals:
-        row.intervals["likeness_share"] = Interval(1.0, 1.0, 1.0, len(row.found))
+    for name, share in (("likeness", "likeness_share"), ("prompt_following", "agreement_share")):
+        if name in row.intervals:
+            row.intervals[share] = Interval(1.0, 1.0, 1.0, len(row.found))
 
 
-def _values(each: Found) -> Iterator[tuple[str, dict[Key, float]]]:
+def _values(each: Found, scaled: bool) -> Iterator[tuple[str, dict[Key, float]]]:
     """Yield (measure, {key: value}) of a cell: every metric, and what is derived from them."""
     for name, score in each.scores.metrics.items():
         if score.values:
             yield name, _keyed(each, score.keys, score.values)
-    for name, keys, values in derived_values(each.scores.metrics):
+    for name, keys, values in derived_values(each.scores.metrics, scaled=scaled):
         yield name, _keyed(each, keys, values)
 
 

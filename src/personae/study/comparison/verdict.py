@@ -11,9 +11,14 @@ from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Row
 
 RULE = (
-    "The choice has the highest product of likeness (as a share of what real pictures reach) and "
-    "agreement with the prompt; among techniques the study cannot tell apart, the one that trains "
-    "fastest."
+    "The choice has the highest product of likeness and agreement with the prompt, each as a share "
+    "of what real pictures reach; among techniques the study cannot tell apart, the one that "
+    "trains fastest."
+)
+UNSCALED = (
+    "Agreement is a plain cosine here, which hardly tells prompts that are followed from prompts "
+    "that are ignored: the results are older, or the suite has no real pictures and the character "
+    "too few captions. Caption the pictures and run the study again."
 )
 MANY_COPIES = 0.25  # as the bound of checkpoint_choice: one picture in four
 
@@ -89,6 +94,11 @@ def _reach(row: Row) -> str:
     """Return what a row reaches and costs: "It reaches 93 % of ... in 58 s and 1.6 MB"."""
     share, costs = row.mean("likeness_share"), row.cost_means
     reached = f"reaches {share:.0%} of the likeness ceiling" if share is not None else "is trained"
+    agreement, right = row.mean("agreement_share"), row.mean("right_prompt")
+    if agreement is not None:
+        reached += f" and {agreement:.0%} of the agreement with prompts"
+    if right is not None:
+        reached += f" (the right one is found in {right:.0%} of its pictures)"
     cost = [
         show(name, costs[name]) + word
         for name, word in (("seconds", ""), ("file_bytes", ""), ("peak_bytes", " of memory"))
@@ -99,7 +109,8 @@ def _reach(row: Row) -> str:
 
 def _compared(row: Row, choice: Row, comparison: Comparison) -> str:
     likeness = comparison.difference("likeness_share", row, choice)
-    agreement = comparison.difference("agreement", row, choice)
+    scaled = "agreement_share" in row.values
+    agreement = comparison.difference("agreement_share" if scaled else "agreement", row, choice)
     share = row.mean("likeness_share")
     words = [
         f"reaches {share:.0%}" if share is not None else "has no likeness",
@@ -147,6 +158,8 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
             f"Differences in likeness below {smallest * 100:.2g}% of the ceiling cannot be seen in "
             "this study; more seeds or shots would show smaller ones."
         )
+    if not any("agreement_share" in row.values for row in comparison.trained):
+        told.append(UNSCALED)
     if choice is not None:
         equals = leaders(allowed)
         if len(equals) > 1:

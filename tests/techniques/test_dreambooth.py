@@ -18,7 +18,7 @@ from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.overlay import _Sum
 from personae.models.toys import tiny_stable_diffusion
-from personae.techniques.technique import key
+from personae.techniques.technique import key_of
 from personae.training.events import Finished, Validation
 from personae.training.optim.optimizers import held_on, state_bytes
 from tiny_world import (
@@ -221,7 +221,7 @@ def test_offloaded_deltas_and_all_that_comes_of_them_lie_on_the_host(
     base = dataclasses.replace(sd1, denoiser=apart, device=SHAPES_ONLY, overlays={})
     made = make("dreambooth", base, offload=True, weight_precision=precision)
     weight = base.denoiser.conv_in.weight
-    delta = made.deltas[key("denoiser.conv_in.weight")]
+    delta = made.deltas[key_of("denoiser.conv_in.weight")]
     assert (weight.device, delta.device) == (SHAPES_ONLY, HOST)
     merged = _Sum.apply(weight, delta)
     assert (merged.device, merged.dtype) == (SHAPES_ONLY, weight.dtype)

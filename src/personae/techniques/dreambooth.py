@@ -18,7 +18,7 @@ from personae.core.memory import zeros_on_host
 from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
-from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key
+from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key_of
 
 
 class DreamBoothConfig(TechniqueConfig):
@@ -77,7 +77,7 @@ class DreamBooth(Technique):
         place = allocated_on(base, generator)
         self.deltas = nn.ParameterDict(
             {
-                key(f"{network}.{name}"): nn.Parameter(
+                key_of(f"{network}.{name}"): nn.Parameter(
                     zeros_on_host(weight.shape, format_, weight.device)
                     if config.offload and generator
                     else torch.zeros(weight.shape, dtype=format_, device=place)
@@ -122,7 +122,7 @@ class DreamBooth(Technique):
         self._injected = False
 
     def _delta(self, network: str, name: str) -> Tensor | None:
-        delta = self.deltas[key(f"{network}.{name}")]
+        delta = self.deltas[key_of(f"{network}.{name}")]
         return delta if self.strength == 1 else delta.float() * self.strength
 
     def _state(self) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from personae.errors import UsageError
 from personae.models.family import Family
 from personae.models.layers import layers_matching
 from personae.models.recommended import Recommended
-from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key
+from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key_of
 
 TARGETS = {
     "cross_attention": ("cross_attention",),
@@ -122,7 +122,7 @@ class LoRA(Technique):
         place = allocated_on(base, generator)
         self.updates = nn.ModuleDict(
             {
-                key(name): LowRank(
+                key_of(name): LowRank(
                     layer, min(config.rank, widest_rank(layer)), config.dropout, generator, place
                 )
                 for name, layer in self.layers.items()
@@ -151,7 +151,7 @@ class LoRA(Technique):
     def inject(self) -> Self:
         """Hook each adapted layer."""
         for name, layer in self.layers.items():
-            update = partial(self._add, self.updates[key(name)])
+            update = partial(self._add, self.updates[key_of(name)])
             self.attach(layer.register_forward_hook(update))
         return self
 

@@ -198,7 +198,7 @@ def allocated_on(base: Family, generator: torch.Generator | None) -> torch.devic
     return SHAPES_ONLY if generator is None else base.device
 
 
-def key(layer: str) -> str:
+def key_of(layer: str) -> str:
     """Return a layer name that torch accepts as a module key; `layer_of` undoes it."""
     return layer.replace(".", "/")
 

@@ -5,6 +5,8 @@ Long work is cut to toy length by options at the end of a line, which count over
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 import shutil
@@ -124,6 +126,21 @@ def test_options_named_in_prose_exist(page: Path, capsys: pytest.CaptureFixture[
     run(["--help"])
     known += capsys.readouterr().out
     assert named <= set(re.findall(r"--[a-z][a-z-]+", known))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_go_in_by_a_door(page: Path) -> None:
+    """A reader imports from `personae` or from a room, and both show what is asked for."""
+    for program in blocks(page, "python"):
+        for node in ast.walk(ast.parse(program)):
+            assert not isinstance(node, ast.Import) or "personae" not in ast.unparse(node)
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "personae":
+                shown = importlib.import_module(node.module).__all__
+                assert node.module.count(".") < 2, node.module
+                assert {alias.name for alias in node.names} <= set(shown), node.module
+    for room, name in re.findall(r"`personae\.(\w+)\.(\w+)[`(]", page.read_text("utf-8")):
+        if room != "core":
+            assert hasattr(importlib.import_module(f"personae.{room}"), name), name
 
 
 def example(number: int) -> types.ModuleType:

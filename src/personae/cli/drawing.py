@@ -62,13 +62,13 @@ def draw_shots(
     suffix: str = ".png",
 ) -> Drawn:
     """Draw `shots` with a bar, save each picture as soon as it is there, and return them."""
-    from personae.generation import generate
+    from personae.generation.generate import Drawing, generate
 
     drawn: Drawn = []
     prepare_folder(out)
     with terminal.bars() as bars:
-        for event in generate.generate(base, shots, sampling, cast, batch_size=batch_size):
-            if isinstance(event, generate.Drawing):
+        for event in generate(base, shots, sampling, cast, batch_size=batch_size):
+            if isinstance(event, Drawing):
                 bars.show("drawing", event.done, event.total, f"{len(drawn)} of {len(shots)} done")
                 terminal.tell("drawing", done=event.done, total=event.total)
             else:

@@ -1,1 +1,53 @@
-"""Networks that draw: families, their weights, quicker ways to compute them."""
+"""Networks that draw: families of base models, their weights, quicker ways to compute them.
+
+`load_base` loads one; plug-in authors need `Family` or `Acceleration` from here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from personae.core.doors import door
+
+if TYPE_CHECKING:
+    from personae.models.acceleration.acceleration import Acceleration
+    from personae.models.acceleration.packs import Packs
+    from personae.models.family import Family, TargetSets, Text
+    from personae.models.layers import layers_matching
+    from personae.models.load import load_base
+    from personae.models.noise_path import Diffusion, Flow, NoisePath
+    from personae.models.recommended import Recommended
+    from personae.models.text_tower import TextTower
+
+__all__ = [
+    "Acceleration",
+    "Diffusion",
+    "Family",
+    "Flow",
+    "NoisePath",
+    "Packs",
+    "Recommended",
+    "TargetSets",
+    "Text",
+    "TextTower",
+    "layers_matching",
+    "load_base",
+]
+
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "Acceleration": "acceleration.acceleration",
+        "Diffusion": "noise_path",
+        "Family": "family",
+        "Flow": "noise_path",
+        "NoisePath": "noise_path",
+        "Packs": "acceleration.packs",
+        "Recommended": "recommended",
+        "TargetSets": "family",
+        "Text": "family",
+        "TextTower": "text_tower",
+        "layers_matching": "layers",
+        "load_base": "load",
+    },
+)

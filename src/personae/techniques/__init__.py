@@ -1,1 +1,38 @@
-"""Ways to teach a base one character; one file each, found by being here."""
+"""Ways to teach a base one character; one file each, found by being here.
+
+A plug-in author needs `Technique` and `TechniqueConfig` from here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from personae.core.doors import door
+
+if TYPE_CHECKING:
+    from personae.techniques.technique import (
+        Technique,
+        TechniqueConfig,
+        allocated_on,
+        key_of,
+        layer_of,
+    )
+
+__all__ = [
+    "Technique",
+    "TechniqueConfig",
+    "allocated_on",
+    "key_of",
+    "layer_of",
+]
+
+__getattr__, __dir__ = door(
+    __name__,
+    {
+        "Technique": "technique",
+        "TechniqueConfig": "technique",
+        "allocated_on": "technique",
+        "key_of": "technique",
+        "layer_of": "technique",
+    },
+)

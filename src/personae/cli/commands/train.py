@@ -131,7 +131,7 @@ def free_folder(run: RunConfig) -> Path:
 
 def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = False) -> bool:
     """Train, showing what happens; return whether it was stopped before its end."""
-    from personae.training import train
+    from personae.training.train import train
 
     quiet_libraries()
     terminal.say(
@@ -142,7 +142,7 @@ def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = 
     began = resume or out.exists()
     try:
         with stopping_on_signal(terminal) as should_stop, terminal.bars() as bars:
-            for event in train.train(run, out, resume=resume, should_stop=should_stop):
+            for event in train(run, out, resume=resume, should_stop=should_stop):
                 began = True
                 terminal.line(event.to_json())
                 view.show(event, bars)

@@ -69,11 +69,19 @@ def tiny_xl() -> StableDiffusionXLPipeline:
     )
 
 
+class TwoTowers(StableDiffusion):
+    """The networks of Stable Diffusion XL, which no family here loads yet."""
+
+    @property
+    def file_layout(self) -> str:
+        return "sdxl"
+
+
 def base_of(pipe, kind: str) -> Family:
     """The pipeline's own modules as a base."""
     if kind != "sdxl":
         return StableDiffusion.from_pipeline(pipe, f"tiny-{kind}", HOST, torch.float32)
-    return StableDiffusion(
+    return TwoTowers(
         denoiser=pipe.unet,
         autoencoder=pipe.vae,
         towers=[

@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from format_world import TwoTowers
 from personae.core.devices import HOST
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
@@ -55,7 +56,8 @@ def full_size(kind: str) -> Family:
             )  # fmt: skip
             make = CLIPTextModelWithProjection if i else CLIPTextModel
             towers.append(TextTower(tiny_tokenizer(), make(config)))
-    return StableDiffusion(
+    family = TwoTowers if kind == "sdxl" else StableDiffusion
+    return family(
         denoiser=unet,
         autoencoder=tiny_autoencoder(),
         towers=towers,

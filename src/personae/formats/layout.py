@@ -1,6 +1,6 @@
-"""Which of the known shapes a base has, judged by its networks alone.
+"""The kinds of checkpoint that other tools tell apart; names in files depend on them.
 
-Other tools tell Stable Diffusion 1, 2 and XL apart; names in files depend on it.
+A family says which kind it is (`Family.file_layout`); what that means for files is here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from torch import nn
 from personae.errors import UnsupportedError
 from personae.formats import ldm_names
 from personae.models.family import Family
+
+XL_PREFIXES = ("lora_te1_", "lora_te2_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +36,39 @@ class Layout:
     text_prefixes: tuple[str, ...]
 
 
+# {kind: (predicts the noise, predicts v)}
+LAYOUTS = {
+    "sd1": (
+        Layout("sd1", "sd_v1", "stable-diffusion-v1", False, ("lora_te_",)),
+        Layout("sd1", "sd_v1_v", "stable-diffusion-v1", True, ("lora_te_",)),
+    ),
+    "sd2": (
+        Layout("sd2", "sd_v2", "stable-diffusion-v2-512", False, ("lora_te_",)),
+        Layout("sd2", "sd_v2_v", "stable-diffusion-v2-768-v", True, ("lora_te_",)),
+    ),
+    "sdxl": tuple(
+        Layout("sdxl", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base", v, XL_PREFIXES)
+        for v in (False, True)
+    ),
+}
+
+
 def layout_of(base: Family) -> Layout:
     """Return the layout of `base`.
 
     Raises:
-        UnsupportedError: it is none of the layouts these formats know.
+        UnsupportedError: other tools have no such files for its family.
     """
-    config = getattr(base.denoiser, "config", {})
-    if not hasattr(base.denoiser, "up_blocks") or len(base.towers) not in (1, 2):
+    if base.file_layout not in LAYOUTS:
         raise UnsupportedError(
-            f"base '{base.source}' ({base.name}) is no U-Net of the Stable Diffusion kind; other "
-            "tools keep its characters in formats that are not written here"
+            f"base '{base.source}' ({base.name}) has no files that other tools know by these "
+            f"names; this format is for bases of the kinds {', '.join(LAYOUTS)}"
         )
     v = base.scheduler_config.get("prediction_type", "epsilon") == "v_prediction"
-    if len(base.towers) == 2:
-        version = "sdxl_base_v1-0"
-        return Layout("sdxl", version, "stable-diffusion-xl-v1-base", v, ("lora_te1_", "lora_te2_"))
-    # Version 2 is told by its linear projections; version 1 has 1x1 convolutions there.
-    if config.get("use_linear_projection"):
-        name = "stable-diffusion-v2-768-v" if v else "stable-diffusion-v2-512"
-        return Layout("sd2", "sd_v2_v" if v else "sd_v2", name, v, ("lora_te_",))
-    return Layout("sd1", "sd_v1_v" if v else "sd_v1", "stable-diffusion-v1", v, ("lora_te_",))
+    return LAYOUTS[base.file_layout][v]
 
 
 def ldm_unet_name(denoiser: nn.Module, name: str) -> str:
     """Return the LDM name of a module or parameter of `denoiser`."""
     attention_up = [hasattr(block, "attentions") for block in denoiser.up_blocks]
     return ldm_names.unet_name(name, denoiser.config.layers_per_block, attention_up)
-
-
-def text_network(index: int) -> str:
-    """Return how artifacts call the text encoder of tower `index`."""
-    return f"text_encoder{index or ''}"

@@ -68,11 +68,42 @@ class TargetSets:
     self_values: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Components:
+    """The networks of a base as diffusers names them, in folders and in model_index.json.
+
+    Attributes:
+        denoiser: {its name: network}.
+        autoencoder: {its name: network}.
+        text_encoders: {name: network} in the order of the towers.
+    """
+
+    denoiser: dict[str, nn.Module]
+    autoencoder: dict[str, nn.Module]
+    text_encoders: dict[str, nn.Module]
+
+    @property
+    def all(self) -> dict[str, nn.Module]:
+        """Return {name: network} of the three roles."""
+        return self.denoiser | self.autoencoder | self.text_encoders
+
+
+def text_component(index: int) -> str:
+    """Return how diffusers calls text encoder `index`: text_encoder, text_encoder_2, and so on."""
+    return f"text_encoder_{index + 1}" if index else "text_encoder"
+
+
+def text_network(index: int) -> str:
+    """Return how artifacts call text encoder `index`: text_encoder, text_encoder1, and so on."""
+    return f"text_encoder{index or ''}"
+
+
 @dataclass(eq=False)
 class Family(PlugIn, ABC):
     """A loaded base model.
 
-    A class sets `name`, `targets` and `samplers` ({name: scheduler config -> diffusers scheduler}).
+    A class sets `name`, `targets`, `samplers` ({name: scheduler config -> diffusers scheduler}) and
+    `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer").
 
     Attributes:
         denoiser: the network that is asked to undo noise (U-Net or transformer).
@@ -112,6 +143,8 @@ class Family(PlugIn, ABC):
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
     samplers: ClassVar[dict[str, Callable[[dict[str, Any]], Any]]]
+    denoiser_component: ClassVar[str]
+    autoencoder_component: ClassVar[str] = "vae"
 
     @classmethod
     @abstractmethod
@@ -193,8 +226,27 @@ class Family(PlugIn, ABC):
     @property
     def networks(self) -> dict[str, nn.Module]:
         """Return every network whose weights can be adapted, by the name used in artifacts."""
-        towers = {f"text_encoder{i or ''}": tower.encoder for i, tower in enumerate(self.towers)}
+        towers = {text_network(i): tower.encoder for i, tower in enumerate(self.towers)}
         return {"denoiser": self.denoiser, **towers}
+
+    @property
+    def components(self) -> Components:
+        """Return every network by the name of its folder in a diffusers pipeline."""
+        towers = [tower.encoder for tower in self.towers]
+        return Components(
+            denoiser={self.denoiser_component: self.denoiser},
+            autoencoder={self.autoencoder_component: self.autoencoder},
+            text_encoders={text_component(i): each for i, each in enumerate(towers)},
+        )
+
+    @property
+    def file_layout(self) -> str | None:
+        """Return how other tools call the kind of checkpoint that it is: a key of `LAYOUTS`.
+
+        `formats/layout.py` holds what the kinds mean. None where files for A1111, ComfyUI and kohya
+        are not written here; the formats then refuse this base.
+        """
+        return None
 
     def overlay(self, network: nn.Module) -> WeightOverlay:
         """Return the one overlay of `network`, shared by all techniques that lay deltas on it."""

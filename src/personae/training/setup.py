@@ -76,11 +76,18 @@ def unloadable(config: RunConfig, base: Family, parts: dict[str, torch.nn.Module
     return Unloaded(list(readable_again(sources.local_folder(base.source), parts)))
 
 
+def denoiser_unloaded(config: RunConfig, base: Family) -> Unloaded:
+    """Return the denoiser, to be out of memory for a while, where that is possible and asked."""
+    return (
+        base.unloaded if base.unloaded.away else unloadable(config, base, base.components.denoiser)
+    )
+
+
 def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]) -> Unloaded:
     """Unload what the caches make needless, with every caption of `sets` encoded before."""
-    parts = {"vae": base.autoencoder}
+    parts = base.components.autoencoder
     if config.unload and texts.frozen:
-        parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
+        parts |= base.components.text_encoders
         encode_captions(texts, sets)
     unloaded = unloadable(config, base, parts)
     unloaded.unload()
@@ -144,7 +151,7 @@ def set_up(
     pictures, prior = shown(character.references), None
     kept = shown(character.held_out) if character.held_out else None
     sets = [each for each in (pictures, kept) if each]
-    with base.unloaded if base.unloaded.away else unloadable(config, base, {"unet": base.denoiser}):
+    with denoiser_unloaded(config, base):
         for done, total in chain.from_iterable(each.prepare() for each in sets):
             yield Preparing("encoding pictures", done, total)
         unloaded = unload(config, base, texts, sets)

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.bake import Baked
+from personae.core.registry import discover
 from personae.errors import ArtifactError
 from personae.formats.checkpoints.components import component_weights
 from personae.formats.checkpoints.difference import difference
 from personae.formats.format import Format
-from personae.formats.layout import Layout, layout_of, text_network
+from personae.formats.layout import Layout, layout_of
 from personae.formats.ldm_names import with_text_model
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import write_tensors
-from personae.models.family import Family
+from personae.models.family import Family, text_component, text_network
 
 INDEX = "model_index.json"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
@@ -52,13 +53,14 @@ class DiffusersFolder(Format):
         shutil.rmtree(part, ignore_errors=True)
         try:
             about = {CHARACTER: artifact.card.character.model_dump_json()}
-            _write_network(part / "unet", base.denoiser, dict(baked.weights("denoiser")), about)
-            _write_network(part / "vae", base.autoencoder, base.autoencoder.state_dict(), {})
+            for name, network in base.components.denoiser.items():
+                _write_network(part / name, network, dict(baked.weights("denoiser")), about)
+            for name, network in base.components.autoencoder.items():
+                _write_network(part / name, network, network.state_dict(), {})
             for i, tower in enumerate(base.towers):
-                ending = f"_{i + 1}" if i else ""
                 weights = dict(baked.weights(text_network(i)))
-                _write_text_encoder(part / f"text_encoder{ending}", tower.encoder, weights)
-                _write_tokenizer(part / f"tokenizer{ending}", tower.tokenizer)
+                _write_text_encoder(part / text_component(i), tower.encoder, weights)
+                _write_tokenizer(part / _tokenizer(i), tower.tokenizer)
             _write_json(part / "scheduler" / "scheduler_config.json", _scheduler(base))
             _write_json(part / INDEX, _index(base, layout))
             part.rename(path)
@@ -67,14 +69,16 @@ class DiffusersFolder(Format):
         return path
 
     def recognises(self, path: Path) -> bool:
-        """Accept folders with model_index.json and a U-Net."""
-        return (path / INDEX).is_file() and (path / "unet").is_dir()
+        """Accept folders with model_index.json and the denoiser of a known family."""
+        parts = {family.denoiser_component for family in discover(Family).values()}
+        return (path / INDEX).is_file() and any((path / part).is_dir() for part in parts)
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Return the difference of the checkpoint from `base`."""
-        weights = {"denoiser": component_weights(path / "unet", DIFFUSERS_WEIGHTS)}
+        denoiser = path / base.denoiser_component
+        weights = {"denoiser": component_weights(denoiser, DIFFUSERS_WEIGHTS)}
         for i in range(len(base.towers)):
-            folder = path / (f"text_encoder_{i + 1}" if i else "text_encoder")
+            folder = path / text_component(i)
             weights[text_network(i)] = component_weights(folder, TRANSFORMERS_WEIGHTS)
 
         def fetch(name: str, shape: tuple[int, ...]) -> Tensor | None:
@@ -120,6 +124,10 @@ def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.model.save(str(folder))
 
 
+def _tokenizer(index: int) -> str:
+    return text_component(index).replace("text_encoder", "tokenizer")
+
+
 def _scheduler(base: Family) -> dict[str, Any]:
     public = {k: v for k, v in base.scheduler_config.items() if not k.startswith("_")}
     kind = base.scheduler_config.get("_class_name", "DDIMScheduler")
@@ -131,16 +139,16 @@ def _index(base: Family, layout: Layout) -> dict[str, Any]:
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline",
         "_diffusers_version": version("diffusers"),
-        "unet": ["diffusers", type(base.denoiser).__name__],
-        "vae": ["diffusers", type(base.autoencoder).__name__],
         "scheduler": ["diffusers", _scheduler(base)["_class_name"]],
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
     }
+    parts = base.components
+    for name, network in (parts.denoiser | parts.autoencoder).items():
+        index[name] = ["diffusers", type(network).__name__]
     for i, tower in enumerate(base.towers):
-        ending = f"_{i + 1}" if i else ""
-        index[f"text_encoder{ending}"] = ["transformers", type(tower.encoder).__name__]
-        index[f"tokenizer{ending}"] = ["transformers", "CLIPTokenizer"]
+        index[text_component(i)] = ["transformers", type(tower.encoder).__name__]
+        index[_tokenizer(i)] = ["transformers", "CLIPTokenizer"]
     if xl:
         return index | {"force_zeros_for_empty_prompt": True}
     return index | {"safety_checker": [None, None], "requires_safety_checker": False}

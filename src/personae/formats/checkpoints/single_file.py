@@ -25,10 +25,10 @@ from personae.formats.checkpoints.ldm_places import (
     text_prefixes,
 )
 from personae.formats.format import Format
-from personae.formats.layout import Layout, layout_of, text_network
+from personae.formats.layout import Layout, layout_of
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
-from personae.models.family import Family
+from personae.models.family import Family, text_network
 
 # The number of layers of OpenCLIP ViT-H; diffusers' copy of Stable Diffusion 2 leaves out the last,
 # which is not used but expected by readers.

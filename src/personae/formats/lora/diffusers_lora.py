@@ -9,6 +9,7 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import updates_of
+from personae.core.registry import lookup
 from personae.errors import ArtifactError
 from personae.formats.format import Format
 from personae.formats.lora.names import diffusers_name
@@ -38,8 +39,9 @@ class DiffusersLora(Format):
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
         """Write without alphas: a reader then takes the scale to be 1."""
         tensors: dict[str, Tensor] = {}
+        family = lookup(Family, artifact.card.base.family)
         for layer, update in updates_of(artifact).items():
-            name = diffusers_name(layer)
+            name = diffusers_name(layer, family)
             tensors[f"{name}.lora_A.weight"] = update.down
             tensors[f"{name}.lora_B.weight"] = update.folded().up
         metadata = {"format": "pt", CHARACTER: artifact.card.character.model_dump_json()}

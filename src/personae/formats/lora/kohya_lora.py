@@ -13,12 +13,12 @@ from personae.artifacts.low_rank import LowRankUpdate, times, updates_of
 from personae.errors import ArtifactError
 from personae.formats.embeddings.parts import TWO_ENCODERS, embedding_artifact, placeholder_for
 from personae.formats.format import Format
-from personae.formats.layout import Layout, layout_of, text_network
+from personae.formats.layout import Layout, layout_of
 from personae.formats.lora.names import adaptable_layers, kohya_name
 from personae.formats.lora.reader import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
-from personae.models.family import Family
+from personae.models.family import Family, text_network
 
 PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 BUNDLED = "bundle_emb."

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from personae.formats.layout import Layout, ldm_unet_name, text_network
+from personae.formats.layout import Layout, ldm_unet_name
 from personae.formats.ldm_names import with_text_model
-from personae.models.family import Family
+from personae.models.family import Family, text_component, text_network
 from personae.models.layers import layers_matching
 
 _ATTENTION_PROCESSOR = {"to_out": "to_out.0"}
@@ -42,14 +42,15 @@ def kohya_name(layer: str, base: Family, layout: Layout) -> str:
     return layout.text_prefixes[towers.index(network)] + _flat(with_text_model(name))
 
 
-def diffusers_name(layer: str) -> str:
-    """Return diffusers' name of `layer`: `unet.` or `text_encoder[_2].text_model.` and the path."""
+def diffusers_name(layer: str, family: type[Family]) -> str:
+    """Return diffusers' name of `layer`: the name of its component, a dot and the path.
+
+    Components are such as `unet`, `transformer` and `text_encoder_2`.
+    """
     network, name = layer.split(".", 1)
     if network == "denoiser":
-        return f"unet.{name}"
-    number = network.removeprefix("text_encoder")
-    suffix = f"_{int(number) + 1}" if number else ""
-    return f"text_encoder{suffix}.{with_text_model(name)}"
+        return f"{family.denoiser_component}.{name}"
+    return f"{text_component(_tower(network))}.{with_text_model(name)}"
 
 
 def index_of_names(base: Family) -> dict[str, str]:
@@ -75,20 +76,25 @@ def plain_stem(stem: str) -> str:
 def _spellings(layer: str, base: Family) -> Iterator[str]:
     network, name = layer.split(".", 1)
     if network == "denoiser":
-        yield from (layer, f"unet.{name}", name)
-        yield from (f"base_model.model.{name}", f"base_model.model.unet.{name}")
+        dotted = base.denoiser_component
+        yield from (layer, f"{dotted}.{name}", name)
+        yield from (f"base_model.model.{name}", f"base_model.model.{dotted}.{name}")
         yield f"lora_unet_{_flat(name)}"
-        if hasattr(base.denoiser, "up_blocks"):
+        if base.file_layout:
             yield f"lora_unet_{_flat(ldm_unet_name(base.denoiser, name))}"
         return
-    number = int(network.removeprefix("text_encoder") or 0)
+    number = _tower(network)
     prefixes = ["lora_te_", "lora_te1_"] if number == 0 else [f"lora_te{number + 1}_"]
-    dotted = "text_encoder" if number == 0 else f"text_encoder_{number + 1}"
+    dotted = text_component(number)
     for path in (with_text_model(name), name.removeprefix("text_model.")):
         yield from (f"{prefix}{_flat(path)}" for prefix in prefixes)
-        yield f"{dotted}.{path}"
+        yield from (f"{dotted}.{path}", f"{network}.{path}")
         yield f"base_model.model.{dotted}.{path}"
         yield f"base_model.model.{path}"
+
+
+def _tower(network: str) -> int:
+    return int(network.removeprefix("text_encoder") or 0)
 
 
 def _flat(name: str) -> str:

@@ -77,7 +77,7 @@ class PeftLora(Format):
             metadata |= read_header(folder / TENSORS).metadata
             for name, value in read_tensors(folder / TENSORS).items():
                 layer = name.removeprefix("base_model.model.")
-                renamed = f"{_dotted(network)}.{layer}"
+                renamed = f"{network}.{layer}"
                 tensors[renamed] = value
                 split = split_key(renamed)
                 if split is not None:
@@ -91,13 +91,6 @@ def _folders(path: Path) -> dict[str, Path]:
         name: child for name, child in inner.items() if name.startswith("text_encoder")
     }
     return {name: place for name, place in places.items() if (place / SETTINGS).is_file()}
-
-
-def _dotted(network: str) -> str:
-    number = network.removeprefix("text_encoder")
-    if network == "denoiser":
-        return "unet"
-    return f"text_encoder_{int(number) + 1}" if number.isdigit() else "text_encoder"
 
 
 def _settings(updates: dict[str, LowRankUpdate], source: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class StableDiffusion(Family):
     """
 
     name = "stable_diffusion"
+    denoiser_component = "unet"
     targets = TargetSets(
         sets={
             "cross_attention": r"attn2\.to_(q|k|v|out\.0)$",
@@ -78,17 +79,17 @@ class StableDiffusion(Family):
             StableDiffusionPipeline,
             source,
             dtype,
-            unloaded={"unet"} if denoiser_unloaded else (),
+            unloaded={cls.denoiser_component} if denoiser_unloaded else (),
             device=device,
             safety_checker=None,
             feature_extractor=None,
         )
         base = cls.from_pipeline(pipe, str(source), device, dtype)
         if denoiser_unloaded:
-            base.unloaded = Unloaded(list(readable_again(Path(source), {"unet": pipe.unet})))
+            base.unloaded = Unloaded(list(readable_again(Path(source), base.components.denoiser)))
             base.unloaded.unload()
         if denoiser_unloaded or dtype is torch.float16:
-            base.fingerprint = fingerprint(pipe.unet, Path(source) / "unet")
+            base.fingerprint = fingerprint(pipe.unet, Path(source) / cls.denoiser_component)
         return base
 
     @classmethod
@@ -129,6 +130,11 @@ class StableDiffusion(Family):
             )
             for version in (1, 2)
         ]
+
+    @property
+    def file_layout(self) -> str:
+        """Tell version 2 by its linear projections; version 1 has 1x1 convolutions there."""
+        return "sd2" if self.denoiser.config.get("use_linear_projection") else "sd1"
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the mean of the posterior, scaled; the mean makes a cache exact."""

@@ -11,7 +11,7 @@ import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from personae.characters.character import Character
@@ -85,7 +85,7 @@ def needed(
         limit: passes are left out (0) where all else takes more bytes already.
     """
     schedule = _resolved(config, character, base)
-    frozen = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
+    frozen = sum(map(weight_bytes, base.components.all.values()))
     with (
         base.unloaded.shapes_only(),
         FakeTensorMode(allow_non_fake_inputs=True),
@@ -125,7 +125,7 @@ def besides_tensors(base: Family, *, unload: bool = False) -> int:
     """
     if base.device.type != HOST.type:
         return 0
-    networks = sum(map(weight_bytes, (*base.networks.values(), base.autoencoder)))
+    networks = sum(map(weight_bytes, base.components.all.values()))
     heap = 0 if unload else round(HEAP * networks)
     in_memory = networks - base.unloaded.bytes_away
     return max(0, resident_bytes() - in_memory) + KERNELS + heap
@@ -145,9 +145,9 @@ def _resolved(config: RunConfig, character: Character, base: Family) -> Schedule
 
 def _unloaded(config: RunConfig, base: Family, techniques: list[Technique]) -> Unloaded:
     """Return the networks that are unloaded in a run."""
-    parts: dict[str, nn.Module] = {"vae": base.autoencoder}
+    parts = base.components.autoencoder
     if not any(each.trains_text for each in techniques):
-        parts |= {name: each for name, each in base.networks.items() if name != "denoiser"}
+        parts |= base.components.text_encoders
     return unloadable(config, base, parts)
 
 

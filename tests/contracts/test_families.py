@@ -1,0 +1,24 @@
+"""The contract that every family keeps; a new plug-in is tested by existing."""
+
+from __future__ import annotations
+
+import pytest
+
+from personae.formats.layout import LAYOUTS
+from tiny_world import bases
+
+
+@pytest.mark.parametrize("name", bases())
+def test_components_are_all_networks_each_under_one_name(name: str) -> None:
+    base = bases()[name]
+    parts = base.components
+    assert list(parts.denoiser.values()) == [base.denoiser]
+    assert list(parts.autoencoder.values()) == [base.autoencoder]
+    assert list(parts.text_encoders.values()) == [tower.encoder for tower in base.towers]
+    assert set(parts.all.values()) == {*base.networks.values(), base.autoencoder}
+    assert len(parts.all) == len(parts.denoiser) + len(parts.autoencoder) + len(base.towers)
+
+
+@pytest.mark.parametrize("name", bases())
+def test_the_kind_of_file_is_one_that_the_formats_know_or_none(name: str) -> None:
+    assert bases()[name].file_layout in {*LAYOUTS, None}

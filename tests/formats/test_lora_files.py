@@ -14,7 +14,7 @@ from personae.artifacts.low_rank import LowRankUpdate, lora_artifact, updates_of
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.format import export_file, format_of, import_file
 from personae.formats.layout import layout_of
-from personae.formats.lora.names import adaptable_layers, kohya_name
+from personae.formats.lora.names import kohya_name
 
 SETTINGS = {"rank": 2, "targets": "all", "text_encoder": True}
 
@@ -23,7 +23,7 @@ def everything(base, ranks=(2,), scales=(1.0,)) -> Artifact:
     """An update of every layer that kohya's scripts and LyCORIS adapt, and of the outer ones."""
     generator = torch.Generator().manual_seed(1)
     updates = {}
-    for i, (name, layer) in enumerate(adaptable_layers(base).items()):
+    for i, (name, layer) in enumerate(base.layers().items()):
         if name.endswith("text_projection"):
             continue
         most = min(len(layer.weight), layer.weight[0].numel())

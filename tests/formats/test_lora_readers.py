@@ -19,7 +19,7 @@ from lora_reference import (
 from personae.artifacts.low_rank import updates_of
 from personae.formats.format import export_file
 from personae.formats.layout import layout_of
-from personae.formats.lora.names import adaptable_layers, kohya_name
+from personae.formats.lora.names import kohya_name
 
 SETTINGS = {"rank": 2, "alpha": 1.0, "targets": "all", "text_encoder": True}
 
@@ -34,7 +34,7 @@ def usual_layers(base) -> list[str]:
     inner = original_names(base.denoiser)
     return [
         layer
-        for layer in adaptable_layers(base)
+        for layer in base.layers()
         if layer.removeprefix("denoiser.") in inner
         or (layer.startswith("text_encoder") and layer.replace(".", "_").endswith(SIX))
     ]

@@ -8,7 +8,6 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import check_limits, cut_delta, kept_note, lora_artifact, stored
 from personae.errors import ArtifactError, UnsupportedError
 from personae.models.family import Family
-from personae.models.layers import layers_matching
 
 DELTAS = "dreambooth.deltas."
 
@@ -68,11 +67,7 @@ def _changed(artifact: Artifact) -> list[str]:
 
 
 def _layer_deltas(artifact: Artifact, base: Family) -> dict[str, Tensor]:
-    layers = {
-        f"{network}.{name}"
-        for network, module in base.networks.items()
-        for name in layers_matching(module, "")
-    }
+    layers = base.layers()
     return {
         name.removesuffix(".weight"): artifact.tensors[DELTAS + name]
         for name in _changed(artifact)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from personae.core.registry import PlugIn
 from personae.models.forwards import Forwards
+from personae.models.layers import layers_matching
 from personae.models.noise_path import NoisePath
 from personae.models.overlay import WeightOverlay
 from personae.models.recommended import Recommended
@@ -228,6 +229,18 @@ class Family(PlugIn, ABC):
         """Return every network whose weights can be adapted, by the name used in artifacts."""
         towers = {text_network(i): tower.encoder for i, tower in enumerate(self.towers)}
         return {"denoiser": self.denoiser, **towers}
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Return {`<network>.<dotted name>`: layer} of every Linear and Conv2d of `networks`.
+
+        Raises:
+            UnsupportedError: attention projections were fused, so that hooks would be skipped.
+        """
+        return {
+            f"{network}.{name}": layer
+            for network, module in self.networks.items()
+            for name, layer in layers_matching(module, "").items()
+        }
 
     @property
     def components(self) -> Components:

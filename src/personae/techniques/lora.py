@@ -186,11 +186,7 @@ def named_layers(base: Family, names: list[str]) -> dict[str, nn.Module]:
     Raises:
         UsageError: a name is no Linear or Conv2d layer of the base.
     """
-    there = {
-        f"{network}.{name}": layer
-        for network, module in base.networks.items()
-        for name, layer in layers_matching(module, "").items()
-    }
+    there = base.layers()
     for name in names:
         if name not in there:
             raise UsageError(

@@ -14,7 +14,7 @@ from personae.errors import ArtifactError
 from personae.formats.embeddings.parts import TWO_ENCODERS, embedding_artifact, placeholder_for
 from personae.formats.format import Format
 from personae.formats.layout import Layout, layout_of
-from personae.formats.lora.names import adaptable_layers, kohya_name
+from personae.formats.lora.names import kohya_name
 from personae.formats.lora.reader import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
@@ -114,7 +114,7 @@ def whole_attention(
     """
     whole = dict(updates)
     fused = {"sd1": None, "sd2": text_network(0), "sdxl": text_network(1)}[layout.kind]
-    layers = adaptable_layers(base)
+    layers = base.layers()
     for layer, update in updates.items():
         if layer.split(".", 1)[0] != fused or ".self_attn." not in layer:
             continue

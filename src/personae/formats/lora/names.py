@@ -9,24 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from torch import nn
-
 from personae.formats.layout import Layout, ldm_unet_name
 from personae.formats.ldm_names import with_text_model
 from personae.models.family import Family, text_component, text_network
-from personae.models.layers import layers_matching
 
 _ATTENTION_PROCESSOR = {"to_out": "to_out.0"}
 _TEXT_PROCESSOR = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
-
-
-def adaptable_layers(base: Family) -> dict[str, nn.Module]:
-    """Return {`<network>.<dotted name>`: layer} of every Linear and Conv2d of `base`."""
-    return {
-        f"{network}.{name}": layer
-        for network, module in base.networks.items()
-        for name, layer in layers_matching(module, "").items()
-    }
 
 
 def kohya_name(layer: str, base: Family, layout: Layout) -> str:
@@ -56,7 +44,7 @@ def diffusers_name(layer: str, family: type[Family]) -> str:
 def index_of_names(base: Family) -> dict[str, str]:
     """Return {any known spelling: layer} over all layers of `base`."""
     index: dict[str, str] = {}
-    for layer in adaptable_layers(base):
+    for layer in base.layers():
         for spelling in _spellings(layer, base):
             index.setdefault(spelling, layer)
     return index

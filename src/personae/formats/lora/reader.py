@@ -12,7 +12,7 @@ from personae.artifacts.artifact import Artifact, checked_on, record_of
 from personae.artifacts.low_rank import kept_share, lora_artifact
 from personae.core.registry import nearest
 from personae.errors import ArtifactError
-from personae.formats.lora.names import adaptable_layers, index_of_names, plain_stem
+from personae.formats.lora.names import index_of_names, plain_stem
 from personae.formats.lora.parts import LoraReading, refusal, split_key
 from personae.formats.metadata import character_in
 from personae.models.family import Family
@@ -42,7 +42,7 @@ def read_lora(file: LoraFile, base: Family, format_name: str) -> Artifact:
         ArtifactError: a name is no layer of `base`, or a shape does not fit.
     """
     groups = _grouped(file, base)
-    layers, reading = adaptable_layers(base), LoraReading()
+    layers, reading = base.layers(), LoraReading()
     for layer, parts in groups.items():
         try:
             reading.add(layer, parts, layers[layer].weight.detach())

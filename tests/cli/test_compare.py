@@ -8,7 +8,7 @@ import pytest
 import tomli_w
 
 from personae.cli.app import run
-from personae.study.cell import failed
+from personae.study.result import CellFailure
 from personae.study.study import Study
 from study_world import build, finished, grid
 
@@ -71,8 +71,8 @@ def test_a_study_file_that_asks_for_the_impossible_keeps_the_rest(
     report = events(capsys, "report")[0]
     assert report["choice"] == "lora lora.rank=2"
     results = [cell.result() for cell in Study.read(file, out).cells]
-    assert [failed(result) for result in results] == [False, True]
-    assert "lora.rank is 4096" in results[1]["error"]
+    assert [isinstance(result, CellFailure) for result in results] == [False, True]
+    assert "lora.rank is 4096" in results[1].error
 
 
 def test_status_lists_what_is_done_failed_and_pending(study, capsys):

@@ -116,9 +116,9 @@ def test_what_a_prompt_or_an_error_holds_is_text_and_not_markup(character, tmp_p
     study = finished(tmp_path, grid, {"lora": {}})
     evil = '<script>alert("x")</script>'
     cell = next(c for c in study.cells if c.spec.row == "lora")
-    result = cell.result()
-    result["pictures"][0]["prompt"] = evil
-    cell.write_result(result)
+    stored = json.loads(cell.result_file.read_text(encoding="utf-8"))
+    stored["pictures"][0]["prompt"] = evil
+    cell.result_file.write_text(json.dumps(stored), encoding="utf-8")
     next(c for c in study.cells if c.spec.row == "dreambooth").fail(f"broke at {evil}")
     page = write_report(study, Limits.parse(None)).page.read_text(encoding="utf-8")
     assert evil not in page

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from personae.errors import CharacterError
-from personae.study.cell import Cell, failed
+from personae.study.cell import Cell
 from personae.study.comparison.comparison import Comparison
 from personae.study.events import CellFinished
+from personae.study.result import CellFailure, CellResult
 from personae.study.runner import local_runner, run_study, settle, start, usual_jobs
 from personae.study.study import Study
 from personae.study.worker import main, run_cell
@@ -57,40 +58,38 @@ def test_a_trained_cell_has_scores_costs_pictures_and_a_curve(world, character, 
     cell = cell_of(study, "lora")
     run_cell(cell)
     result = cell.result()
-    assert result["status"] == "done"
-    assert set(result["costs"]) >= {
+    assert isinstance(result, CellResult)
+    assert set(result.costs) >= {
         "seconds", "peak_bytes", "parameters", "file_bytes",
         "load_seconds", "switch_seconds", "seconds_per_picture",
     }  # fmt: skip
-    assert all(amount >= 0 for amount in result["costs"].values())
-    assert len(result["pictures"]) == 4 * 2
-    assert len(result["class_pictures"]) == 2
-    assert all((cell.pictures / each["file"]).is_file() for each in result["pictures"])
-    assert (cell.folder / result["artifact"]).is_file()
-    assert len(result["curve"]["loss"]) == 4
-    assert result["curve"]["scored"]
-    assert result["scores"]["metrics"]["likeness"]["mean"] is not None
-    assert result["scores"]["metrics"]["drift"]["mean"] is not None
+    assert all(amount >= 0 for amount in result.costs.values())
+    assert len(result.pictures) == 4 * 2
+    assert len(result.class_pictures) == 2
+    assert all((cell.pictures / each.file).is_file() for each in result.pictures)
+    assert (cell.folder / result.artifact).is_file()
+    assert len(result.curve.loss) == 4
+    assert result.curve.scored
+    assert result.scores.metrics["likeness"].mean is not None
+    assert result.scores.metrics["drift"].mean is not None
     assert Comparison.of(study).row("lora").mean("likeness_share") is not None
 
 
 def test_the_same_cell_gives_the_same_scores(world, character, tmp_path, ran):
     second = cell_of(Study.plan(grid(world, character), tmp_path), "lora")
     run_cell(second)
-    assert ran.result()["scores"] == second.result()["scores"]
-    assert ran.result()["content_hash"] == second.result()["content_hash"]
+    assert ran.result().scores == second.result().scores
+    assert ran.result().content_hash == second.result().content_hash
 
 
 def test_the_untouched_base_and_the_real_pictures_are_measured(world, character, tmp_path):
     study = Study.plan(grid(world, character), tmp_path)
     for row in ("untouched", "real"):
         run_cell(cell_of(study, row))
-    base, real = (
-        cell_of(study, row).result()["scores"]["metrics"] for row in ("untouched", "real")
-    )
-    assert base["drift"]["mean"] == pytest.approx(0, abs=1e-6)
-    assert base["likeness"]["ceiling"] == pytest.approx(real["likeness"]["mean"])
-    assert real["agreement"]["mean"] is not None
+    base, real = (cell_of(study, row).result().scores.metrics for row in ("untouched", "real"))
+    assert base["drift"].mean == pytest.approx(0, abs=1e-6)
+    assert base["likeness"].ceiling == pytest.approx(real["likeness"].mean)
+    assert real["agreement"].mean is not None
 
 
 def test_what_was_trained_is_not_trained_again(ran):
@@ -99,7 +98,7 @@ def test_what_was_trained_is_not_trained_again(ran):
     ran.result_file.unlink()
     run_cell(ran)
     assert log.read_text() == before
-    assert ran.result()["content_hash"] == result["content_hash"]
+    assert ran.result().content_hash == result.content_hash
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_what_was_trained_is_not_trained_again(ran):
 def test_the_budget_decides_how_long_is_trained(budget, steps, world, character, tmp_path):
     cell = cell_of(Study.plan(grid(world, character, budget=budget), tmp_path), "lora")
     run_cell(cell)
-    assert cell.result()["training"]["steps"] == steps
+    assert cell.result().training.steps == steps
 
 
 def test_a_character_too_small_to_hold_any_out_is_refused_in_words(world, tmp_path):
@@ -123,9 +122,9 @@ def test_missing_encoder_weights_become_the_cell_s_result(world, character, tmp_
     values["judging"] = {**values["judging"], "identity": f"toon_identity:{tmp_path / 'gone'}"}
     cell = cell_of(Study.plan(values, tmp_path), "real")
     assert main(str(cell.folder)) == 0
-    assert failed(cell.result())
-    assert "toon_identity" in cell.result()["error"]
-    assert "\n" not in cell.result()["error"]
+    assert isinstance(cell.result(), CellFailure)
+    assert "toon_identity" in cell.result().error
+    assert "\n" not in cell.result().error
 
 
 def test_a_study_runs_its_cells_side_by_side_in_processes_of_their_own(world, character, tmp_path):
@@ -150,8 +149,8 @@ def test_a_killed_cell_is_told_and_goes_on_where_it_was(world, character, tmp_pa
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     settle(cell, process.wait())
-    assert "killed by SIGKILL" in cell.result()["error"]
-    assert "--retry-failed" in cell.result()["error"]
+    assert "killed by SIGKILL" in cell.result().error
+    assert "--retry-failed" in cell.result().error
     steps = [json.loads(x)["step"] for x in log.read_text().splitlines() if '"step"' in x]
     assert 0 < max(steps) < 400
 

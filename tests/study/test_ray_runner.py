@@ -85,7 +85,7 @@ def test_results_are_those_of_one_machine_even_when_a_worker_dies(world, charact
         run_cell(cell)
     for there, here in zip(study.cells, alone.cells, strict=True):
         theirs, mine = there.result(), here.result()
-        assert theirs["scores"] == mine["scores"]
-        assert theirs["character"] == mine["character"]
-        assert theirs.get("content_hash") == mine.get("content_hash")
-        assert all((there.pictures / each["file"]).is_file() for each in theirs["pictures"])
+        assert theirs.scores == mine.scores
+        assert theirs.character == mine.character
+        assert theirs.content_hash == mine.content_hash
+        assert all((there.pictures / each.file).is_file() for each in theirs.pictures)

@@ -146,12 +146,21 @@ def test_a_study_is_run_by_one_process_at_a_time(character, tmp_path):
     assert list(run_study(study, runner))  # it is free again
 
 
-@pytest.mark.parametrize("stored", ['{"format_version": 0, "status": "done"}', "not json", "[]"])
-def test_a_result_of_another_format_is_made_anew(stored, character, tmp_path):
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        ('{"format_version": 0, "status": "done"}', "has format 0, this version makes 2"),
+        ("not json", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"format_version": 2, "status": "done"}', "is damaged"),
+    ],
+)
+def test_a_result_that_cannot_be_used_is_made_anew(stored, reason, character, tmp_path):
     study = finished(tmp_path, {"character": str(character)}, {"lora": FOUND})
     cell = study.cells[-1]
     cell.result_file.write_text(stored, encoding="utf-8")
-    assert cell.outdated
+    assert cell.result() is None
+    assert reason in cell.unusable
     assert cell in study.pending()
 
 
@@ -161,7 +170,7 @@ def test_a_character_that_cannot_be_opened_fails_its_cells_alone(character, tmp_
     study.begin()
     failed = {cell.name for cell in study.cells if cell.result()}
     assert failed == {cell.name for cell in study.cells if cell.spec.run.character == gone}
-    assert "does not exist" in next(c.result()["error"] for c in study.cells if c.result())
+    assert "does not exist" in next(c.result().error for c in study.cells if c.result())
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from transformers import (
 from personae.evaluation.scores import Score, Scores
 from personae.models.toys import tiny_stable_diffusion, tiny_tokenizer
 from personae.study.cell import Cell
+from personae.study.result import CellResult
 from personae.study.study import Study
 
 SIDE = 32
@@ -151,7 +152,7 @@ def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
     costs = {name: finding.get(name, amount) for name, amount in COSTS.items()} if trained else {}
     colour = (int(255 * np.mean(finding.get("likeness", 0.5))) % 256, 120, 90)
     result: dict[str, Any] = {
-        "status": "done",
+        "row": cell.spec.row,
         "technique": cell.spec.run.technique if trained else cell.spec.kind,
         "seed": cell.spec.run.seed,
         "swept": cell.spec.swept,
@@ -170,7 +171,7 @@ def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
             "precision": "fp32",
         },
         "costs": costs,
-        "scores": scores.to_dict(),
+        "scores": scores,
         "pictures": paint_all(cell.pictures, keys, colour),
     }
     if cell.spec.kind != "real":
@@ -191,7 +192,7 @@ def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
                 "kept": None,
             },
         }
-    cell.write_result(result)
+    cell.write_result(CellResult(**result))
 
 
 def invented_score(keys: list[tuple[str, int]], values: Any) -> Score:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -14,13 +13,14 @@ from personae.reports.looks import FAINT, PLAIN, looks, svg
 from personae.reports.plots import Plot
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.rows import Row
+from personae.study.result import LearningCurve
 
 Points = list[tuple[int, float]]
 
 
 def curves(comparison: Comparison) -> list[Plot]:
     """Return the curves there are: scores need runs that kept the best checkpoint."""
-    wanted: list[tuple[str, str, str, Callable[[dict[str, Any]], Points]]] = [
+    wanted: list[tuple[str, str, str, Callable[[LearningCurve], Points]]] = [
         ("likeness", "Likeness of checkpoints", "higher is better", partial(_scored, "likeness")),
         (
             "agreement",
@@ -46,21 +46,20 @@ def curves(comparison: Comparison) -> list[Plot]:
     return plots
 
 
-def _scored(name: str, curve: dict[str, Any]) -> Points:
-    return [
-        (event["step"], event[name]) for event in curve["scored"] if event.get(name) is not None
-    ]
+def _scored(name: str, curve: LearningCurve) -> Points:
+    found = [(each.step, getattr(each, name)) for each in curve.scored]
+    return [(step, value) for step, value in found if value is not None]
 
 
-def _validation(curve: dict[str, Any]) -> Points:
-    return [(step, loss / base - 1) for step, loss, base in curve["validation"] if base > 0]
+def _validation(curve: LearningCurve) -> Points:
+    return [(step, loss / base - 1) for step, loss, base in curve.validation if base > 0]
 
 
-def _mean_curve(row: Row, read: Callable[[dict[str, Any]], Points]) -> Points:
+def _mean_curve(row: Row, read: Callable[[LearningCurve], Points]) -> Points:
     """Return the mean over the row's cells at the steps that all of them reached."""
     values: dict[int, list[float]] = {}
     for each in row.found:
-        for step, value in read(each.result["curve"]):
+        for step, value in read(each.result.curve):
             values.setdefault(step, []).append(value)
     most = max(map(len, values.values()), default=0)
     return [

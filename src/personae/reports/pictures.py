@@ -6,12 +6,12 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.rows import Found, Row
+from personae.study.result import CellPicture
 
 SIDE = 512
 """Longest side of an embedded picture in pixels; larger ones are made smaller."""
@@ -62,11 +62,11 @@ def _character(comparison: Comparison, name: str) -> CharacterPictures:
     real = [row for row in comparison.rows if row.kind == "real"]
     return CharacterPictures(
         name=name,
-        class_noun=next(each.result["character"]["class_noun"] for each in found if each),
+        class_noun=next(each.result.character.class_noun for each in found if each),
         real=[shown for row in real for shown in _real(_first(row, name))],
         columns=titles,
-        lines=_lines(found, titles, "pictures", ""),
-        class_lines=_lines(found, titles, "class_pictures", "class"),
+        lines=_lines(found, titles, of_class=False),
+        class_lines=_lines(found, titles, of_class=True),
     )
 
 
@@ -80,46 +80,46 @@ def _real(found: Found | None) -> list[ShownPicture]:
         return []
     return [
         ShownPicture(
-            embed(found.cell.pictures / each["file"]), "held-out picture", "", "never trained on"
+            embed(found.cell.pictures / each.file), "held-out picture", "", "never trained on"
         )
-        for each in found.result["pictures"]
+        for each in found.result.pictures
     ]
 
 
-def _lines(found: list[Found | None], titles: list[str], part: str, folder: str) -> list[Line]:
+def _lines(found: list[Found | None], titles: list[str], *, of_class: bool) -> list[Line]:
     """Return one line per shot, its first seed."""
-    by_row = [_by_shot(each, part) if each else {} for each in found]
+    by_row = [_by_shot(each, of_class) if each else {} for each in found]
     shots = dict.fromkeys(shot for pictures in by_row for shot in pictures)
     lines = []
     for shot in shots:
         shown = [
-            _shown(each, pictures[shot], title, folder) if each and shot in pictures else None
+            _shown(each, pictures[shot], title, of_class) if each and shot in pictures else None
             for each, pictures, title in zip(found, by_row, titles, strict=True)
         ]
-        prompt = next(pictures[shot]["prompt"] for pictures in by_row if shot in pictures)
+        prompt = next(pictures[shot].prompt for pictures in by_row if shot in pictures)
         lines.append(Line(prompt, shown))
     return lines
 
 
-def _by_shot(found: Found, part: str) -> dict[str, dict[str, Any]]:
-    shots: dict[str, dict[str, Any]] = {}
-    for picture in found.result.get(part, []):
-        shots.setdefault(picture["shot"], picture)
+def _by_shot(found: Found, of_class: bool) -> dict[str, CellPicture]:
+    shots: dict[str, CellPicture] = {}
+    for picture in found.result.class_pictures if of_class else found.result.pictures:
+        shots.setdefault(picture.shot, picture)
     return shots
 
 
-def _shown(found: Found, picture: dict[str, Any], title: str, folder: str) -> ShownPicture:
-    recipe, result = found.result["recipe"], found.result
+def _shown(found: Found, picture: CellPicture, title: str, of_class: bool) -> ShownPicture:
+    recipe, result = found.result.recipe, found.result
     detail = (
-        f"seed {picture['seed']} · {recipe['sampler']}, {recipe['steps']} steps, "
-        f"guidance {recipe['guidance_scale']:g} · base {result['base']['fingerprint']}"
+        f"seed {picture.seed} · {recipe.sampler}, {recipe.steps} steps, "
+        f"guidance {recipe.guidance_scale:g} · base {result.base.fingerprint}"
     )
-    if "content_hash" in result:
-        steps, seed = result["training"]["steps"], found.seed
-        detail += f" · {result['content_hash'][:12]}, {steps} steps, training seed {seed}"
-    file = found.cell.pictures / folder / picture["file"]
+    if result.training:
+        steps, seed = result.training.steps, found.seed
+        detail += f" · {result.content_hash[:12]}, {steps} steps, training seed {seed}"
+    file = found.cell.pictures / ("class" if of_class else "") / picture.file
     detail += f" · {file.relative_to(found.cell.folder.parent)}"
-    return ShownPicture(embed(file), title, picture["prompt"], detail)
+    return ShownPicture(embed(file), title, picture.prompt, detail)
 
 
 def embed(path: Path) -> str:

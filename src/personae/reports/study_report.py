@@ -13,17 +13,18 @@ from typing import Any
 import jinja2
 
 from personae.core.files import write_text
+from personae.core.units import count
 from personae.reports import curves, pictures, plots, summary
 from personae.reports.table import table
 from personae.study.comparison.claims import Judgement, judge_claims
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.limits import Limits
-from personae.study.comparison.rows import Row
+from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict, decide
 from personae.study.study import Study
 from personae.version import __version__
 
-RESULT_FORMAT = 1
+REPORT_FORMAT = 1
 COLUMNS = (
     *("row", "measure", "unit", "better"),
     *("mean", "low", "high", "units", "place", "ties"),
@@ -100,6 +101,7 @@ def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> s
         cells=[_cell(each) for row in comparison.rows for each in row.found],
         grid=(comparison.study.folder / "study.toml").read_text(encoding="utf-8"),
         version=__version__,
+        count=count,
     )
 
 
@@ -108,25 +110,25 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     first = comparison.trained[0].found[0]
     result = first.result
     trained = [each for row in comparison.trained for each in row.found]
-    steps = sorted({each.result["training"]["steps"] for each in trained})
-    recipe = result["recipe"]
+    steps = sorted({each.result.training.steps for each in trained})
+    recipe = result.recipe
     return [
         ("characters", ", ".join(comparison.characters)),
-        ("base", f"{result['base']['source']} ({result['base']['fingerprint']})"),
-        ("device, precision", f"{result['base']['device']}, {result['base']['precision']}"),
+        ("base", f"{result.base.source} ({result.base.fingerprint})"),
+        ("device, precision", f"{result.base.device}, {result.base.precision}"),
         ("budget", comparison.study.settings.budget),
         ("checkpoint kept", first.cell.spec.run.keep),
         ("steps kept", ", ".join(map(str, steps))),
-        ("batch size", str(result["training"]["batch_size"])),
+        ("batch size", str(result.training.batch_size)),
         (
             "pictures",
-            f"{result['character']['pictures']} to train on, "
-            f"{result['character']['held_out']} held out (first character)",
+            f"{result.character.pictures} to train on, "
+            f"{result.character.held_out} held out (first character)",
         ),
         ("training seeds", ", ".join(map(str, sorted({each.seed for each in trained})))),
         (
             "drawn with",
-            f"{recipe['sampler']}, {recipe['steps']} steps, guidance {recipe['guidance_scale']:g}",
+            f"{recipe.sampler}, {recipe.steps} steps, guidance {recipe.guidance_scale:g}",
         ),
         ("pictures judged", f"{first.scores.pictures} for each technique, character and seed"),
         *[
@@ -136,20 +138,20 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _cell(found: Any) -> dict[str, str]:
+def _cell(found: Found) -> dict[str, str]:
     return {
         "name": found.cell.name,
         "row": found.cell.spec.row,
-        "hash": found.result.get("content_hash", "")[:16],
-        "pictures": found.result["character"]["fingerprint"][:16],
-        "base": found.result["base"]["fingerprint"],
+        "hash": (found.result.content_hash or "")[:16],
+        "pictures": found.result.character.fingerprint[:16],
+        "base": found.result.base.fingerprint,
     }
 
 
 def to_json(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> dict[str, Any]:
     """Return every number of the report as plain values."""
     return {
-        "format_version": RESULT_FORMAT,
+        "format_version": REPORT_FORMAT,
         "verdict": asdict(verdict),
         "rows": [_row(row) for row in comparison.rows],
         "measures": {name: asdict(measure) for name, measure in comparison.measures.items()},

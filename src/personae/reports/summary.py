@@ -62,13 +62,12 @@ def _pictures(figure: Figure, place: SubplotSpec, rows: list[Row]) -> None:
 
 def _chosen(found: Found) -> list[tuple[str, Path]]:
     first = {}
-    for picture in found.result["pictures"]:
-        first.setdefault(picture["shot"], picture)
+    for picture in found.result.pictures:
+        first.setdefault(picture.shot, picture)
     pictures = list(first.values())
     step = max(1, len(pictures) // SHOTS)
-    return [(each["prompt"], found.cell.pictures / each["file"]) for each in pictures[::step]][
-        :SHOTS
-    ]
+    chosen = pictures[::step][:SHOTS]
+    return [(each.prompt, found.cell.pictures / each.file) for each in chosen]
 
 
 def _bars(figure: Figure, place: SubplotSpec, rows: list[Row], comparison: Comparison) -> None:

@@ -6,17 +6,16 @@ that broke keeps its error as its result, so that a study is not held up by it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from personae.core.config import Config, read_toml, to_toml
 from personae.core.files import write_text
+from personae.errors import StudyError
+from personae.study.result import CellFailure, CellResult, read_result, write_result
 from personae.training.settings import RunConfig
 
-RESULT_FORMAT = 2
-"""2: every shot has seeds of its own; results of before pair with none."""
 Kind = Literal["trained", "untouched", "real"]
 
 
@@ -89,35 +88,26 @@ class Cell:
         if not (self.folder / "cell.toml").is_file():
             write_text(self.folder / "cell.toml", to_toml(self.spec))
 
-    def result(self) -> dict[str, Any] | None:
-        """Read the result; None if there is none, or none of the present format."""
-        result = self._stored()
-        return result if result and result.get("format_version") == RESULT_FORMAT else None
+    def result(self) -> CellResult | CellFailure | None:
+        """Read the result; None if there is none, or none that can be used."""
+        try:
+            return read_result(self.result_file)
+        except StudyError:
+            return None
 
     @property
-    def outdated(self) -> bool:
-        """Say whether there is a result that this version cannot use."""
-        return self._stored() is not None and self.result() is None
-
-    def _stored(self) -> dict[str, Any] | None:
+    def unusable(self) -> str | None:
+        """Say in one line why there is a result that cannot be used, or None."""
         try:
-            stored = json.loads(self.result_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return {}
-        return stored if isinstance(stored, dict) else {}
+            read_result(self.result_file)
+        except StudyError as error:
+            return str(error)
+        return None
 
-    def write_result(self, values: dict[str, Any]) -> None:
+    def write_result(self, result: CellResult | CellFailure) -> None:
         """Write the result; from now on the cell is done."""
-        full = {"format_version": RESULT_FORMAT, "row": self.spec.row, **values}
-        write_text(self.result_file, json.dumps(full, indent=1) + "\n")
+        write_result(self.result_file, result)
 
     def fail(self, error: str) -> None:
         """Write down that the cell broke, and why, in one line."""
-        self.write_result({"status": "failed", "error": error})
-
-
-def failed(result: dict[str, Any]) -> bool:
-    """Say whether a result is an error."""
-    return result.get("status") != "done"
+        self.write_result(CellFailure(row=self.spec.row, error=error))

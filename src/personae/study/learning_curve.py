@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from personae.core.event import Event
+from personae.study.result import LearningCurve
 from personae.training.events import Kept, Scored, Step, StoppedEarly, Validation
 from personae.training.run_folder import RunFolder
 
@@ -12,33 +13,27 @@ POINTS = 60
 Kind = TypeVar("Kind", bound=Event)
 
 
-def learning_curve(folder: RunFolder) -> dict[str, Any]:
-    """Return what a run's `events.jsonl` tells of its course.
-
-    Returns:
-        loss: [step, mean loss since the point before] for at most `POINTS` points; validation:
-        [step, loss, the base's]; scored: one dict per checkpoint; stopped, kept: the events, or
-        None.
-    """
+def learning_curve(folder: RunFolder) -> LearningCurve:
+    """Return what a run's `events.jsonl` tells of its course; at most `POINTS` points of loss."""
     events = folder.events()
     losses = {event.step: event.loss for event in _of(events, Step)}  # a resumed step counts once
     scored = {event.step: event.to_dict() for event in _of(events, Scored)}
-    validation = {event.step: event for event in _of(events, Validation)}
+    validation = {event.step: (event.loss, event.base) for event in _of(events, Validation)}
     stopped, kept = _of(events, StoppedEarly), _of(events, Kept)
-    return {
-        "loss": _thinned(sorted(losses.items())),
-        "validation": [[step, each.loss, each.base] for step, each in sorted(validation.items())],
-        "scored": [scored[step] for step in sorted(scored)],
-        "stopped": stopped[0].to_dict() if stopped else None,
-        "kept": kept[0].to_dict() if kept else None,
-    }
+    return LearningCurve(
+        loss=_thinned(sorted(losses.items())),
+        validation=[(step, *found) for step, found in sorted(validation.items())],
+        scored=[scored[step] for step in sorted(scored)],
+        stopped=stopped[0].to_dict() if stopped else None,
+        kept=kept[0].to_dict() if kept else None,
+    )
 
 
 def _of(events: list[Event], kind: type[Kind]) -> list[Kind]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     size = -(-len(points) // POINTS) or 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [[group[-1][0], sum(loss for _, loss in group) / len(group)] for group in groups]
+    return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]

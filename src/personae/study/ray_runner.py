@@ -18,6 +18,7 @@ from personae.errors import StudyError, UsageError
 from personae.study.cell import Cell
 from personae.study.events import CellProgress, CellStarted
 from personae.study.ray_worker import CHARACTER, pack, run_packed, unpack
+from personae.study.result import CellResult
 from personae.study.runner import Runner, settle
 
 RETRIES = 3
@@ -99,7 +100,8 @@ def take_back(archive: bytes, cell: Cell) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
         result = Cell(cell.spec, Path(place)).result()
+    if isinstance(result, CellResult):
+        here = result.character.model_copy(update={"folder": str(cell.spec.run.character)})
+        result = result.model_copy(update={"character": here})
     if result is not None:
-        if "character" in result:
-            result["character"]["folder"] = str(cell.spec.run.character)
         cell.write_result(result)

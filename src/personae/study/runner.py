@@ -22,7 +22,7 @@ from personae.core.memory import free_bytes
 from personae.errors import StudyError, UsageError
 from personae.models.weights.sources import local_folder
 from personae.study.budget import Budget
-from personae.study.cell import Cell, failed
+from personae.study.cell import Cell
 from personae.study.events import (
     CellFinished,
     CellProgress,
@@ -31,6 +31,7 @@ from personae.study.events import (
     StudyFinished,
     StudyStarted,
 )
+from personae.study.result import CellFailure
 from personae.study.study import Study
 from personae.training.events import Step
 
@@ -82,8 +83,8 @@ def _alone(study: Study) -> Iterator[None]:
 def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening]:
     pending = study.pending(retry_failed=retry_failed)
     for cell in pending:
-        if cell.outdated:
-            logger.warning("%s: its result is of an older format; the cell is run again", cell.name)
+        if why := cell.unusable:
+            logger.warning("%s: is run again, as its result cannot be used: %s", cell.name, why)
         cell.result_file.unlink(missing_ok=True)
     started = time.monotonic()
     log = EventLog(study.folder / "events.jsonl")
@@ -99,13 +100,12 @@ def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening
             yield event  # not logged: the run's own events say more
             continue
         done += 1
-        result = event.result() or {"status": "failed", "error": "has no result"}
+        result = event.result()
         seconds = time.monotonic() - begun.get(event.name, started)
-        error = result.get("error", "") if failed(result) else ""
+        error = "has no result" if result is None else getattr(result, "error", "")
         finished = CellFinished(event.name, done, len(pending), round(seconds, 1), error)
         yield _logged(log, finished)
-    results = [cell.result() for cell in study.cells]
-    broken = sum(result is not None and failed(result) for result in results)
+    broken = sum(isinstance(cell.result(), CellFailure) for cell in study.cells)
     took = round(time.monotonic() - started, 1)
     yield _logged(log, StudyFinished(len(study.cells), broken, took))
 

@@ -31,6 +31,7 @@ from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
 from personae.study.budget import Budget
 from personae.study.cell import Cell, CellSpec
+from personae.study.result import CellFailure
 from personae.techniques.technique import Technique
 from personae.training.settings import RunConfig
 
@@ -116,7 +117,7 @@ class Study:
             cell
             for cell in self.cells
             if (result := cell.result()) is None
-            or (retry_failed and result.get("status") == "failed")
+            or (retry_failed and isinstance(result, CellFailure))
         ]
 
 

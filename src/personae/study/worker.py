@@ -31,6 +31,7 @@ from personae.study.budget import Budget
 from personae.study.cell import Cell
 from personae.study.handling_costs import handling_costs
 from personae.study.learning_curve import learning_curve
+from personae.study.result import CellResult
 from personae.training.events import Finished, Kept, Scored, Step, StoppedEarly
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
@@ -66,18 +67,20 @@ def run_cell(cell: Cell, beside: int = 1) -> None:
     )
     match spec.kind:
         case "trained":
-            result = _trained(cell, base, character)
+            measured = _trained(cell, base, character)
         case "untouched":
-            result = _untouched(cell, base, character)
+            measured = _untouched(cell, base, character)
         case "real":
-            result = _real(cell, base, character)
-    about = {"status": "done", "side_by_side": beside, **_about(cell, base, character)}
-    cell.write_result({**about, **result})
+            measured = _real(cell, base, character)
+    about = _about(cell, base, character)
+    cell.write_result(CellResult(side_by_side=beside, **about, **measured))
 
 
 def _about(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
+    """Return the fields of `CellResult` that say what was measured."""
     spec = cell.spec
     return {
+        "row": spec.row,
         "technique": spec.run.technique if spec.kind == "trained" else spec.kind,
         "seed": spec.run.seed,
         "swept": spec.swept,
@@ -100,6 +103,7 @@ def _about(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
 
 
 def _trained(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
+    """Train and measure; return the fields of `CellResult` that say what came out."""
     trained = _train(cell, base, character)
     judge = Judge.of(cell.spec.run.judging, base, character)
     untouched = judge.untouched()
@@ -117,12 +121,13 @@ def _trained(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
         "costs": trained.costs | handling.costs() | {"seconds_per_picture": per_picture},
         "training": trained.record,
         "curve": learning_curve(RunFolder(cell.training)),
-        "scores": scores.to_dict(),
+        "scores": scores,
         **_saved(cell, judge, requests, pictures, of_class),
     }
 
 
 def _untouched(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
+    """Measure the base alone: what the character gains by training."""
     judge = Judge.of(cell.spec.run.judging, base, character)
     of_class = judge.untouched()
     requests = judge.requests(character.class_noun)
@@ -132,7 +137,7 @@ def _untouched(cell: Cell, base: Family, character: Character) -> dict[str, Any]
     scores = judge.measure(requests, pictures, of_class, of_class)
     return {
         "costs": {"seconds_per_picture": per_picture},
-        "scores": scores.to_dict(),
+        "scores": scores,
         **_saved(cell, judge, requests, pictures, of_class),
     }
 
@@ -146,7 +151,7 @@ def _real(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
         reference.image().save(path)
         files.append({"shot": "held_out", "seed": number, "prompt": "", "file": path.name})
-    return {"costs": {}, "scores": judge.measure_real().to_dict(), "pictures": files}
+    return {"costs": {}, "scores": judge.measure_real(), "pictures": files}
 
 
 def _saved(

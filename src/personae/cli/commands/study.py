@@ -78,15 +78,16 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the cells of a study: done, failed and why, or pending."""
-    from personae.study.cell import failed
+    from personae.study.result import CellFailure
 
     terminal, table = Terminal(as_json), Table("cell", "state")
     for cell in open_study(file, out).cells:
         result = cell.result()
-        error = result.get("error", "") if result and failed(result) else ""
-        state = "pending" if result is None else f"failed: {error}" if error else "done"
-        table.add_row(escape(cell.name), escape(state))
-        terminal.tell("cell", cell=cell.name, state=state.partition(":")[0], error=error)
+        failed = isinstance(result, CellFailure)
+        state = "pending" if result is None else "failed" if failed else "done"
+        error = (cell.unusable if result is None else result.error if failed else "") or ""
+        table.add_row(escape(cell.name), escape(f"{state}: {error}" if error else state))
+        terminal.tell("cell", cell=cell.name, state=state, error=error)
     terminal.say(table)
 
 

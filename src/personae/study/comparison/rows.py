@@ -12,8 +12,9 @@ from personae.core.registry import lookup
 from personae.errors import StudyError
 from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
-from personae.study.cell import Cell, CellSpec, Kind, failed
+from personae.study.cell import Cell, CellSpec, Kind
 from personae.study.comparison.measures import derived_values, has_scale
+from personae.study.result import CellFailure, CellResult
 from personae.techniques.technique import Technique
 
 Key = tuple[str, int, str, int]
@@ -23,21 +24,25 @@ TITLES = {"untouched": "Untouched base", "real": "Real pictures"}
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A cell that is done: its result and its scores."""
+    """A cell that is done, and its result."""
 
     cell: Cell
-    result: dict[str, Any]
-    scores: Scores
+    result: CellResult
 
     @property
     def character(self) -> str:
         """Return the character's name."""
-        return self.result["character"]["name"]
+        return self.result.character.name
+
+    @property
+    def scores(self) -> Scores:
+        """Return every metric."""
+        return self.result.scores
 
     @property
     def seed(self) -> int:
         """Return the seed it was trained with."""
-        return self.result["seed"]
+        return self.result.seed
 
 
 @dataclass(slots=True)
@@ -84,12 +89,11 @@ def gather(cells: Sequence[Cell]) -> tuple[list[Found], dict[str, str]]:
     for cell in cells:
         result = cell.result()
         if result is None:
-            old = "has a result of another format; run the study again to make it anew"
-            unusable[cell.name] = old if cell.outdated else "is pending"
-        elif failed(result):
-            unusable[cell.name] = result.get("error", "failed")
+            unusable[cell.name] = cell.unusable or "is pending"
+        elif isinstance(result, CellFailure):
+            unusable[cell.name] = result.error
         else:
-            found.append(Found(cell, result, Scores.from_dict(result["scores"])))
+            found.append(Found(cell, result))
     return found, unusable
 
 
@@ -103,14 +107,14 @@ def refuse_mixtures(found: Sequence[Found]) -> None:
     bases: dict[str, str] = {}
     encoders: dict[str, dict[str, str]] = {}
     for each in found:
-        base = each.result["base"]
-        known = bases.setdefault(base["source"], base["fingerprint"])
-        if known != base["fingerprint"]:
+        base = each.result.base
+        known = bases.setdefault(base.source, base.fingerprint)
+        if known != base.fingerprint:
             raise StudyError(
-                f"{each.cell.folder}: was made on another version of base '{base['source']}' "
-                f"({base['fingerprint']}, others {known}); delete the older cells and run again"
+                f"{each.cell.folder}: was made on another version of base '{base.source}' "
+                f"({base.fingerprint}, others {known}); delete the older cells and run again"
             )
-        seen = encoders.setdefault(base["source"], each.scores.encoders)
+        seen = encoders.setdefault(base.source, each.scores.encoders)
         if seen != each.scores.encoders:
             raise StudyError(
                 f"{each.cell.folder}: was judged by other encoders than the rest "
@@ -120,7 +124,7 @@ def refuse_mixtures(found: Sequence[Found]) -> None:
 
 def make_rows(found: Sequence[Found]) -> list[Row]:
     """Return the rows: trained ones in the order found, then the base alone, then the real."""
-    several = len({each.result["base"]["source"] for each in found}) > 1
+    several = len({each.result.base.source for each in found}) > 1
     scaled = all(has_scale(e.scores.metrics) for e in found if e.cell.spec.kind == "trained")
     rows: dict[str, Row] = {}
     for each in sorted(found, key=lambda each: _KIND_ORDER[each.cell.spec.kind]):
@@ -152,7 +156,7 @@ def _title(spec: CellSpec, base: str | None) -> str:
 def _fill(row: Row, scaled: bool) -> None:
     """Collect a row's values and costs, and their intervals; see `derived_values` for `scaled`."""
     for each in row.found:
-        for cost, amount in each.result["costs"].items():
+        for cost, amount in each.result.costs.items():
             row.costs.setdefault(cost, {})[(each.character, each.seed)] = amount
         for measure, values in _values(each, scaled):
             row.values.setdefault(measure, {}).update(values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from personae.core.units import show
+from personae.core.units import count, show
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Row
@@ -168,11 +168,13 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
         if (choice.mean("copies") or 0.0) > MANY_COPIES:
             told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
     found = [each for row in comparison.rows for each in row.found]
-    beside = max(each.result.get("side_by_side", 1) for each in found)
+    beside = max(each.result.side_by_side for each in found)
     if beside > 1:
         told.append(f"Up to {beside} cells ran side by side, so all times are longer than alone.")
     if comparison.unusable:
-        told.append(f"{len(comparison.unusable)} cells have no usable result and do not count.")
+        missing = len(comparison.unusable)
+        does = "does" if missing == 1 else "do"
+        told.append(f"{count(missing, 'cell')} without a usable result {does} not count.")
     return told
 
 

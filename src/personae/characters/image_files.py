@@ -11,14 +11,14 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from personae.errors import CharacterError
 
-SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"})
 """File names that count as pictures, in lower case."""
 
 MAX_PIXELS: Final = 89_478_485
@@ -32,6 +32,20 @@ base models know by its name. With a masked loss the choice does not matter, sin
 channel is the mask.
 """
 
+_PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
+_ORIENTATION: Final = 0x0112
+_INTEGER_BYTES: Final = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4}
+"""Bytes of the whole-numbered TIFF types: BYTE, SHORT, LONG, SBYTE, SSHORT, SLONG."""
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _DECODERS: Final = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _DAMAGE: Final = (
     OSError,
@@ -54,17 +68,77 @@ def load_picture(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a broken EXIF tag harms no pixel
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_DECODERS) as picture:
-                _refuse_frames(path, picture)
-                _refuse_size(path, *picture.size)
-                picture.load()
-                return _to_srgb(ImageOps.exif_transpose(picture))
+            return _decode(path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise CharacterError(
             f"{path}: has more than {MAX_PIXELS / 1e6:.0f} million pixels; scale it down first"
         ) from None
     except _DAMAGE as error:
         raise CharacterError(f"{path}: {_why_unreadable(path, error)}") from None
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        return _decode_from(path, path)
+    except ValueError:  # what Pillow raises for a PNG with more text than it wants to hold
+        pixels = _without_texts(path)
+        if pixels is None:
+            raise
+        return _decode_from(path, pixels)
+
+
+def _decode_from(path: Path, source: Path | io.BytesIO) -> Image.Image:
+    with Image.open(source, formats=_DECODERS) as picture:
+        _refuse_frames(path, picture)
+        _refuse_size(path, *picture.size)
+        picture.load()
+        return _to_srgb(_upright(picture))
+
+
+def _without_texts(path: Path) -> io.BytesIO | None:
+    """Return a PNG without its text chunks, which pixels do not need; None if it is no PNG."""
+    content = path.read_bytes()
+    at = len(_PNG_START)
+    if content[:at] != _PNG_START:
+        return None
+    kept = [_PNG_START]
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])  # length, kind, data, checksum
+        if content[at + 4 : at + 8] not in _PNG_TEXTS:
+            kept.append(content[at:end])
+        at = end
+    return io.BytesIO(b"".join(kept))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return the picture turned as its EXIF orientation says; nothing else there is read."""
+    exif = picture.info.get("exif")
+    orientation = exif_orientation(exif) if isinstance(exif, bytes) else None
+    if orientation is None:
+        try:  # PNGs from other programs keep it in a text, some files in XMP
+            orientation = picture.getexif().get(_ORIENTATION)
+        except Exception:  # whatever spoils metadata, the pixels are whole
+            orientation = None
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def exif_orientation(exif: bytes) -> int | None:
+    """Return the orientation in a block of EXIF data, 1 to 8, or None if it does not say.
+
+    Only this entry of the first directory is read, whatever types the others have. Source: TIFF 6.0
+    section 2, and section 8 for the eight values.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+    start = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[start : start + 2], order)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(tiff)), 12):
+        if int.from_bytes(tiff[at : at + 2], order) == _ORIENTATION:
+            size = _INTEGER_BYTES.get(int.from_bytes(tiff[at + 2 : at + 4], order), 0)
+            value = int.from_bytes(tiff[at + 8 : at + 8 + size], order)
+            return value if 1 <= value <= 8 else None
+    return None
 
 
 def flatten(picture: Image.Image) -> Image.Image:

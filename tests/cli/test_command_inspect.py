@@ -162,6 +162,19 @@ def test_check_ends_with_1_exactly_when_there_is_an_error(
     assert any(finding["level"] == "error" for finding in line["findings"])
 
 
+def test_check_counts_what_is_found_and_used_and_groups_what_many_pictures_share(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = paint(here / "pictures")
+    (folder / "lost.txt").write_text("a caption of nothing")
+    assert run(["check", str(folder), "--resolution", "512"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "used: 6 pictures, 6 of 7 captions" in shown
+    assert "6 files, as 00.png is " in shown
+    assert "01.png is " not in shown
+    assert "--json names every file of a group" in shown
+
+
 def test_check_tells_a_link_to_nothing(here: Path, told: Callable[..., Any]) -> None:
     folder = paint(here / "pictures")
     (folder / "06.png").symlink_to(folder / "gone.png")

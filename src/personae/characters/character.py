@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Final, Self
 
 from personae.characters import captions, character_toml
+from personae.characters.census import take_census
 from personae.characters.character_toml import CharacterFile, as_name
 from personae.characters.dataset import Convention, FoundPictures
 from personae.characters.duplicates import difference_hash
 from personae.characters.held_out import Candidate, choose, digest
 from personae.characters.reference import Reference
+from personae.core import units
 from personae.core.registry import discover, nearest
 from personae.errors import CharacterError, UsageError
 
@@ -78,8 +80,7 @@ class Character:
         home = path if path.is_dir() else path.parent
         stated = CharacterFile.beside(home)
         references, held_out = _split(reading, stated, hold_out)
-        if reading.notes:
-            logger.info("%s", "\n".join(reading.notes))
+        _tell(path, reading)
         class_noun = stated.class_noun or reading.class_noun
         if class_noun is None:
             logger.warning(
@@ -118,6 +119,7 @@ class Character:
                     reference.repeats,
                     None if reference.mask is None else digest(reference.mask),
                     reference.loss_weight,
+                    *(["mask inverted"] if reference.mask_inverted else []),
                 ]
             )
             for role, references in roles
@@ -160,6 +162,22 @@ def read_dataset(path: Path) -> FoundPictures:
             f"{error.filename or path}: may not be read; change the permissions of it and of the "
             "folder it is in (chmod u+rX)"
         ) from None
+
+
+def _tell(path: Path, reading: FoundPictures) -> None:
+    """Log what is odd about a set, and warn of pictures and captions that are left out."""
+    if reading.notes:
+        logger.info("%s", "\n".join(reading.notes))
+    census = take_census(path, reading)
+    left = [
+        units.count(tally.found - tally.used, noun)
+        for noun, tally in census.tallies.items()
+        if tally.found > tally.used
+    ]
+    if left:
+        logger.warning(
+            "%s: left out are %s; `personae check` says which and why", path, ", ".join(left)
+        )
 
 
 def _read(path: Path) -> FoundPictures:

@@ -6,14 +6,18 @@ found by the registry. Pictures are listed here, not decoded.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from personae.characters.character_toml import FILE_NAME
+from personae.characters.folder_index import FolderIndex, folded, list_folder
 from personae.characters.reference import Reference
-from personae.characters.sidecars import CaptionRule, find_mask, list_folder, notes_on, pictures_in
+from personae.characters.sidecars import CaptionRule, find_mask, pictures_in
+from personae.characters.unused import Unused
 from personae.core.registry import PlugIn
 from personae.errors import CharacterError
 
@@ -35,6 +39,8 @@ class FoundPictures:
         phrase: how the captions of this set name the character.
         notes: lines on things a person should know, each with its file.
         problems: lines on pictures or captions that cannot be used, each with its file.
+        unused: files that are left out for a reason only the convention knows; what else is left
+            is found by `personae.characters.census`.
     """
 
     references: tuple[Reference, ...] = ()
@@ -45,6 +51,7 @@ class FoundPictures:
     phrase: str | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    unused: tuple[Unused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,9 @@ class FolderRule:
         repeats: how often one pass shows each picture.
         loss_weight: factor on the loss of each picture.
         masks: folder of masks; None looks beside the pictures.
+        masks_inverted: black marks the character in those masks.
         recursive: pictures of subfolders belong to it too.
+        skipped: names of subfolders that do not, in lower case.
     """
 
     captions: CaptionRule = field(default_factory=CaptionRule)
@@ -65,7 +74,9 @@ class FolderRule:
     repeats: int = 1
     loss_weight: float = 1.0
     masks: Path | None = None
+    masks_inverted: bool = False
     recursive: bool = False
+    skipped: frozenset[str] = frozenset()
 
 
 class Convention(PlugIn, ABC):
@@ -103,22 +114,37 @@ def read_folder(folder: Path, rule: FolderRule) -> FoundPictures:
     Raises:
         CharacterError: the folder cannot be read, or holds no picture.
     """
-    pictures = pictures_in(folder, recursive=rule.recursive)
+    index = FolderIndex()
+    pictures = [
+        path
+        for path in pictures_in(folder, recursive=rule.recursive)
+        if not (rule.masks and rule.masks != folder and path.is_relative_to(rule.masks))
+        and not any(folded(part) in rule.skipped for part in path.relative_to(folder).parts[:-1])
+    ]
     if not pictures:
         raise CharacterError(
             f"{folder}: holds no pictures; put 5 to 20 PNG, JPEG or WebP files there"
         )
+    if rule.masks is not None:
+        list_folder(rule.masks)
     found, problems = [], []
     for picture in pictures:
         try:
-            caption = rule.captions.caption(picture)
-            mask = find_mask(picture, folder=rule.masks)
+            file = rule.captions.find(picture, index)
+            reference = Reference(
+                path=picture,
+                caption=rule.captions.read(file),
+                repeats=rule.repeats,
+                mask=find_mask(picture, index, folder=rule.masks),
+                loss_weight=rule.loss_weight,
+                mask_inverted=rule.masks_inverted,
+                caption_file=file,
+            )
         except CharacterError as error:
             problems.append(str(error))
         else:
-            found.append(Reference(picture, caption, rule.repeats, mask, rule.loss_weight))
-    notes = notes_on(folder, pictures, rule.captions)
-    return FoundPictures(**{rule.role: tuple(found)}, notes=tuple(notes), problems=tuple(problems))
+            found.append(reference)
+    return FoundPictures(**{rule.role: tuple(found)}, problems=tuple(problems))
 
 
 def merge(readings: Iterable[FoundPictures], **facts: str | None) -> FoundPictures:
@@ -126,7 +152,7 @@ def merge(readings: Iterable[FoundPictures], **facts: str | None) -> FoundPictur
     parts = list(readings)
     joined: dict[str, Any] = {
         key: tuple(item for part in parts for item in getattr(part, key))
-        for key in ("references", "held_out", "prior", "notes", "problems")
+        for key in ("references", "held_out", "prior", "notes", "problems", "unused")
     }
     return FoundPictures(**joined, **facts)
 
@@ -139,13 +165,20 @@ def entry_file(
     Args:
         path: a folder or a file.
         suffixes: file endings in which the convention writes its configuration.
-        belongs: says whether a file with such an ending is one.
+        belongs: says whether a file with such an ending is one; raises if it cannot be parsed.
 
     Raises:
-        CharacterError: the folder holds several.
+        CharacterError: the folder holds several, or one that cannot be parsed.
     """
     candidates = list_folder(path) if path.is_dir() else [path]
-    found = [file for file in candidates if file.suffix in suffixes and belongs(file)]
+    found = [
+        file
+        for file in candidates
+        if file.suffix.lower() in suffixes
+        and file.is_file()
+        and folded(file.name) != FILE_NAME
+        and belongs(file)
+    ]
     if len(found) > 1:
         raise CharacterError(
             f"{path}: holds {found[0].name} and {found[1].name}; name the file you mean"
@@ -157,10 +190,13 @@ def resolve(location: str, beside: Path) -> Path:
     """Return the path that a configuration file names.
 
     Relative paths are taken from the file's own folder and, where nothing is there, from the
-    working directory, which is what the trainers themselves do.
+    working directory, which is what the trainers themselves do. Backslashes separate folders
+    where no file has them in its name.
     """
     path = Path(location).expanduser()
     near = beside.parent / path
+    if "\\" in location and not (near.exists() or path.exists()):
+        return resolve(location.replace("\\", "/"), beside)
     return path if path.is_absolute() or (path.exists() and not near.exists()) else near
 
 
@@ -196,3 +232,16 @@ def at_least_one(repeats: int, where: str) -> int:
     if repeats < 1:
         raise CharacterError(f"{where}: repeats is {repeats}; it must be 1 or more")
     return repeats
+
+
+def above_zero(weight: float, key: str, where: str) -> float:
+    """Return a loss weight if it is a number above 0.
+
+    Raises:
+        CharacterError: it is not; a weight below 0 would teach away from the pictures.
+    """
+    if not 0 < weight < math.inf:
+        raise CharacterError(
+            f"{where}: '{key}' is {weight:g}; it must be above 0; leave out what is not learnt"
+        )
+    return weight

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from personae.errors import CharacterError
 
@@ -157,8 +157,13 @@ def alpha_mask(picture: Image.Image) -> Image.Image | None:
     return None if alpha.getextrema()[0] == 255 else alpha
 
 
-def load_mask(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Decode a mask file as mode "L" at `size` (width, height).
+def load_mask(path: Path, size: tuple[int, int], *, inverted: bool = False) -> Image.Image:
+    """Decode a mask file as mode "L" at `size` (width, height); white is the character.
+
+    Args:
+        path: the file.
+        size: of the picture it belongs to.
+        inverted: the file marks the character black.
 
     Raises:
         CharacterError: unreadable, proportions off by over one per cent, or black everywhere.
@@ -167,10 +172,12 @@ def load_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     if mask.mode == "RGBA":
         black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
         mask = Image.alpha_composite(black, mask)
-    mask = mask.convert("L")
+    mask = ImageOps.invert(mask.convert("L")) if inverted else mask.convert("L")
     if mask.getextrema()[1] == 0:
+        everywhere, mark = ("white", "black") if inverted else ("black", "white")
         raise CharacterError(
-            f"{path}: the mask is black everywhere; paint the character white, or delete the file"
+            f"{path}: the mask is {everywhere} everywhere; paint the character {mark}, "
+            "or delete the file"
         )
     if mask.size == size:
         return mask

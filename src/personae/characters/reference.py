@@ -20,6 +20,8 @@ class Reference:
         repeats: how often one pass over the set shows it, at least 1.
         mask: file of the same proportions in which white marks the character, or None.
         loss_weight: factor on the loss of this picture, above 0.
+        mask_inverted: black marks the character in the mask file.
+        caption_file: where the caption was read, or None.
     """
 
     path: Path
@@ -27,6 +29,8 @@ class Reference:
     repeats: int = 1
     mask: Path | None = None
     loss_weight: float = 1.0
+    mask_inverted: bool = False
+    caption_file: Path | None = None
 
     def image(self) -> Image.Image:
         """Return the picture upright, in 8-bit sRGB, transparent pixels on `BACKDROP`.
@@ -45,5 +49,10 @@ class Reference:
         Raises:
             CharacterError: the mask is unreadable, of other proportions, or black everywhere.
         """
-        picture = load_picture(self.path)
-        return alpha_mask(picture) if self.mask is None else load_mask(self.mask, picture.size)
+        return self.mask_of(load_picture(self.path))
+
+    def mask_of(self, picture: Image.Image) -> Image.Image | None:
+        """Return `mask_image` of the picture, decoded already by `load_picture`."""
+        if self.mask is None:
+            return alpha_mask(picture)
+        return load_mask(self.mask, picture.size, inverted=self.mask_inverted)

@@ -6,26 +6,24 @@ nothing about characters.
 
 from __future__ import annotations
 
-import os
-from collections import Counter
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from personae.characters.folder_index import FolderIndex, folded, list_folder
 from personae.characters.image_files import SUFFIXES
 from personae.errors import CharacterError
 
 CAPTION_SUFFIXES: Final = (".txt", ".caption")
 """Sidecar captions in order of preference: `.txt` is what most tools and people write."""
 
+MASKS: Final = "masks"
+"""Folder beside pictures that holds their masks under the same names."""
+
 MAX_CAPTION_CHARACTERS: Final = 10_000
 """A text encoder reads 77 tokens, some 400 characters; a file this long is not a caption."""
-
-FOREIGN_SUFFIXES: Final = frozenset(
-    {".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".psd", ".svg", ".mp4", ".webm"}
-)
-"""Pictures that other programs know and personae does not read: reported, never dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +40,22 @@ class CaptionRule:
     default: str | None = None
     first_line: bool = False
 
-    def caption(self, picture: Path) -> str | None:
-        """Return the caption of `picture`, or None.
+    def find(self, picture: Path, index: FolderIndex) -> Path | None:
+        """Return the caption file of `picture`, or None."""
+        names = [f"{picture.stem}{ending}" for ending in self.suffixes]
+        found = [index.find(picture.parent, name) for name in names]
+        return next((path for path in found if path is not None and path.is_file()), None)
+
+    def read(self, file: Path | None) -> str | None:
+        """Return the caption in `file`, the default where there is none.
 
         Raises:
             CharacterError: the caption file is empty, not UTF-8, or no caption.
         """
-        files = [path for end in self.suffixes if (path := picture.with_suffix(end)).is_file()]
-        if not files:
+        if file is None:
             return self.default
-        text = read_caption(files[0])
-        return clean(text.strip().splitlines()[0] if self.first_line else text)
-
-
-def list_folder(folder: Path) -> list[Path]:
-    """Return the entries of a folder by name, hidden ones left out.
-
-    Raises:
-        CharacterError: the folder is missing, no folder, or may not be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    except FileNotFoundError:
-        raise CharacterError(f"{folder}: does not exist; check the path") from None
-    except NotADirectoryError:
-        raise CharacterError(f"{folder}: is a file; a folder of pictures is expected") from None
-    except PermissionError:
-        raise CharacterError(
-            f"{folder}: may not be read; change its permissions (chmod u+rx)"
-        ) from None
-    except OSError as error:
-        raise CharacterError(f"{folder}: cannot be read ({error.strerror})") from None
-    return [folder / name for name in names]
+        text = read_caption(file)
+        return clean(first_line(text) if self.first_line else text)
 
 
 def is_picture(path: Path) -> bool:
@@ -82,12 +63,17 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
-def is_label(path: Path, pictures: Iterable[Path]) -> bool:
-    """Say whether a picture file is the mask or condition of another picture beside it."""
-    if path.stem.endswith(("-masklabel", "-condlabel")):
-        return True
-    owner, found, _ = path.stem.rpartition("_mask")
-    return bool(found) and path.stem.endswith("_mask") and owner in {p.stem for p in pictures}
+def without_labels(candidates: Iterable[Path]) -> list[Path]:
+    """Return the pictures of one folder that are not the mask or condition of another there."""
+    pictures = list(candidates)
+    stems = {folded(path.stem) for path in pictures}
+
+    def is_label(path: Path) -> bool:
+        stem = folded(path.stem)
+        owner = stem.removesuffix("_mask")
+        return stem.endswith(("-masklabel", "-condlabel")) or (owner != stem and owner in stems)
+
+    return [path for path in pictures if not is_label(path)]
 
 
 def pictures_in(folder: Path, *, recursive: bool = False) -> list[Path]:
@@ -98,15 +84,15 @@ def pictures_in(folder: Path, *, recursive: bool = False) -> list[Path]:
     """
     entries = list_folder(folder)
     candidates = [path for path in entries if is_picture(path)]
-    found = [path for path in candidates if not is_label(path, candidates)]
+    found = without_labels(candidates)
     if recursive:
         for path in entries:
-            if path.is_dir() and path.name != "masks":
+            if path.is_dir() and folded(path.name) != MASKS:
                 found += pictures_in(path, recursive=True)
     return found
 
 
-def find_mask(picture: Path, *, folder: Path | None = None) -> Path | None:
+def find_mask(picture: Path, index: FolderIndex, *, folder: Path | None = None) -> Path | None:
     """Return the mask file of a picture, or None.
 
     Looks for `<stem>-masklabel.png` (OneTrainer), `<stem>_mask.*`, `masks/<stem>.*`, or, where a
@@ -120,12 +106,9 @@ def find_mask(picture: Path, *, folder: Path | None = None) -> Path | None:
     else:
         beside = picture.parent
         stems = [(beside, f"{picture.stem}-masklabel"), (beside, f"{picture.stem}_mask")]
-        stems += [(beside / "masks", picture.stem)]
+        stems += [(index.find(beside, MASKS) or beside / MASKS, picture.stem)]
     found = [
-        path
-        for place, stem in stems
-        for suffix in sorted(SUFFIXES)
-        if (path := place / f"{stem}{suffix}").is_file()
+        path for place, stem in stems for path in index.beginning(place, stem) if is_picture(path)
     ]
     if len(found) > 1:
         raise CharacterError(
@@ -176,37 +159,11 @@ def check_caption(text: str, where: Path | str) -> str:
     return text
 
 
+def first_line(text: str) -> str:
+    """Return the first line of a text that is not empty; lines end at \\n, \\r\\n or \\r alone."""
+    return re.split(r"[\r\n]", text.strip(), maxsplit=1)[0]
+
+
 def clean(text: str) -> str:
     """Return a caption on one line, with single spaces."""
     return " ".join(text.split())
-
-
-def notes_on(folder: Path, pictures: Iterable[Path], rule: CaptionRule) -> list[str]:
-    """Return one line on each thing in a folder that is not used as its owner may expect."""
-    entries = list_folder(folder)
-    stems = {path.stem for path in pictures}
-    notes = [
-        f"{path}: is not read; save it as PNG, JPEG or WebP"
-        for path in entries
-        if path.suffix.lower() in FOREIGN_SUFFIXES
-    ]
-    notes += [
-        f"{path}: has no picture of that name beside it"
-        for path in entries
-        if path.suffix.lower() in rule.suffixes and path.stem not in stems
-    ]
-    notes += [
-        f"{path}: links to nothing, so it is not read; mend the link, or delete it"
-        for path in entries
-        if path.suffix.lower() in SUFFIXES and path.is_symlink() and not path.exists()
-    ]
-    doubled = Counter(
-        path.stem for path in entries if path.suffix in rule.suffixes and path.stem in stems
-    )
-    notes += [
-        f"{folder / stem}: has both {rule.suffixes[0]} and {rule.suffixes[1]}; "
-        f"{rule.suffixes[0]} is read"
-        for stem, count in doubled.items()
-        if count > 1
-    ]
-    return notes

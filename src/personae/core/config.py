@@ -76,13 +76,13 @@ def _offer(path: Sequence[str], cls: type[Config]) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file into plain values.
+    """Read a TOML file, with or without a byte order mark, into plain values.
 
     Raises:
         UsageError: the file is missing, not UTF-8, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError:

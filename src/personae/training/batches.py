@@ -181,6 +181,7 @@ class TrainingSet:
             content = item.reference.path.read_bytes()
             if item.reference.mask is not None:
                 content += item.reference.mask.read_bytes()
+                content += b"inverted" if item.reference.mask_inverted else b""
             self._hashes[path] = hashlib.sha256(content).hexdigest()
         variant = (item.bucket, item.flipped, item.crop, self.schedule.crop)
         key = ("latents", self._encoder, str(self.base.dtype), self._hashes[path], variant)

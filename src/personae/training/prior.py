@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from personae.characters.character import Character
@@ -15,6 +16,20 @@ from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.training.events import Preparing
 from personae.training.schedule import Schedule
+
+logger = logging.getLogger(__name__)
+
+
+def mention_unused(character: Character, schedule: Schedule) -> None:
+    """Say that a set brings class pictures which this run does not look at."""
+    if character.prior and schedule.prior != "images":
+        logger.warning(
+            "%s: %s there and not used; --prior images learns from them",
+            character.folder,
+            f"{len(character.prior)} class pictures are"
+            if len(character.prior) > 1
+            else "1 class picture is",
+        )
 
 
 def class_references(

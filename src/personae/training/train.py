@@ -25,6 +25,7 @@ from personae.training.events import CheckpointSaved, RolledBack, Step, Stopped,
 from personae.training.memory.plan import fitting, loading_precision
 from personae.training.monitor import Monitor, other_rate, usual_rate
 from personae.training.previews import preview
+from personae.training.prior import mention_unused
 from personae.training.probe import FrozenProbe
 from personae.training.proof import finish
 from personae.training.rehearsal import forecast
@@ -118,6 +119,7 @@ def _run(
                     trainer = event
                 else:
                     yield event
+            mention_unused(character, trainer.schedule)
             # With every default filled in, so that a later version with other advice resumes it too
             folder.settle(config.model_copy(update={"schedule": trainer.schedule}))
             yield forecast(trainer)

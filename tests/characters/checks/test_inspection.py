@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from personae.characters.checks.finding import Finding, Level, grouped
 from personae.characters.checks.inspection import Inspection, inspect_folder
 from personae.errors import CharacterError
 
@@ -137,7 +138,7 @@ def orphan(folder: Path) -> None:
         (widen, "note", "proportions", "2.png", "is 600x150; 50%"),
         (cut_out, "note", "transparent", "2.png", "44% of it"),
         (innate, "note", "identity-word", "2.png", "eyes, red-haired"),
-        (other_format, "note", "layout", "x.gif", "save it as PNG"),
+        (other_format, "warning", "layout", "x.gif", "save it as PNG"),
         (orphan, "note", "layout", "nothing.txt", "no picture of that name"),
     ],
 )
@@ -273,3 +274,19 @@ def test_the_report_holds_out_what_opening_holds_out(tmp_path: Path) -> None:
     with (folder / "character.toml").open("a") as file:
         file.write("held_out = []\n")
     assert inspect_folder(folder).held_out == 0
+
+
+def test_many_findings_of_a_kind_are_one_line_and_the_most_important_come_first() -> None:
+    def finding(level: Level, code: str, number: int) -> Finding:
+        return Finding(level, code, Path(f"{number}.png"), f"message {number}")
+
+    findings = [finding("warning", "no-caption", 0)]
+    findings += [finding("note", "proportions", number) for number in range(900)]
+    findings += [finding("warning", "tiny", number) for number in range(2000)]
+    findings += [finding("error", "unusable", 7)]
+    assert [(one.code, one.message, count) for one, count in grouped(findings)] == [
+        ("unusable", "message 7", 1),
+        ("tiny", "message 0", 2000),
+        ("no-caption", "message 0", 1),
+        ("proportions", "message 0", 900),
+    ]

@@ -6,30 +6,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
+from folder_world import CAPTIONS, draw, pictures
 from personae.characters.character import Character, read_dataset
 from personae.errors import CharacterError
 
-CAPTIONS = ("mira girl on a beach", "mira girl, smiling, in the rain", "portrait of mira girl")
 Write = Callable[[Path, int], Path]
-
-
-def draw(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    Image.fromarray(cells).resize(size, Image.Resampling.NEAREST).save(path)
-    return path
-
-
-def pictures(folder: Path, suffix: str | None = ".txt") -> Path:
-    for number, caption in enumerate(CAPTIONS):
-        draw(folder / f"{number}.png", number)
-        if suffix is not None:
-            (folder / f"{number}{suffix}").write_text(caption + "\n", encoding="utf-8")
-    return folder
 
 
 def flat(root: Path, repeats: int) -> Path:
@@ -374,9 +358,32 @@ def test_two_layouts_at_once_are_refused_by_name(tmp_path: Path) -> None:
         Character.open(folder)
 
 
-@pytest.mark.parametrize("name", ["broken.toml", "list.yaml", "other.json", "readme.txt"])
-def test_a_file_in_no_layout_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("broken.toml", r"is not valid TOML \(.*line 1"),
+        ("list.yaml", r"is not valid YAML \(.*line 2"),
+        ("other.json", r"is not valid JSON \(.*line 1"),
+    ],
+)
+def test_a_configuration_that_cannot_be_parsed_is_refused_with_its_line(
+    tmp_path: Path, name: str, message: str
+) -> None:
     (tmp_path / name).write_text("[[datasets\n", encoding="utf-8")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(CharacterError, match=message) as caught:
+            Character.open(path)
+        assert str(caught.value).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("other.toml", "a = 1"), ("list.yaml", "[1]"), ("other.json", "{}"), ("readme.txt", "[[d")],
+)
+def test_a_file_in_no_layout_is_refused_with_the_known_ones(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(CharacterError, match=r"no known layout.*OneTrainer"):
         Character.open(tmp_path / name)
 

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from personae.characters import held_out
 from personae.characters.captions import mention
+from personae.characters.census import Census, take_census
 from personae.characters.character import UNKNOWN_CLASS, read_dataset
 from personae.characters.character_toml import FILE_NAME, CharacterFile, as_name
 from personae.characters.checks import captions
@@ -28,7 +30,12 @@ from personae.characters.checks.pictures import (
 )
 from personae.characters.dataset import FoundPictures
 from personae.characters.reference import Reference
+from personae.characters.sidecars import CAPTION_SUFFIXES
+from personae.core.units import count
 from personae.errors import CharacterError
+
+MANY_REPEATS: Final = 200
+"""More repeats than trainers of characters advise (5 to 40, at most 100 for single pictures)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class Inspection:
         backgrounds: groups of like backgrounds as (colour, pictures), the largest first.
         held_out: number of pictures that will be held out.
         prior: number of class pictures.
+        census: files found and used, by kind.
+        repeats: {how often one pass shows a picture: number of pictures}.
     """
 
     path: Path
@@ -54,10 +63,18 @@ class Inspection:
     backgrounds: tuple[tuple[str, int], ...]
     held_out: int
     prior: int
+    census: Census
+    repeats: dict[int, int]
 
     def count(self, level: Level) -> int:
         """Return the number of findings of a level."""
         return sum(finding.level == level for finding in self.findings)
+
+    @property
+    def mask_share(self) -> float | None:
+        """Return the part of the picture that masks mark on average; None without masks."""
+        shares = [row.mask_share for row in self.pictures if row.mask_share is not None]
+        return sum(shares) / len(shares) if shares else None
 
     @property
     def framings(self) -> dict[str, int]:
@@ -94,7 +111,10 @@ def inspect_folder(
     subject = captions.Subject(named, f"{name} {class_noun or UNKNOWN_CLASS}", class_noun)
     references = reading.references + reading.held_out
     measured, findings = _measure(references, subject, tokenizer, resolution)
+    census = take_census(path, reading)
     findings += _of_reading(reading, home)
+    findings += _of_unused(census)
+    findings += _of_repeats(references)
     findings += of_set(measured, home)
     findings += [finding for one in measured for finding in of_picture(one, resolution)]
     findings += captions.of_captions(references, subject, home, tokenizer)
@@ -109,6 +129,8 @@ def inspect_folder(
         backgrounds=tuple(background_groups(measured)),
         held_out=_held_out(measured, reading, stated),
         prior=len(reading.prior),
+        census=census,
+        repeats=dict(sorted(Counter(reference.repeats for reference in references).items())),
     )
 
 
@@ -150,6 +172,33 @@ def _of_reading(reading: FoundPictures, home: Path) -> Iterator[Finding]:
             reference.image()
         except CharacterError as error:
             yield _unusable(str(error), reference.path)
+    if reading.prior:
+        yield Finding(
+            "note",
+            "class-pictures",
+            home,
+            f"brings {count(len(reading.prior), 'class picture')}; training learns from them only "
+            "with --prior images",
+        )
+
+
+def _of_unused(census: Census) -> Iterator[Finding]:
+    for one in census.unused:
+        level: Level = "note" if one.path.suffix.lower() in CAPTION_SUFFIXES else "warning"
+        yield Finding(level, "layout", one.path, one.reason)
+
+
+def _of_repeats(references: tuple[Reference, ...]) -> Iterator[Finding]:
+    """Yield a warning for each folder whose pictures are shown more often than anyone means."""
+    folders = {r.path.parent: r.repeats for r in references if r.repeats > MANY_REPEATS}
+    for folder, repeats in folders.items():
+        yield Finding(
+            "warning",
+            "repeats",
+            folder,
+            f"each of its pictures is shown {repeats:,} times in a pass; if the number in the "
+            "name is no count (a year, a date), rename the folder",
+        )
 
 
 def _of_character(class_noun: str | None, home: Path, *, mirrored: bool) -> Iterator[Finding]:

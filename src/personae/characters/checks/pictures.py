@@ -14,7 +14,7 @@ from personae.characters.buckets import MAX_RATIO
 from personae.characters.checks import image_measures as measures
 from personae.characters.checks.finding import Finding
 from personae.characters.duplicates import difference_hash, near_duplicates
-from personae.characters.image_files import alpha_mask, flatten, load_mask, load_picture
+from personae.characters.image_files import alpha_mask, flatten, load_picture
 from personae.characters.reference import Reference
 
 FEW: Final = 5
@@ -40,6 +40,7 @@ class PictureRow:
         sharpness: edge sharpness at the training resolution; blurred below 1.
         tokens: length of the caption, or None without one.
         has_mask: a mask file or an alpha channel marks the character.
+        mask_share: part of the picture that the mask marks, in [0, 1]; None without one.
     """
 
     file: Path
@@ -51,6 +52,7 @@ class PictureRow:
     sharpness: float
     tokens: int | None
     has_mask: bool
+    mask_share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def measure(reference: Reference, resolution: int, tokens: int | None) -> Measur
     """
     picture = load_picture(reference.path)
     image, alpha = flatten(picture), alpha_mask(picture)
-    mask = alpha if reference.mask is None else load_mask(reference.mask, picture.size)
+    mask = reference.mask_of(picture)
     share = measures.subject_share(image, mask)
     row = PictureRow(
         file=reference.path,
@@ -95,6 +97,7 @@ def measure(reference: Reference, resolution: int, tokens: int | None) -> Measur
         sharpness=measures.edge_sharpness(image, resolution),
         tokens=tokens,
         has_mask=mask is not None,
+        mask_share=None if mask is None else float(np.asarray(mask).mean()) / 255,
     )
     transparent = 0.0 if alpha is None else float((np.asarray(alpha) < 255).mean())
     histogram = measures.background_histogram(image, mask)

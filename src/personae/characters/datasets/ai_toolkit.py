@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from personae.characters.caption_tables import read_table
 from personae.characters.dataset import (
     Convention,
     FolderRule,
     FoundPictures,
     Role,
+    above_zero,
     at_least_one,
     entry_file,
     merge,
@@ -25,11 +24,17 @@ from personae.characters.dataset import (
     resolve,
     take,
 )
+from personae.characters.dataset_files import parse_yaml
 from personae.characters.sidecars import CaptionRule
 from personae.errors import CharacterError
 
-_MAX_BYTES: Final = 1_000_000
-"""No hand-written configuration is larger; a larger YAML file is not parsed at all."""
+_SKIPPED: Final = frozenset({"_controls"})
+"""Subfolders that ai-toolkit does not read either; it reads all others."""
+
+_READ: Final = frozenset(
+    {"folder_path", "dataset_path", "num_repeats", "loss_multiplier", "is_reg", "mask_path"}
+    | {"invert_mask", "caption_ext", "default_caption", "trigger_word", "resolution"}
+)
 
 
 class AiToolkit(Convention):
@@ -45,10 +50,10 @@ class AiToolkit(Convention):
     def read(self, path: Path) -> FoundPictures:
         """Read each dataset; listing one folder at several resolutions counts it once."""
         file = entry_file(path, (".yaml", ".yml"), _has_datasets)
-        pairs = _datasets(yaml.safe_load(file.read_bytes()))
+        pairs = _datasets(parse_yaml(file))
         parts, seen = [], set()
         for dataset, _ in pairs:
-            source = dataset.get("folder_path") or dataset.get("dataset_path")
+            source = _source(dataset)
             if source in seen:
                 parts.append(
                     FoundPictures(notes=(f"{file}: {source} is listed twice and read once",))
@@ -56,17 +61,13 @@ class AiToolkit(Convention):
                 continue
             seen.add(source)
             parts.append(_read_dataset(dataset, file))
+        parts.append(FoundPictures(notes=_ignored(pairs, file)))
         trigger = next((word for _, word in pairs if word), None)
         return merge(parts, phrase=trigger)
 
 
 def _has_datasets(path: Path) -> bool:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            return False
-        return bool(_datasets(yaml.safe_load(path.read_bytes())))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return False
+    return bool(_datasets(parse_yaml(path)))
 
 
 def _datasets(content: object) -> list[tuple[dict[str, Any], str | None]]:
@@ -83,20 +84,28 @@ def _datasets(content: object) -> list[tuple[dict[str, Any], str | None]]:
     return found
 
 
+def _source(dataset: dict[str, Any]) -> object:
+    """Return where the pictures are; `dataset_path` goes first, as it does in ai-toolkit."""
+    return dataset.get("dataset_path") or dataset.get("folder_path")
+
+
 def _read_dataset(dataset: dict[str, Any], file: Path) -> FoundPictures:
-    where = f"{file}, dataset {dataset.get('folder_path') or dataset.get('dataset_path')}"
+    where = f"{file}, dataset {_source(dataset)}"
     repeats = at_least_one(take(dataset, "num_repeats", int, 1, where), where)
-    weight = take(dataset, "loss_multiplier", float, 1.0, where)
+    multiplier = take(dataset, "loss_multiplier", float, 1.0, where)
+    weight = above_zero(multiplier, "loss_multiplier", where)
     role: Role = "prior" if take(dataset, "is_reg", bool, False, where) else "references"
     folder = take(dataset, "folder_path", str, None, where)
-    table = take(dataset, "dataset_path", str, None, where)
-    if folder is None and table is not None:
-        path = resolve(table, file)
+    source = take(dataset, "dataset_path", str, folder, where)
+    if source is None:
+        raise CharacterError(f"{file}: a dataset has no folder_path; name its folder of pictures")
+    path = resolve(source, file)
+    if path.is_file():
         listed = read_table(path, path.parent, repeats=repeats)
         weighted = tuple(replace(r, loss_weight=weight) for r in listed.references)
-        return FoundPictures(**{role: weighted}, notes=listed.notes, problems=listed.problems)
-    if folder is None:
-        raise CharacterError(f"{file}: a dataset has no folder_path; name its folder of pictures")
+        return FoundPictures(
+            **{role: weighted}, notes=listed.notes, problems=listed.problems, unused=listed.unused
+        )
     masks = take(dataset, "mask_path", str, None, where)
     rule = FolderRule(
         _captions(dataset, where),
@@ -104,8 +113,18 @@ def _read_dataset(dataset: dict[str, Any], file: Path) -> FoundPictures:
         repeats,
         weight,
         masks=None if masks is None else resolve(masks, file),
+        masks_inverted=take(dataset, "invert_mask", bool, False, where),
+        recursive=True,
+        skipped=_SKIPPED,
     )
-    return read_folder(resolve(folder, file), rule)
+    return read_folder(path, rule)
+
+
+def _ignored(pairs: list[tuple[dict[str, Any], str | None]], file: Path) -> tuple[str, ...]:
+    keys = sorted({str(key) for dataset, _ in pairs for key in dataset} - _READ)
+    if not keys:
+        return ()
+    return (f"{file}: {', '.join(keys)} not taken over; set what you need as training options",)
 
 
 def _captions(dataset: dict[str, Any], where: str) -> CaptionRule:

@@ -11,6 +11,7 @@ from typing import Final
 
 from personae.characters.caption_tables import is_caption_dictionary, read_table
 from personae.characters.dataset import Convention, FoundPictures
+from personae.characters.folder_index import FolderIndex
 from personae.errors import CharacterError
 
 _FILES: Final = ("metadata.jsonl", "metadata.csv")
@@ -25,20 +26,28 @@ class ImageFolder(Convention):
     def matches(self, path: Path) -> bool:
         """A folder with such a table, or the table itself."""
         if path.is_dir():
-            return any((path / name).is_file() for name in _FILES)
-        return path.suffix in (".jsonl", ".csv") or is_caption_dictionary(path)
+            return bool(_tables(path))
+        return path.suffix.lower() in (".jsonl", ".csv") or is_caption_dictionary(path)
 
     def read(self, path: Path) -> FoundPictures:
         """Read the table; a picture without a row is mentioned, not used."""
         table = _table(path)
         found = read_table(table, table.parent)
-        return FoundPictures(found.references, notes=found.notes, problems=found.problems)
+        return FoundPictures(
+            found.references, notes=found.notes, problems=found.problems, unused=found.unused
+        )
 
 
 def _table(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = [path / name for name in _FILES if (path / name).is_file()]
+    found = _tables(path)
     if len(found) > 1:
-        raise CharacterError(f"{path}: has both {_FILES[0]} and {_FILES[1]}; delete one")
+        raise CharacterError(f"{path}: has both {found[0].name} and {found[1].name}; delete one")
     return found[0]
+
+
+def _tables(folder: Path) -> list[Path]:
+    index = FolderIndex()
+    found = [index.find(folder, name) for name in _FILES]
+    return [path for path in found if path is not None and path.is_file()]

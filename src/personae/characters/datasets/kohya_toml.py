@@ -1,13 +1,13 @@
 """kohya's dataset configuration: `[general]`, `[[datasets]]`, `[[datasets.subsets]]`.
 
 Only what says which pictures are learnt, and how often, is taken from it; its training settings
-(resolution, batch size, augmentation) are options of personae's own and are mentioned.
+(resolution, batch size, augmentation) are options of personae's own and are mentioned. The
+pictures of `conditioning_data_dir` are the masks of its masked loss, white where is learnt.
 Source: sd-scripts, docs/config_README-en.md.
 """
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,10 @@ from personae.characters.dataset import (
     resolve,
     take,
 )
+from personae.characters.dataset_files import parse_toml
+from personae.characters.folder_index import list_folder
 from personae.characters.reference import Reference
-from personae.characters.sidecars import CAPTION_SUFFIXES, CaptionRule, list_folder
+from personae.characters.sidecars import CAPTION_SUFFIXES, CaptionRule
 from personae.errors import CharacterError
 
 _DEFAULT_SUFFIX: Final = ".caption"
@@ -37,6 +39,7 @@ _READ: Final = frozenset({"general", "datasets", "subsets", "image_dir", "metada
     "caption_extension",
     "caption_prefix",
     "caption_suffix",
+    "conditioning_data_dir",
 }
 
 
@@ -53,7 +56,7 @@ class KohyaToml(Convention):
     def read(self, path: Path) -> FoundPictures:
         """Read each subset; the first subset that is not for regularisation names the character."""
         file = entry_file(path, (".toml",), _has_datasets)
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = parse_toml(file)
         subsets = _subsets(content, file)
         parts, seen = [], set()
         for subset in subsets:
@@ -72,11 +75,7 @@ class KohyaToml(Convention):
 
 
 def _has_datasets(path: Path) -> bool:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    datasets = content.get("datasets")
+    datasets = parse_toml(path).get("datasets")
     return isinstance(datasets, list) and all(isinstance(dataset, dict) for dataset in datasets)
 
 
@@ -108,17 +107,18 @@ def _read_subset(subset: dict[str, Any], file: Path) -> FoundPictures:
         folder = resolve(table, file).parent if directory is None else resolve(directory, file)
         listed = read_table(resolve(table, file), folder, repeats=repeats)
         found = FoundPictures(
-            **{role: listed.references}, notes=listed.notes, problems=listed.problems
+            **{role: listed.references},
+            notes=listed.notes,
+            problems=listed.problems,
+            unused=listed.unused,
         )
     elif directory is not None:
         folder = resolve(directory, file)
         captions, notes = _captions(subset, folder, where)
-        found = merge(
-            [
-                read_folder(folder, FolderRule(captions, role, repeats=repeats)),
-                FoundPictures(notes=notes),
-            ]
-        )
+        masks = take(subset, "conditioning_data_dir", str, None, where)
+        place = None if masks is None else resolve(masks, file)
+        rule = FolderRule(captions, role, repeats=repeats, masks=place)
+        found = merge([read_folder(folder, rule), FoundPictures(notes=notes)])
     else:
         raise CharacterError(f"{file}: a subset has no image_dir; name its folder of pictures")
     return _affixed(found, subset, where)
@@ -131,7 +131,7 @@ def _captions(
     suffix = take(subset, "caption_extension", str, None, where)
     if suffix is not None:
         return CaptionRule((f".{suffix.lstrip('.')}",), default, first_line=True), ()
-    suffixes = {path.suffix for path in list_folder(folder)}
+    suffixes = {path.suffix.lower() for path in list_folder(folder)}
     if _DEFAULT_SUFFIX not in suffixes and ".txt" in suffixes:
         note = (
             f"{where}: has no caption_extension, so kohya would look for {_DEFAULT_SUFFIX} and "

@@ -6,7 +6,6 @@ modules/util/config/ConceptConfig.py and modules/dataLoader/mixin/DataLoaderText
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from personae.characters.dataset import (
     FolderRule,
     FoundPictures,
     Role,
+    above_zero,
     at_least_one,
     entry_file,
     merge,
@@ -23,7 +23,8 @@ from personae.characters.dataset import (
     resolve,
     take,
 )
-from personae.characters.sidecars import CaptionRule, clean, read_caption
+from personae.characters.dataset_files import parse_json
+from personae.characters.sidecars import CaptionRule, clean, first_line, read_caption
 from personae.core.registry import nearest
 from personae.errors import CharacterError
 
@@ -47,7 +48,8 @@ class OneTrainer(Convention):
     def read(self, path: Path) -> FoundPictures:
         """Read each enabled concept; the first that is learnt names the character."""
         file = entry_file(path, (".json",), _has_concepts)
-        concepts = [c for c in json.loads(file.read_bytes()) if c.get("enabled", True)]
+        listed = parse_json(file)
+        concepts = [c for c in listed if c.get("enabled", True)]
         if not concepts:
             raise CharacterError(f"{file}: no concept is enabled; enable one")
         parts = [_read_concept(concept, file) for concept in concepts]
@@ -56,10 +58,7 @@ class OneTrainer(Convention):
 
 
 def _has_concepts(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
+    content = parse_json(path)
     return (
         isinstance(content, list)
         and bool(content)
@@ -89,7 +88,7 @@ def _read_concept(concept: dict[str, Any], file: Path) -> FoundPictures:
             pass
         case "concept":
             prompts = resolve(take(text, "prompt_path", str, "", where), file)
-            captions = CaptionRule((), clean(read_caption(prompts).strip().splitlines()[0]))
+            captions = CaptionRule((), clean(first_line(read_caption(prompts))))
         case _:
             raise CharacterError(
                 f"{where}: prompt_source is '{source}'; expected sample, concept or filename."
@@ -99,7 +98,7 @@ def _read_concept(concept: dict[str, Any], file: Path) -> FoundPictures:
         captions,
         _role(concept, file),
         _repeats(concept, where),
-        take(concept, "loss_weight", float, 1.0, where),
+        above_zero(take(concept, "loss_weight", float, 1.0, where), "loss_weight", where),
         recursive=take(concept, "include_subdirectories", bool, False, where),
     )
     found = read_folder(resolve(take(concept, "path", str, "", where), file), rule)
@@ -108,7 +107,9 @@ def _read_concept(concept: dict[str, Any], file: Path) -> FoundPictures:
 
 def _repeats(concept: dict[str, Any], where: str) -> int:
     strategy = take(concept, "balancing_strategy", str, "REPEATS", where)
-    balancing = take(concept, "balancing", float, 1.0, where)
+    # What was called repeats before there were strategies.
+    repeats = take(concept, "repeats", float, 1.0, where)
+    balancing = take(concept, "balancing", float, repeats, where)
     if strategy != "REPEATS" or not balancing.is_integer():
         raise CharacterError(
             f"{where}: balancing is {balancing:g} {strategy}; "

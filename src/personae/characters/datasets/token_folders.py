@@ -1,7 +1,7 @@
 """kohya's folders: `parent/10_mira girl/a.png`, ten repeats of "mira girl".
 
 Also the layout of its graphical front end, `parent/img/10_mira girl` with class pictures in
-`parent/reg/1_girl`.
+`parent/reg/1_girl`, which may lie beside `10_mira girl` as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from personae.characters.dataset import (
     merge,
     read_folder,
 )
-from personae.characters.sidecars import CaptionRule, is_picture, list_folder
+from personae.characters.folder_index import FolderIndex, list_folder
+from personae.characters.sidecars import CaptionRule, is_picture
 from personae.errors import CharacterError
 
 _FOLDER: Final = re.compile(r"(\d+)_(.+)")
@@ -33,11 +34,11 @@ class TokenFolders(Convention):
 
     def matches(self, path: Path) -> bool:
         """A folder that has at least one subfolder of that form with a picture in it."""
-        return path.is_dir() and bool(_token_folders(path) or _token_folders(path / "img"))
+        return path.is_dir() and bool(_token_folders(path) or _token_folders(_inside(path, "img")))
 
     def read(self, path: Path) -> FoundPictures:
         """Read each subfolder with its repeats."""
-        parent = path if _token_folders(path) else path / "img"
+        parent = path if _token_folders(path) else _inside(path, "img")
         loose = [file for file in list_folder(parent) if is_picture(file)]
         if loose:
             raise CharacterError(
@@ -45,11 +46,16 @@ class TokenFolders(Convention):
                 "move it into one of them"
             )
         parts = [_read_subfolder(folder, "references") for folder in _token_folders(parent)]
-        if parent != path:
-            parts += [_read_subfolder(folder, "prior") for folder in _token_folders(path / "reg")]
+        classes = _token_folders(_inside(path, "reg"))
+        parts += [_read_subfolder(folder, "prior") for folder in classes]
         tokens = _FOLDER.fullmatch(_token_folders(parent)[0].name)[2].replace("_", " ")
         name, _, noun = tokens.partition(" ")
         return merge(parts, name=name, class_noun=noun or None, phrase=tokens)
+
+
+def _inside(path: Path, name: str) -> Path:
+    """Return the folder of that name in whatever case it is written."""
+    return FolderIndex().find(path, name) or path / name
 
 
 def _token_folders(parent: Path) -> list[Path]:

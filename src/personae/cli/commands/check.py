@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from personae.characters.checks.finding import grouped
 from personae.cli.terminal import AsJson, Terminal, typed
 from personae.core.units import count
 
@@ -57,6 +58,13 @@ def show_inspection(terminal: Terminal, inspection: Inspection) -> None:
         f"[bold]{escape(inspection.name)}[/], a {escape(noun)}: "
         f"{count(len(inspection.pictures), 'picture')}{held_out}"
     )
+    terminal.say(f"  used: {_account(inspection)}")
+    if any(number != 1 for number in inspection.repeats):
+        repeats = ", ".join(
+            f"{number:,} ({count(pictures, 'picture')})"
+            for number, pictures in inspection.repeats.items()
+        )
+        terminal.say(f"  repeats: {repeats}")
     framings = ", ".join(f"{number} {name}" for name, number in inspection.framings.items())
     terminal.say(f"  framing: {framings or 'none'}")
     if inspection.backgrounds:
@@ -65,9 +73,23 @@ def show_inspection(terminal: Terminal, inspection: Inspection) -> None:
         terminal.say(f"  backgrounds: {kinds}, most often {escape(colour)} ({number})")
     if inspection.findings:
         terminal.say(_table(inspection))
+    if len(inspection.findings) > len(grouped(inspection.findings)):
+        terminal.say("  --json names every file of a group.")
     numbers = [count(inspection.count(level), level) for level in COLOURS]
     ready = "not ready to train" if inspection.count("error") else "ready to train"
     terminal.say(f"{', '.join(numbers)}: [bold]{ready}[/].")
+
+
+def _account(inspection: Inspection) -> str:
+    """Return how many of the files found are used: "7 of 9 pictures, 7 captions"."""
+    words = []
+    for noun, tally in inspection.census.tallies.items():
+        if tally.found:
+            of = f"{tally.used} of " if tally.used < tally.found else ""
+            words.append(of + count(tally.found, noun))
+    share = inspection.mask_share
+    marked = "" if share is None else f"; masks mark {share:.0%} of a picture on average"
+    return (", ".join(words) or "nothing") + marked
 
 
 def _table(inspection: Inspection) -> Table:
@@ -75,8 +97,10 @@ def _table(inspection: Inspection) -> Table:
     table.add_column()
     table.add_column(overflow="fold", max_width=28)
     table.add_column(overflow="fold")
-    for finding in inspection.findings:
+    for finding, number in grouped(inspection.findings):
         file = "" if finding.file == inspection.path else finding.file.name
+        if number > 1:
+            file = f"{number:,} files, as {file}"
         level = f"[{COLOURS[finding.level]}]{finding.level}[/]"
         table.add_row(level, escape(file), escape(finding.message))
     return table

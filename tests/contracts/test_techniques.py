@@ -107,6 +107,19 @@ def test_only_the_parameters_of_the_technique_get_gradients(name: str, base: Fam
 
 
 @each_case
+def test_what_was_learnt_is_found_again_by_the_names_of_its_technique(
+    name: str, base: Family
+) -> None:
+    technique = stir(make(name, base))
+    tensors = artifact_of(technique, base).tensors
+    learnt = technique.learnt_in(tensors)
+    assert len(learnt) == len(list(technique.parameters()))
+    for path, value in learnt.items():
+        assert tensors[technique.tensor_name(*path.split("."))] is value
+    assert not technique.learnt_in({f"other{each}": value for each, value in tensors.items()})
+
+
+@each_case
 def test_the_loss_falls_in_fifteen_steps(name: str, base: Family) -> None:
     technique = make(name, base).train().inject()
     prompts = prompts_with(technique)

@@ -14,10 +14,10 @@ from torch import Tensor
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import LowRankUpdate, updates_of
 from personae.core.devices import HOST
+from personae.core.registry import lookup
 from personae.errors import UnsupportedError
 from personae.models.family import Family
-
-DELTAS = "dreambooth.deltas."
+from personae.techniques.technique import Technique
 
 
 class Baked:
@@ -35,7 +35,8 @@ class Baked:
                 f"a {artifact.technique} does not change weights and cannot be part of a "
                 "checkpoint; export it as a file of its own"
             )
-        self.base, self.tensors = base, artifact.tensors
+        self.base = base
+        self.deltas = lookup(Technique, "dreambooth").learnt_in(artifact.tensors)
         self.updates: Mapping[str, LowRankUpdate] = updates_of(artifact) if "lora" in names else {}
 
     def weights(self, network: str) -> Iterator[tuple[str, Tensor]]:
@@ -50,7 +51,7 @@ class Baked:
     @torch.no_grad()
     def _with_delta(self, name: str, weight: Tensor) -> Tensor:
         value = weight.to(HOST)
-        delta = self.tensors.get(DELTAS + name)
+        delta = self.deltas.get(name)
         update = self.updates.get(name.removesuffix(".weight")) if name.endswith("weight") else None
         if delta is not None:
             value = value.float() + delta.float()

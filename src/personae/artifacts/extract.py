@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import check_limits, cut_delta, kept_note, lora_artifact, stored
+from personae.core.registry import lookup
 from personae.errors import ArtifactError, UnsupportedError
 from personae.models.family import Family
-
-DELTAS = "dreambooth.deltas."
+from personae.techniques.technique import Technique
 
 
 def extract(artifact: Artifact, base: Family, *, rank: int = 32, share: float = 1.0) -> Artifact:
@@ -35,9 +35,13 @@ def extract(artifact: Artifact, base: Family, *, rank: int = 32, share: float = 
     notes = dict(artifact.card.notes) | {"extracted from": f"a {artifact.technique}"}
     match artifact.technique:
         case "dreambooth":
-            deltas = _layer_deltas(artifact, base)
-            changed = (name.removesuffix(".weight") for name in _changed(artifact))
-            lost = [name for name in changed if name not in deltas]
+            learnt = lookup(Technique, "dreambooth").learnt_in(artifact.tensors)
+            changed = {
+                name.removesuffix(".weight"): delta for name, delta in learnt.items() if delta.any()
+            }
+            layers = base.layers()
+            deltas = {name: delta for name, delta in changed.items() if name in layers}
+            lost = set(changed) - set(deltas)
             if lost:
                 notes["left out"] = f"changes of {len(lost)} norms, biases and embeddings"
         case "hypernetwork":
@@ -56,23 +60,6 @@ def extract(artifact: Artifact, base: Family, *, rank: int = 32, share: float = 
         character=artifact.card.character,
         notes=notes | kept_note(cuts),
     )
-
-
-def _changed(artifact: Artifact) -> list[str]:
-    return [
-        name.removeprefix(DELTAS)
-        for name, value in artifact.tensors.items()
-        if name.startswith(DELTAS) and value.any()
-    ]
-
-
-def _layer_deltas(artifact: Artifact, base: Family) -> dict[str, Tensor]:
-    layers = base.layers()
-    return {
-        name.removesuffix(".weight"): artifact.tensors[DELTAS + name]
-        for name in _changed(artifact)
-        if name.endswith(".weight") and name.removesuffix(".weight") in layers
-    }
 
 
 def _hypernetwork_deltas(artifact: Artifact, base: Family) -> dict[str, Tensor]:

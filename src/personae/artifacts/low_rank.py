@@ -163,12 +163,12 @@ def updates_of(artifact: Artifact) -> dict[str, LowRankUpdate]:
         raise ArtifactError(
             f"'{artifact.card.character.name}' is a {artifact.technique}; expected a lora"
         )
-    scale = lookup(Technique, "lora").Config.parse(records[0].config).scale
+    kind = lookup(Technique, "lora")
+    scale = kind.Config.parse(records[0].config).scale
     halves: dict[str, dict[str, Tensor]] = {}
-    for name, value in artifact.tensors.items():
-        if name.startswith("lora.updates."):
-            layer, side = name.removeprefix("lora.updates.").rsplit(".", 1)
-            halves.setdefault(layer, {})[side] = value
+    for name, value in kind.learnt_in(artifact.tensors).items():
+        layer, _, side = name.rpartition(".")
+        halves.setdefault(layer, {})[side] = value
     for layer, pair in halves.items():
         if set(pair) != {"down", "up"}:
             missing = "up" if "down" in pair else "down"
@@ -197,13 +197,13 @@ def lora_artifact(
     }
     if len({update.scale for update in fitting.values()}) > 1:
         fitting = {layer: update.folded() for layer, update in fitting.items()}
-    rank = max(update.rank for update in fitting.values())
+    kind, rank = lookup(Technique, "lora"), max(update.rank for update in fitting.values())
     scale = next(iter(fitting.values())).scale
     tensors: dict[str, Tensor] = {}
     for layer, update in fitting.items():
         whole = update.padded(min(rank, update.most))
-        tensors[f"lora.updates.{layer}.down"] = whole.down
-        tensors[f"lora.updates.{layer}.up"] = whole.up
+        tensors[kind.tensor_name(layer, "down")] = whole.down
+        tensors[kind.tensor_name(layer, "up")] = whole.up
     config = {"rank": rank, "layers": sorted(fitting)}
     if scale != 1:
         config["alpha"] = scale * rank

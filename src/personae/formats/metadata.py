@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import CharacterRecord
+from personae.core.registry import lookup
 from personae.formats.layout import Layout
 from personae.formats.tensor_file import HASH_TO_COME
+from personae.techniques.technique import Technique
 
 CHARACTER = "personae.characters.character"
 LONGEST_PHRASE = 300
@@ -62,8 +64,8 @@ def kohya_metadata(
     """
     training, character = artifact.card.training, artifact.card.character
     convolutions = any(
-        name.startswith("lora.") and name.endswith(".down") and value.dim() == 4
-        for name, value in artifact.tensors.items()
+        name.endswith(".down") and value.dim() == 4
+        for name, value in lookup(Technique, "lora").learnt_in(artifact.tensors).items()
     )
     sizes = {"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"} if convolutions else {}
     values = {

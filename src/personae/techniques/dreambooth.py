@@ -51,6 +51,7 @@ class DreamBooth(Technique):
     """
 
     name = "dreambooth"
+    holder = "deltas"
     title = "DreamBooth"
     source = "https://arxiv.org/abs/2208.12242"
     Config = DreamBoothConfig

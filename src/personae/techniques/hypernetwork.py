@@ -145,6 +145,7 @@ class Hypernetwork(Technique):
     """One pair of networks per context width."""
 
     name = "hypernetwork"
+    holder = "networks"
     title = "Hypernetwork"
     source = "https://blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac"
     Config = HypernetworkConfig

@@ -99,6 +99,7 @@ class LoRA(Technique):
     """Low-rank updates of attention (and more) layers."""
 
     name = "lora"
+    holder = "updates"
     title = "LoRA"
     source = "https://arxiv.org/abs/2106.09685"
     Config = LoRAConfig

@@ -35,7 +35,8 @@ class Technique(nn.Module, PlugIn, ABC):
 
     A class sets `name`, `title`, `source` (the paper), `Config` and `recommended`. `per_row` says
     that rows of a batch can have strengths of their own, `names_character` that it brings the
-    word a prompt names the character by, `stored_dtype` in which format it is saved.
+    word a prompt names the character by, `stored_dtype` in which format it is saved, `holder` the
+    name of the module dict or list with what is learnt, if there is one.
 
     Attributes:
         config: its settings.
@@ -53,6 +54,7 @@ class Technique(nn.Module, PlugIn, ABC):
     per_row: ClassVar[bool] = True
     names_character: ClassVar[bool] = False
     stored_dtype: ClassVar[torch.dtype] = torch.float16
+    holder: ClassVar[str] = ""
 
     def __init__(
         self, config: TechniqueConfig, base: Family, generator: torch.Generator | None
@@ -72,6 +74,25 @@ class Technique(nn.Module, PlugIn, ABC):
         self.config, self.base = config, _Reference(base)
         self.strength: float | Tensor = 1.0
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    @classmethod
+    def tensor_name(cls, *path: str) -> str:
+        """Return how artifacts call a tensor of what is learnt: technique, holder and `path`.
+
+        For DreamBooth and the path `denoiser`, `conv_in.weight` it is
+        `dreambooth.deltas.denoiser.conv_in.weight`.
+        """
+        return ".".join((cls.name, cls.holder, *path) if cls.holder else (cls.name, *path))
+
+    @classmethod
+    def learnt_in(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return {path: value} of what this technique learnt, out of the tensors of an artifact."""
+        start = cls.tensor_name("")
+        return {
+            name.removeprefix(start): value
+            for name, value in tensors.items()
+            if name.startswith(start)
+        }
 
     @property
     def trains_text(self) -> bool:

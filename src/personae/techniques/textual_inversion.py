@@ -44,6 +44,7 @@ class TextualInversion(Technique):
     """
 
     name = "textual_inversion"
+    holder = "vectors"
     title = "Textual Inversion"
     source = "https://arxiv.org/abs/2208.01618"
     Config = TextualInversionConfig

@@ -64,7 +64,7 @@ def difference(
     text = any(did for network, did in changed.items() if network != "denoiser")
     kept = base.networks if text else {"denoiser": base.denoiser}
     tensors = {
-        f"{TECHNIQUE}.deltas.{network}.{name}": delta
+        kind.tensor_name(network, name): delta
         for network in kept
         for name, delta in deltas[network].items()
     }

@@ -28,12 +28,8 @@ LONGEST_PLACEHOLDER = 100
 
 def vectors_of(artifact: Artifact) -> list[Tensor]:
     """Return the vectors for each text encoder, (n, d), float32."""
-    found = {
-        int(name.rsplit(".", 1)[1]): value.float()
-        for name, value in artifact.tensors.items()
-        if name.startswith(f"{TECHNIQUE}.vectors.")
-    }
-    return [found[i] for i in sorted(found)]
+    vectors = lookup(Technique, TECHNIQUE).learnt_in(artifact.tensors)
+    return [vectors[i].float() for i in sorted(vectors, key=int)]
 
 
 def placeholder_of(artifact: Artifact) -> str:
@@ -90,7 +86,7 @@ def embedding_artifact(
         )
     blank = kind(kind.Config.parse(config), base, generator_for(0)).state_dict()
     tensors = {f"{TECHNIQUE}.{name}": value.clone() for name, value in blank.items()}
-    tensors |= {f"{TECHNIQUE}.vectors.{i}": table.float() for i, table in enumerate(tables)}
+    tensors |= {kind.tensor_name(f"{i}"): table.float() for i, table in enumerate(tables)}
     character = character_in(metadata, path)
     character = CharacterRecord(
         name=character.name, class_noun=character.class_noun, phrase=placeholder

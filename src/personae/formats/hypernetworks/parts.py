@@ -94,8 +94,8 @@ def file_of(artifact: Artifact, *, name: str, numbering: dict[int, int] | None =
         numbering: {number of a layer: its number in the file}; as it is when left out.
     """
     networks: dict[int, tuple[State, State]] = {}
-    for key, value in artifact.tensors.items():
-        found = re.fullmatch(rf"{TECHNIQUE}\.networks\.(\d+)\.([kv])\.(\d+)\.(weight|bias)", key)
+    for key, value in lookup(Technique, TECHNIQUE).learnt_in(artifact.tensors).items():
+        found = re.fullmatch(r"(\d+)\.([kv])\.(\d+)\.(weight|bias)", key)
         if found:
             width, number = int(found[1]), int(found[3])
             number = numbering[number] if numbering else number
@@ -198,8 +198,9 @@ def _config_of(artifact: Artifact) -> Config:
 
 
 def _named(file: HypernetworkFile, widths: set[int]) -> dict[str, Tensor]:
+    kind = lookup(Technique, TECHNIQUE)
     return {
-        f"{TECHNIQUE}.networks.{width}.{part}.{name.removeprefix('linear.')}": value.float()
+        kind.tensor_name(f"{width}", part, name.removeprefix("linear.")): value.float()
         for width in widths
         for part, state in zip("kv", file.networks[width], strict=True)
         for name, value in state.items()

@@ -16,7 +16,8 @@ from personae.core.registry import lookup
 from personae.core.seeds import generator_for
 from personae.errors import UnsupportedError
 from personae.models.families.stable_diffusion import StableDiffusion
-from personae.models.family import Family, TargetSets
+from personae.models.family import Family
+from personae.models.targets import TargetSets
 from personae.models.text_tower import TextTower
 from personae.techniques.technique import Technique
 from tiny_world import (

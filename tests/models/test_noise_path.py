@@ -9,6 +9,7 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from personae.models.noise_path import Diffusion, Flow
 from tiny_world import bases
 
+SHAPE = (4, 8, 8)
 TIMES = torch.tensor([0, 1, 250, 500, 998, 999])
 
 
@@ -56,7 +57,7 @@ def test_flow_mixes_as_the_flow_matching_scheduler(shift: float) -> None:
 def test_flow_shifts_times_as_the_flow_matching_scheduler() -> None:
     plain = FlowMatchEulerDiscreteScheduler(shift=1.0).sigmas
     shifted = FlowMatchEulerDiscreteScheduler(shift=3.0).sigmas
-    torch.testing.assert_close(Flow(3.0)._shifted(plain), shifted)
+    torch.testing.assert_close(Flow(3.0).shifted(plain, SHAPE), shifted)
 
 
 def test_undoing_the_target_gives_the_clean_latent_back() -> None:
@@ -93,7 +94,7 @@ def test_min_snr_weights_are_those_of_the_paper() -> None:
 
 def test_without_a_bound_every_time_weighs_the_same() -> None:
     for path in (Diffusion(ddpm().alphas_cumprod, "v_prediction"), Flow()):
-        assert torch.equal(path.weight(path.spread(5), None), torch.ones(5))
+        assert torch.equal(path.weight(path.spread(5, SHAPE), None), torch.ones(5))
 
 
 def test_a_schedule_that_ends_in_pure_noise_has_finite_weights() -> None:
@@ -107,16 +108,16 @@ def test_a_schedule_that_ends_in_pure_noise_has_finite_weights() -> None:
 def test_times_are_drawn_from_the_generator_over_the_whole_range() -> None:
     diffusion, flow = Diffusion(ddpm().alphas_cumprod, "epsilon"), Flow(3.0)
     for path, low, high in ((diffusion, 0, 999), (flow, 0.0, 1.0)):
-        first = path.sample(4000, torch.Generator().manual_seed(1))
-        again = path.sample(4000, torch.Generator().manual_seed(1))
+        first = path.sample(4000, torch.Generator().manual_seed(1), SHAPE)
+        again = path.sample(4000, torch.Generator().manual_seed(1), SHAPE)
         assert torch.equal(first, again)
         assert low <= first.min() < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < first.max() <= high
-    assert diffusion.sample(4000, torch.Generator().manual_seed(1)).float().mean() == pytest.approx(
-        499.5, abs=20
-    )
+    assert diffusion.sample(
+        4000, torch.Generator().manual_seed(1), SHAPE
+    ).float().mean() == pytest.approx(499.5, abs=20)
     # The logit-normal density is symmetric before the shift; its median 0.5 moves to 3 / 4.
-    assert flow.sample(4000, torch.Generator().manual_seed(1)).median() == pytest.approx(
+    assert flow.sample(4000, torch.Generator().manual_seed(1), SHAPE).median() == pytest.approx(
         0.75, abs=0.02
     )
 
@@ -124,8 +125,8 @@ def test_times_are_drawn_from_the_generator_over_the_whole_range() -> None:
 @pytest.mark.parametrize("source", list(bases()))
 def test_the_fixed_times_of_validation_rise_from_little_noise_to_much(source: str) -> None:
     path = bases()[source].path
-    times = path.spread(8)
+    times = path.spread(8, SHAPE)
     _, noise = path.levels(times)
     assert len(times) == 8
     assert (noise.flatten().diff() > 0).all()
-    assert torch.equal(times, path.spread(8))
+    assert torch.equal(times, path.spread(8, SHAPE))

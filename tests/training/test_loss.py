@@ -11,6 +11,7 @@ import torch
 from personae.characters.character import Character
 from personae.core.cache import TensorCache, default_folder
 from personae.models.family import Family
+from personae.models.text import Frame
 from personae.training.batches import Batch
 from personae.training.loss import (
     Noised,
@@ -27,11 +28,13 @@ from personae.training.texts import TEXTS_IN_MEMORY, TextSource
 from personae.training.trainer import Trainer
 from tiny_world import make, noisy, paint, run_config, stir
 
+FRAMES = [Frame.whole(64, 64)]
+
 
 def batch_of(base: Family, rows: int = 2) -> Batch:
     latents, _ = noisy(base, rows)
     captions = ["a cat on the can", "the man", "the", "a"][:rows]
-    return Batch(latents, None, torch.ones(rows), captions, ["a cat"] * rows)
+    return Batch(latents, None, torch.ones(rows), captions, ["a cat"] * rows, FRAMES * rows)
 
 
 def bench_of(character: Path, base: Family, **values: object) -> Trainer:
@@ -158,6 +161,7 @@ def test_accumulation_equals_a_bigger_batch(character: Path, sd1: Family) -> Non
                 torch.cat([part.batch.weights for part in parts]),
                 parts[0].batch.captions + parts[1].batch.captions,
                 parts[0].batch.class_captions + parts[1].batch.class_captions,
+                parts[0].batch.frames + parts[1].batch.frames,
             ),
             torch.cat([part.noise for part in parts]),
             torch.cat([part.t for part in parts]),

@@ -9,6 +9,7 @@ import torch
 
 from personae.core.cache import TensorCache
 from personae.models.family import Family
+from personae.models.text import Frame
 from personae.techniques.dreambooth import DreamBooth
 from personae.training.batches import Batch
 from personae.training.events import MonitorNote
@@ -28,7 +29,7 @@ def verdict_after(
     technique = make(name, base).train().inject()
     latents, _ = noisy(base, 3)
     captions = ["a cat", "the man", "a can"]
-    batch = Batch(latents, None, torch.ones(3), captions, captions)
+    batch = Batch(latents, None, torch.ones(3), captions, captions, [Frame.whole(64, 64)] * 3)
     texts = TextSource(base, TensorCache(folder), frozen=not technique.trains_text)
     try:
         monitor = Monitor(FrozenProbe(base, batch, seed=0), [technique], texts)

@@ -107,7 +107,7 @@ def noisy(base: Family, rows: int = 2, seed: int = 3) -> tuple[torch.Tensor, tor
     """Return fixed latents (rows, c, h, w) and times (rows,) of `base`."""
     shape = base.latent_shape(base.resolution, base.resolution)
     latents = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(seed))
-    return latents, base.path.spread(rows)
+    return latents, base.path.spread(rows, shape)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ MIN_AREA: Final = 0.75
 """Smallest area of a bucket relative to the square, lest pictures be trained at another scale."""
 
 Size = tuple[int, int]
+CropMode = Literal["center", "random"]
 
 
 def buckets(resolution: int, step: int, max_ratio: float = MAX_RATIO) -> tuple[Size, ...]:
@@ -65,7 +66,7 @@ def nearest_bucket(size: Size, choices: Sequence[Size]) -> Size:
 def fit(
     image: Image.Image,
     bucket: Size,
-    mode: Literal["center", "random"] = "center",
+    mode: CropMode = "center",
     rng: np.random.Generator | None = None,
     *,
     mask: Image.Image | None = None,
@@ -85,12 +86,9 @@ def fit(
     Raises:
         UsageError: a random crop without a generator, or a mask of another size.
     """
-    if mode == "random" and rng is None:
-        raise UsageError("a random crop needs a generator; pass rng")
     if mask is not None and mask.size != image.size:
         raise UsageError(f"the mask is {mask.size}, the picture {image.size}; they must be equal")
-    place = rng.random(2).tolist() if mode == "random" and rng is not None else [0.5, 0.5]
-    box = _crop_box(image.size, bucket, place)
+    box = crop_box(image.size, bucket, mode, rng)
     # Cropping inside `resize` keeps the fraction of a pixel that cropping first would round away.
     fitted = image.resize(bucket, Image.Resampling.LANCZOS, box=box)
     if mask is None:
@@ -99,10 +97,19 @@ def fit(
     return fitted, mask.resize(bucket, Image.Resampling.BOX, box=box)
 
 
-def _crop_box(
-    size: Size, bucket: Size, place: Sequence[float]
+def crop_box(
+    size: Size, bucket: Size, mode: CropMode, rng: np.random.Generator | None = None
 ) -> tuple[float, float, float, float]:
-    """Return the largest box of the bucket's proportions; `place` is in [0, 1] each way."""
+    """Return left, top, right and bottom of what `fit` shows of a picture of `size`.
+
+    It is the largest box of the bucket's proportions, in the middle or anywhere.
+
+    Raises:
+        UsageError: a random crop without a generator.
+    """
+    if mode == "random" and rng is None:
+        raise UsageError("a random crop needs a generator; pass rng")
+    place = rng.random(2).tolist() if mode == "random" and rng is not None else [0.5, 0.5]
     scale = min(size[0] / bucket[0], size[1] / bucket[1])
     width, height = bucket[0] * scale, bucket[1] * scale
     left, top = (size[0] - width) * place[0], (size[1] - height) * place[1]

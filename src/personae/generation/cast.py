@@ -19,7 +19,8 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.strength import Strength
 from personae.core.registry import nearest
 from personae.errors import ArtifactError, UsageError
-from personae.models.family import Family, Text
+from personae.models.family import Family
+from personae.models.text import Text
 from personae.techniques.technique import Technique
 
 TEXTS_KEPT = 64  # encoded prompts; a quarter of a megabyte each

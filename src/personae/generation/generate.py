@@ -14,7 +14,7 @@ from personae.generation.cast import Cast
 from personae.generation.decoding import decode, to_images
 from personae.generation.picture import Picture
 from personae.generation.recipe import recipe
-from personae.generation.sampler import Shot, picture_size, sample
+from personae.generation.sampler import Shot, picture_size, sample, sampling_on
 from personae.generation.settings import Sampling
 from personae.models.acceleration.choice import accelerated
 from personae.models.family import Family
@@ -49,6 +49,7 @@ def generate(
     for name, member in cast.members.items():
         if not member.techniques:
             raise UsageError(f"'{name}' is not on the base; draw inside `with cast.on(base)`")
+    sampling = sampling_on(base, sampling)
     batches = list(_batches(shots, cast, batch_size))
     done, total = 0, sampling.steps * len(batches)
     finished: dict[int, Picture] = {}
@@ -56,7 +57,7 @@ def generate(
     size = picture_size(base, sampling)
     for rows in batches:
         batch = [shots[i] for i in rows]
-        doubled = len(rows) * (2 if sampling.guidance_scale > 1 else 1)
+        doubled = len(rows) * (2 if base.is_guided(sampling.guidance_scale) else 1)
         with accelerated(base, min(doubled, sampling.rows_at_once or doubled), size):
             ways = base.forwards.names(training=False)
             painter = sample(base, batch, sampling, cast)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from personae.core.registry import nearest
-from personae.errors import UsageError
 from personae.generation.cast import Cast, Member
 from personae.generation.settings import Sampling
-from personae.models.family import Family, Text
+from personae.models.family import Family
+from personae.models.text import Frame, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +25,14 @@ class Shot:
 @torch.no_grad()
 def sample(base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast) -> Iterator[None]:
     """Denoise a batch, yielding after each step; returns the latents (b, c, h, w)."""
-    if sampling.sampler not in base.samplers:
-        raise UsageError(
-            f"sampler is '{sampling.sampler}'; {base.name} has {', '.join(base.samplers)}."
-            f"{nearest(sampling.sampler, base.samplers)}"
-        )
-    scheduler = base.samplers[sampling.sampler](base.scheduler_config)
-    scheduler.set_timesteps(sampling.steps, device=base.device)
-    latents = starting_noise(base, batch, sampling) * scheduler.init_noise_sigma
-    guided = sampling.guidance_scale > 1
+    sampling = sampling_on(base, sampling)
+    noise = starting_noise(base, batch, sampling)
+    scheduler = base.scheduler(sampling.sampler, sampling.steps, noise.shape[1:])
+    latents = noise * scheduler.init_noise_sigma
+    guided = base.is_guided(sampling.guidance_scale)
     named = [set(cast.mentioned(shot.prompt)) for shot in batch] * (2 if guided else 1)
+    frames = [Frame.whole(*picture_size(base, sampling))] * len(named)
+    conditions = base.conditions(frames, sampling.guidance_scale)
     text, text_state = None, None
     for i, t in enumerate(scheduler.timesteps):
         progress = i / sampling.steps
@@ -49,15 +46,23 @@ def sample(base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast) 
         size = sampling.rows_at_once or len(noisy)
         for rows in (slice(i, i + size) for i in range(0, len(noisy), size)):
             _set_strengths(cast, named[rows], progress)
-            parts.append(base.denoise(noisy[rows], t.expand(len(noisy[rows])), text[rows]).float())
+            times = base.path.from_scheduler(t).expand(len(noisy[rows]))
+            parts.append(base.denoise(noisy[rows], times, text[rows], conditions[rows]).float())
         prediction = torch.cat(parts)
         if guided:
             without, following = prediction.chunk(2)
-            prediction = without + sampling.guidance_scale * (following - without)
+            prediction = base.guide(without, following, sampling.guidance_scale)
         latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
         yield
     _set_strengths(cast, [set(cast.members)], 0.0)
     return latents
+
+
+def sampling_on(base: Family, sampling: Sampling) -> Sampling:
+    """Return the same with the sampler named that `auto` means on `base`."""
+    if sampling.sampler != "auto":
+        return sampling
+    return sampling.model_copy(update={"sampler": base.usual_sampler})
 
 
 def picture_size(base: Family, sampling: Sampling) -> tuple[int, int]:
@@ -98,7 +103,7 @@ def _encode(
             for technique in member.techniques:
                 technique.strength = _strength_now(member, name in named, progress)
         plain.append(cast.encode(base, cast.spell(shot.prompt)))
-        if sampling.guidance_scale > 1:
+        if base.is_guided(sampling.guidance_scale):
             negative.append(cast.encode(base, sampling.negative_prompt))
     return Text.concatenate(negative + plain)
 

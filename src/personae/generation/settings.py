@@ -10,8 +10,8 @@ from personae.core.config import Config
 class Sampling(Config):
     """How pictures are drawn."""
 
-    sampler: str = "dpm++2m"
-    """Sampler: ddim, euler, dpm++2m or unipc."""
+    sampler: str = "auto"
+    """Sampler: auto (the base's usual one), ddim, euler, dpm++2m or unipc."""
     steps: int = Field(25, ge=1, le=1000)
     """Steps from noise to picture."""
     guidance_scale: float = Field(5.0, ge=1)

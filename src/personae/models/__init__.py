@@ -12,18 +12,22 @@ from personae.core.doors import door
 if TYPE_CHECKING:
     from personae.models.acceleration.acceleration import Acceleration
     from personae.models.acceleration.packs import Packs
-    from personae.models.family import Family, TargetSets, Text
+    from personae.models.family import Family
     from personae.models.layers import layers_matching
     from personae.models.load import load_base
     from personae.models.noise_path import Diffusion, Flow, NoisePath
     from personae.models.recommended import Recommended
+    from personae.models.targets import TargetSets
+    from personae.models.text import Conditions, Frame, Text
     from personae.models.text_tower import TextTower
 
 __all__ = [
     "Acceleration",
+    "Conditions",
     "Diffusion",
     "Family",
     "Flow",
+    "Frame",
     "NoisePath",
     "Packs",
     "Recommended",
@@ -38,14 +42,16 @@ __getattr__, __dir__ = door(
     __name__,
     {
         "Acceleration": "acceleration.acceleration",
+        "Conditions": "text",
         "Diffusion": "noise_path",
         "Family": "family",
         "Flow": "noise_path",
+        "Frame": "text",
         "NoisePath": "noise_path",
         "Packs": "acceleration.packs",
         "Recommended": "recommended",
-        "TargetSets": "family",
-        "Text": "family",
+        "TargetSets": "targets",
+        "Text": "text",
         "TextTower": "text_tower",
         "layers_matching": "layers",
         "load_base": "load",

@@ -15,58 +15,18 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from personae.core.registry import PlugIn
+from personae.core.registry import PlugIn, nearest
+from personae.errors import UsageError
 from personae.models.forwards import Forwards
 from personae.models.layers import layers_matching
 from personae.models.noise_path import NoisePath
 from personae.models.overlay import WeightOverlay
 from personae.models.recommended import Recommended
+from personae.models.targets import TargetSets
+from personae.models.text import Conditions, Frame, Text
 from personae.models.text_tower import TextTower
+from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Encoded prompts.
-
-    Attributes:
-        embeds: per-token states, shape (b, l, d).
-        pooled: one vector per prompt, shape (b, p), for families that use it.
-    """
-
-    embeds: Tensor
-    pooled: Tensor | None = None
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Text:
-        """Return the same text on another device and in another number format."""
-        pooled = None if self.pooled is None else self.pooled.to(device, dtype)
-        return Text(self.embeds.to(device, dtype), pooled)
-
-    def __getitem__(self, rows: Any) -> Text:
-        return Text(self.embeds[rows], None if self.pooled is None else self.pooled[rows])
-
-    @staticmethod
-    def concatenate(texts: Sequence[Text]) -> Text:
-        """Join texts along the batch."""
-        pooled = None if texts[0].pooled is None else torch.cat([t.pooled for t in texts])
-        return Text(torch.cat([t.embeds for t in texts]), pooled)
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSets:
-    """Which layers a technique may adapt, as patterns over the denoiser's module names.
-
-    Attributes:
-        sets: {name: regular expression}; each names Linear or Conv2d layers.
-        text_keys: layers that read the text as key; text_values: as value.
-        self_keys: layers that read hidden states as key; self_values: as value.
-    """
-
-    sets: dict[str, str]
-    text_keys: str | None = None
-    text_values: str | None = None
-    self_keys: str | None = None
-    self_values: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +64,7 @@ class Family(PlugIn, ABC):
     """A loaded base model.
 
     A class sets `name`, `targets`, `samplers` ({name: scheduler config -> diffusers scheduler}) and
+    `usual_sampler`, the one that pictures are drawn with where nobody names another, and
     `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer").
 
     Attributes:
@@ -144,6 +105,7 @@ class Family(PlugIn, ABC):
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
     samplers: ClassVar[dict[str, Callable[[dict[str, Any]], Any]]]
+    usual_sampler: ClassVar[str]
     denoiser_component: ClassVar[str]
     autoencoder_component: ClassVar[str] = "vae"
 
@@ -189,8 +151,61 @@ class Family(PlugIn, ABC):
         """Return the encoded prompts; differentiable with respect to what techniques attach."""
 
     @abstractmethod
-    def denoise(self, noisy: Tensor, t: Tensor, text: Text) -> Tensor:
-        """Return the prediction in the sense of `path.target`, shape of `noisy` (b, c, h, w)."""
+    def denoise(
+        self, noisy: Tensor, t: Tensor, text: Text, conditions: Conditions | None = None
+    ) -> Tensor:
+        """Return the prediction in the sense of `path.target`, shape of `noisy` (b, c, h, w).
+
+        Args:
+            noisy: latents, (b, c, h, w).
+            t: times in the unit of `path`, (b,).
+            text: encoded prompts.
+            conditions: of `conditions`; None = of whole pictures of this size.
+        """
+
+    def conditions(self, frames: Sequence[Frame], guidance: float | None = None) -> Conditions:
+        """Return what the denoiser is told besides noise level and text, a row for each frame.
+
+        Args:
+            frames: what each row shows.
+            guidance: the scale that pictures are drawn with; None while training.
+        """
+        return Conditions()
+
+    def scheduler(self, name: str, steps: int, shape: Sequence[int]) -> Any:
+        """Return a sampler, a diffusers scheduler whose `steps` times are set.
+
+        Args:
+            name: one of `samplers`.
+            steps: from noise to picture.
+            shape: of one picture's latents, (c, h, w).
+
+        Raises:
+            UsageError: the family has no such sampler.
+        """
+        if name not in self.samplers:
+            raise UsageError(
+                f"sampler is '{name}'; {self.name} has {', '.join(self.samplers)}."
+                f"{nearest(name, self.samplers)}"
+            )
+        scheduler = self.samplers[name](self.scheduler_config)
+        scheduler.set_timesteps(steps, device=self.device)
+        return scheduler
+
+    def is_guided(self, scale: float) -> bool:
+        """Say whether drawing at guidance `scale` needs predictions without the prompt, too."""
+        return scale > 1
+
+    def guide(self, without: Tensor, following: Tensor, scale: float) -> Tensor:
+        """Return the guided prediction; 1 is that of the prompt alone.
+
+        Source: Ho and Salimans 2022, arXiv:2207.12598, equation 6, with scale = 1 + w.
+
+        Args:
+            without: predictions for the negative prompt, (b, c, h, w); following: for the prompt.
+            scale: guidance scale.
+        """
+        return without + scale * (following - without)
 
     @abstractmethod
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
@@ -209,6 +224,12 @@ class Family(PlugIn, ABC):
     @abstractmethod
     def size_step(self) -> int:
         """Every side must be a multiple of this many pixels."""
+
+    @property
+    def autoencoding(self) -> tuple[object, ...]:
+        """Return all that latents depend on besides picture and number format, for caches."""
+        config = {k: v for k, v in self.autoencoder.config.items() if not k.startswith("_")}
+        return self.name, fingerprint(self.autoencoder), sorted(config.items())
 
     def recommended(self, technique: str, usual: Recommended) -> Recommended:
         """Return how `technique` is best trained on this base: its own advice over the usual.

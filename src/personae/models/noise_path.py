@@ -5,24 +5,35 @@ Knows nothing of any network. Levels are `a` (of the clean latent) and `s` (of t
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+SCHEDULER_TIMES = 1000  # num_train_timesteps of every flow-matching scheduler of diffusers
+
 
 class NoisePath(ABC):
     """A family's way from a clean latent x0 to noise: x_t = a(t) x0 + s(t) noise."""
 
     @abstractmethod
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` training times, shape (count,), in the path's own unit."""
+    def sample(self, count: int, generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+        """Draw `count` training times, shape (count,), in the path's own unit.
+
+        `shape` is that of one picture's latents, (c, h, w): larger pictures may want more noise.
+        """
 
     @abstractmethod
-    def spread(self, count: int) -> Tensor:
+    def spread(self, count: int, shape: Sequence[int]) -> Tensor:
         """Return `count` fixed times from little to much noise, shape (count,), for validation."""
+
+    def from_scheduler(self, t: Tensor) -> Tensor:
+        """Return a time of a diffusers scheduler in the path's own unit."""
+        return t
 
     @abstractmethod
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,11 +66,11 @@ class Diffusion(NoisePath):
     alphas_cumprod: Tensor
     prediction_type: Literal["epsilon", "v_prediction"]
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator, shape: Sequence[int]) -> Tensor:
         """Draw steps uniformly from 0 .. T-1."""
         return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
 
-    def spread(self, count: int) -> Tensor:
+    def spread(self, count: int, shape: Sequence[int]) -> Tensor:
         """Return the middles of `count` equal parts of 0 .. T-1."""
         return ((torch.arange(count) + 0.5) * len(self.alphas_cumprod) / count).long()
 
@@ -90,27 +101,61 @@ class Diffusion(NoisePath):
 
 
 @dataclass(frozen=True, slots=True)
+class ShiftByTokens:
+    """A shift that grows with the picture: e^mu, mu linear in the number of its tokens.
+
+    Source: Esser et al. 2024, arXiv:2403.03206, section 5.3.2; numbers as in diffusers'
+    FlowMatchEulerDiscreteScheduler.
+
+    Attributes:
+        tokens: a small and a large number of tokens; mu: their shifts, as logarithms.
+        patch: side of a token, in latents.
+    """
+
+    tokens: tuple[int, int] = (256, 4096)
+    mu: tuple[float, float] = (0.5, 1.15)
+    patch: int = 2
+
+    def mu_at(self, shape: Sequence[int]) -> float:
+        """Return mu for latents of `shape` (c, h, w)."""
+        count = (shape[-2] // self.patch) * (shape[-1] // self.patch)
+        slope = (self.mu[1] - self.mu[0]) / (self.tokens[1] - self.tokens[0])
+        return self.mu[0] + slope * (count - self.tokens[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Flow(NoisePath):
     """Rectified flow: a straight line from data (t = 0) to noise (t = 1).
 
     Source: Esser et al. 2024, arXiv:2403.03206, sections 3.1 and 5.3.2.
 
     Attributes:
-        shift: moves times towards noise for larger pictures; 1 leaves them as they are.
+        shift: moves times towards noise; 1 leaves them as they are. One number, or one for each
+            size of pictures.
     """
 
-    shift: float = 1.0
+    shift: float | ShiftByTokens = 1.0
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator, shape: Sequence[int]) -> Tensor:
         """Draw times from the logit-normal density (mean 0, deviation 1), then shift them."""
-        return self._shifted(torch.randn(count, generator=generator).sigmoid())
+        return self.shifted(torch.randn(count, generator=generator).sigmoid(), shape)
 
-    def spread(self, count: int) -> Tensor:
+    def spread(self, count: int, shape: Sequence[int]) -> Tensor:
         """Return the shifted middles of `count` equal parts of (0, 1)."""
-        return self._shifted((torch.arange(count) + 0.5) / count)
+        return self.shifted((torch.arange(count) + 0.5) / count, shape)
 
-    def _shifted(self, t: Tensor) -> Tensor:
-        return self.shift * t / (1 + (self.shift - 1) * t)
+    def from_scheduler(self, t: Tensor) -> Tensor:
+        """Return t / 1000: schedulers count in thousandths."""
+        return t / SCHEDULER_TIMES
+
+    def shifted(self, t: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return times `t` moved towards noise, for latents of `shape` (c, h, w)."""
+        shift = self.shift_at(shape)
+        return shift * t / (1 + (shift - 1) * t)
+
+    def shift_at(self, shape: Sequence[int]) -> float:
+        """Return the shift for latents of `shape` (c, h, w)."""
+        return self.shift if isinstance(self.shift, float) else math.exp(self.shift.mu_at(shape))
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 - t and t."""

@@ -86,12 +86,19 @@ class TextTower:
             found += self.words(part) if placeholder is None else placeholder[0]
         return found
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Return ids (b, length): begin, the prompt cut to what fits, end, padding."""
+    def rows(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Return what the encoder reads of each: begin, the prompt cut to what fits, end."""
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return [[begin, *self.ids(prompt)[: self.length - 2], end] for prompt in prompts]
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Return ids (b, length): the rows of `prompts`, padded."""
+        return self.padded(self.rows(prompts), self.length)
+
+    def padded(self, rows: Sequence[Sequence[int]], length: int) -> Tensor:
+        """Return ids (b, length) of rows, with padding at their ends."""
         pad = self.tokenizer.pad_token_id
-        rows = [[begin, *self.ids(prompt)[: self.length - 2], end] for prompt in prompts]
-        rows = [row + [pad] * (self.length - len(row)) for row in rows]
+        rows = [[*row, *[pad] * (length - len(row))] for row in rows]
         return torch.tensor(rows, device=self.embedding.weight.device)
 
     def _hide_new_ids(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -27,7 +27,6 @@ TARGETS = {
     "attention+feed_forward": ("attention", "feed_forward"),
     "all": ("attention", "feed_forward", "convolutions"),
 }
-TEXT_TARGETS = r"self_attn\.(q|k|v|out)_proj$"
 
 
 class LoRAConfig(TechniqueConfig):
@@ -140,7 +139,7 @@ class LoRA(Technique):
         }
         for network, encoder in base.networks.items():
             if network != "denoiser" and self.config.text_encoder:
-                text_layers = layers_matching(encoder, TEXT_TARGETS)
+                text_layers = layers_matching(encoder, base.targets.encoder)
                 found |= {f"{network}.{name}": layer for name, layer in text_layers.items()}
         return found
 

@@ -17,12 +17,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from personae.characters.buckets import buckets, fit, nearest_bucket
+from personae.characters.buckets import CropMode, buckets, crop_box, fit, nearest_bucket
 from personae.characters.reference import Reference
 from personae.core.cache import TensorCache
 from personae.core.seeds import generator_for
 from personae.models.family import Family
-from personae.models.weights.fingerprint import fingerprint
+from personae.models.text import Frame
 from personae.training.schedule import Schedule
 
 RANDOM_CROPS = 4  # cached crops per picture for crop = random
@@ -36,13 +36,15 @@ class Item:
         reference: where it comes from.
         caption: names the character by the technique's phrase.
         class_caption: names only the class; for prior preservation.
-        bucket: (width, height) in pixels.
+        size: (width, height) in pixels of the picture.
+        bucket: the same of what is shown of it.
         flipped, crop: which variant of the picture it is.
     """
 
     reference: Reference
     caption: str
     class_caption: str
+    size: tuple[int, int]
     bucket: tuple[int, int]
     flipped: bool = False
     crop: int = 0
@@ -62,6 +64,7 @@ class Batch:
         mask: (b, 1, h, w) loss weights of each place, mean 1 in each row, or None.
         weights: (b,) loss weight of each row.
         captions: b captions; class_captions: b captions without the character.
+        frames: what each row shows of its picture.
     """
 
     latents: Tensor
@@ -69,11 +72,12 @@ class Batch:
     weights: Tensor
     captions: list[str]
     class_captions: list[str]
+    frames: list[Frame]
 
     def __getitem__(self, rows: slice) -> Batch:
         mask = None if self.mask is None else self.mask[rows]
-        texts = (self.captions[rows], self.class_captions[rows])
-        return Batch(self.latents[rows], mask, self.weights[rows], *texts)
+        facts = (self.captions[rows], self.class_captions[rows], self.frames[rows])
+        return Batch(self.latents[rows], mask, self.weights[rows], *facts)
 
     def joined(self, other: Batch) -> Batch:
         """Return the rows of both, which have one size."""
@@ -86,6 +90,7 @@ class Batch:
             torch.cat([self.weights, other.weights]),
             [*self.captions, *other.captions],
             [*self.class_captions, *other.class_captions],
+            [*self.frames, *other.frames],
         )
 
     def whole_mask(self) -> Tensor:
@@ -116,7 +121,7 @@ class TrainingSet:
     ) -> None:
         self.items, self.base, self.cache = list(items), base, cache
         self.schedule, self.seed = schedule, seed
-        self._encoder = fingerprint(base.autoencoder)
+        self._encoder = base.autoencoding
         self._hashes: dict[str, str] = {}
 
     def prepare(self) -> Iterator[tuple[int, int]]:
@@ -168,7 +173,18 @@ class TrainingSet:
             weights=torch.tensor([item.reference.loss_weight for item in items]),
             captions=[item.caption for item in items],
             class_captions=[item.class_caption for item in items],
+            frames=[self._frame(item) for item in items],
         )
+
+    def _frame(self, item: Item) -> Frame:
+        left, top, right, _ = crop_box(item.size, item.bucket, *self._crop(item))
+        scale = item.bucket[0] / (right - left)
+        if item.flipped:
+            left = item.size[0] - right
+        return Frame(item.size, (round(left * scale), round(top * scale)), item.bucket)
+
+    def _crop(self, item: Item) -> tuple[CropMode, np.random.Generator]:
+        return self.schedule.crop, np.random.default_rng(item.crop)
 
     def _loss_mask(self, mask: Tensor) -> Tensor:
         low = self.schedule.unmasked_weight
@@ -189,9 +205,8 @@ class TrainingSet:
 
     @torch.no_grad()
     def _encode(self, item: Item) -> dict[str, Tensor]:
-        reference, mode = item.reference, self.schedule.crop
-        rng = np.random.default_rng(item.crop)
-        image, mask = fit(reference.image(), item.bucket, mode, rng, mask=reference.mask_image())
+        picture, mask = item.reference.image(), item.reference.mask_image()
+        image, mask = fit(picture, item.bucket, *self._crop(item), mask=mask)
         if item.flipped:
             image, mask = ImageOps.mirror(image), mask and ImageOps.mirror(mask)
         encoded = {"latents": self.base.encode_image(to_pixels(image)[None])[0].float()}
@@ -220,8 +235,8 @@ def make_items(
     shapes = buckets(resolution, step=min(base.size_step, resolution))
     items: list[Item] = []
     for reference, (caption, class_caption) in zip(references, captions, strict=True):
-        bucket = nearest_bucket(reference.image().size, shapes)
-        plain = Item(reference, caption, class_caption, bucket)
+        size = reference.image().size
+        plain = Item(reference, caption, class_caption, size, nearest_bucket(size, shapes))
         crops = range(RANDOM_CROPS if schedule.crop == "random" else 1)
         flips = (False, True) if schedule.flip else (False,)
         variants = [replace(plain, crop=crop, flipped=flip) for crop in crops for flip in flips]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from personae.core.seeds import generator_for
-from personae.models.family import Family, Text
+from personae.models.family import Family
+from personae.models.text import Text
 from personae.techniques.modes import untouched
 from personae.techniques.technique import Technique
 from personae.training.batches import Batch
@@ -43,7 +44,7 @@ def draw_noise(base: Family, batch: Batch, seed: int, *stream: int | str, offset
     noise = torch.randn(batch.latents.shape, generator=generator)
     if offset:
         noise = noise + offset * torch.randn(*noise.shape[:2], 1, 1, generator=generator)
-    return Noised(batch, noise, base.path.sample(len(noise), generator))
+    return Noised(batch, noise, base.path.sample(len(noise), generator, noise.shape[1:]))
 
 
 def captions_with_dropout(
@@ -57,7 +58,8 @@ def captions_with_dropout(
 def predict(base: Family, noised: Noised, text: Text) -> Tensor:
     """Return the denoiser's prediction in float32, (b, c, h, w)."""
     noisy = base.path.mix(noised.batch.latents, noised.noise, noised.t)
-    return base.denoise(noisy, noised.t, text).float()
+    conditions = base.conditions(noised.batch.frames)
+    return base.denoise(noisy, noised.t, text, conditions).float()
 
 
 def denoising_loss(

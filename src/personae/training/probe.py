@@ -19,7 +19,7 @@ class FrozenProbe:
 
     def __init__(self, base: Family, batch: Batch, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        times = base.path.spread(TIMES)
+        times = base.path.spread(TIMES, batch.latents.shape[1:])
         rows = torch.arange(len(times)) % len(batch.latents)
         self.base = base
         chosen = replace(
@@ -29,6 +29,7 @@ class FrozenProbe:
             weights=torch.ones(len(rows)),
             captions=[batch.captions[i] for i in rows],
             class_captions=[batch.class_captions[i] for i in rows],
+            frames=[batch.frames[i] for i in rows],
         )
         noise = torch.randn(chosen.latents.shape, generator=generator)
         self.noised = Noised(chosen, noise, times)

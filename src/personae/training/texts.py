@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from personae.core.cache import TensorCache
-from personae.models.family import Family, Text
+from personae.models.family import Family
+from personae.models.text import Text
 from personae.models.weights.fingerprint import fingerprint
 
 TEXTS_IN_MEMORY = 64  # encoded captions kept besides the disk; a quarter of a megabyte each
@@ -32,15 +32,20 @@ class TextSource:
     def _cached(self, caption: str) -> Text:
         text = self._kept.pop(caption, None)
         if text is None:
-            key = ("text", self._encoders, str(self.base.dtype), caption)
-            found = self.cache.get(key, partial(self._encode, caption))
-            text = Text(found["embeds"], found.get("pooled"))
+            text = Text.from_tensors(self.cache.get(self._key(caption), self._encoding(caption)))
         self._kept[caption] = text  # the latest use comes last
         if len(self._kept) > TEXTS_IN_MEMORY:
             del self._kept[next(iter(self._kept))]
         return text
 
-    @torch.no_grad()
-    def _encode(self, caption: str) -> dict[str, Tensor]:
-        text = self.base.encode_text([caption])
-        return {"embeds": text.embeds} | ({} if text.pooled is None else {"pooled": text.pooled})
+    def _key(self, caption: str) -> tuple[object, ...]:
+        """Return all that an encoding depends on: what each encoder reads says it of templates."""
+        ids = [tower.rows([caption]) for tower in self.base.towers]
+        return "text", self.base.name, self._encoders, str(self.base.dtype), ids
+
+    def _encoding(self, caption: str) -> Callable[[], dict[str, Tensor]]:
+        @torch.no_grad()
+        def encode() -> dict[str, Tensor]:
+            return self.base.encode_text([caption]).tensors()
+
+        return encode

@@ -124,7 +124,7 @@ def draw_sheet(
         sections_of(suite, [picture for _, picture in drawn]),
         title=name,
         subtitle=f"{member.phrase}  ·  {member.artifact.technique} on {base.source}  ·  "
-        f"{sampling.sampler}, {sampling.steps} steps, seed {seed}",
+        f"{drawn[0][1].recipe.sampling.sampler}, {sampling.steps} steps, seed {seed}",
         columns=4,
     )
     path = save_sheet(page, free_path(out, f"{name}-sheet"))

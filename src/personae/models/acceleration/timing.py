@@ -87,7 +87,8 @@ def _calls(base: Family, modules: set[nn.Module], rows: int, size: tuple[int, in
     shape = base.latent_shape(*size)
     with _watching(modules, found):
         text = base.encode_text([""])[[0] * rows]
-        base.denoise(torch.zeros(rows, *shape, device=base.device), base.path.spread(rows), text)
+        latents = torch.zeros(rows, *shape, device=base.device)
+        base.denoise(latents, base.path.spread(rows, shape), text)
     return list(found.values())
 
 

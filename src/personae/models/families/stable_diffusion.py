@@ -18,8 +18,10 @@ from torch import Tensor
 
 from personae.core.devices import HOST
 from personae.errors import UsageError
-from personae.models.family import Family, TargetSets, Text
+from personae.models.family import Family
 from personae.models.noise_path import Diffusion
+from personae.models.targets import TargetSets
+from personae.models.text import Conditions, Text
 from personae.models.text_tower import TextTower
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights import sources
@@ -54,6 +56,7 @@ class StableDiffusion(Family):
         "dpm++2m": DPMSolverMultistepScheduler.from_config,
         "unipc": UniPCMultistepScheduler.from_config,
     }
+    usual_sampler = "dpm++2m"
 
     @classmethod
     def recognises(cls, source: str | Path) -> bool:
@@ -152,7 +155,9 @@ class StableDiffusion(Family):
         tower = self.towers[0]
         return Text(tower.encoder(tower.tokenize(prompts)).last_hidden_state)
 
-    def denoise(self, noisy: Tensor, t: Tensor, text: Text) -> Tensor:
+    def denoise(
+        self, noisy: Tensor, t: Tensor, text: Text, conditions: Conditions | None = None
+    ) -> Tensor:
         """Run the U-Net."""
         noisy, t = noisy.to(self.device, self.dtype), t.to(self.device)
         embeds = text.embeds.to(self.device, self.dtype)

@@ -20,7 +20,8 @@ from personae.core.files import write_text
 from personae.generation.decoding import decode_tiled
 from personae.generation.settings import Sampling
 from personae.models.acceleration.wide_products import Widening, is_widened
-from personae.models.family import Family, Text
+from personae.models.family import Family
+from personae.models.text import Text
 from personae.techniques.technique import Technique
 from personae.training.memory.counter import peak_allocated
 from personae.training.preview_settings import sampling, together
@@ -91,7 +92,7 @@ def _one_pass(base: Family, techniques: Sequence[Technique], schedule: Schedule)
     rows = schedule.most_rows
     side = schedule.resolution or base.resolution
     noisy = torch.zeros(rows, *base.latent_shape(side, side))
-    times = torch.ones(rows, dtype=torch.long)
+    times = base.path.spread(rows, noisy.shape[1:])
     with torch.set_grad_enabled(any(each.trains_text for each in techniques)):
         one = base.encode_text(["a"])
     loss = base.denoise(noisy, times, Text.concatenate([one] * rows)).float().square().mean()
@@ -104,7 +105,7 @@ def _one_pass(base: Family, techniques: Sequence[Technique], schedule: Schedule)
 def _one_batch(base: Family, how: Sampling, rows: int) -> None:
     """Draw a batch of previews as far as memory is concerned: one pass, then one decoding."""
     latents = torch.zeros(rows, *base.latent_shape(how.width, how.height))
-    times = torch.ones(rows, dtype=torch.long)
+    times = base.path.spread(rows, latents.shape[1:])
     base.denoise(latents, times, Text.concatenate([base.encode_text(["a"])] * rows))
     tile = how.tile or max(how.width, how.height)
     decode_tiled(_first_tiles(base), latents[:1], base.latent_shape(tile, tile)[1])

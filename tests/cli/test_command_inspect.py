@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.cli.app import run
-from personae.cli.commands.bases import describe, parameters_in
+from personae.cli.commands.bases import describe
+from personae.core.tensor_header import read_tensor_header
 from personae.generation.generate import draw
 from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
@@ -121,7 +122,7 @@ def test_foreign_and_missing_files_are_refused(here: Path, refused: Callable[...
 def test_the_size_of_a_base_is_read_from_its_headers(base_folder: Path) -> None:
     file = base_folder / "unet" / "diffusion_pytorch_model.safetensors"
     numbers = sum(tensor.numel() for tensor in load_file(file).values())
-    assert parameters_in(file) == numbers
+    assert read_tensor_header(file).numbers == numbers
     about = describe(base_folder)
     assert about["resolution"] == load_base(base_folder, device="cpu").resolution
     assert about["parameters"] > numbers

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from personae.core.config import Config, first_problem
+from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import ArtifactError, MissingFileError
 
 FORMAT_VERSION = 1
@@ -82,9 +82,8 @@ def read_card(path: str | Path) -> Card:
     if not os.access(path, os.R_OK):
         raise ArtifactError(f"{path}: may not be read; change its permissions")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        metadata = read_tensor_header(Path(path)).metadata
+    except (HeaderError, OSError) as error:
         if Path(path).suffix != SUFFIX:
             raise ArtifactError(
                 f"{path}: is no {SUFFIX} file, as artifacts are; bring a file of another tool in "

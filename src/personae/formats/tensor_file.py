@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,49 +16,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from personae.core.files import replacing
+from personae.core.tensor_header import HeaderError, TensorHeader, read_tensor_header
 from personae.errors import ArtifactError
 
 HASH_TO_COME = "0" * 64
 """Stands in metadata for the sha256 of the tensor bytes until they are written."""
 
-# The header of the largest known checkpoints (SDXL, 2,515 tensors) is 0.3 MB.
-LARGEST_HEADER = 16 * 2**20
 
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a safetensors file says of itself.
-
-    Attributes:
-        shapes: {tensor name: shape}.
-        metadata: free text by key.
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-    metadata: dict[str, str]
-
-
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> TensorHeader:
     """Return names, shapes and metadata; no tensor is read.
 
     Raises:
         ArtifactError: missing, truncated, or not safetensors.
     """
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-        if length > LARGEST_HEADER:
-            raise ArtifactError(f"{path}: is no safetensors file (header of {length} bytes)")
-        with safe_open(path, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            return Header(shapes, dict(file.metadata() or {}))
-    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        return read_tensor_header(path)
+    except (HeaderError, OSError) as error:
         raise ArtifactError(
             f"{path}: is no whole safetensors file ({error}); copy or download it again"
         ) from None
 
 
-def header_or_none(path: Path) -> Header | None:
+def header_or_none(path: Path) -> TensorHeader | None:
     """Return the header, or None where `path` is no safetensors file."""
     if path.suffix != ".safetensors" or not path.is_file():
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from personae.cli.terminal import AsJson, Terminal
+from personae.core.tensor_header import read_tensor_header
 from personae.core.units import size
 
 
@@ -59,23 +59,11 @@ def describe(folder: Path) -> dict[str, Any]:
     return {
         "kind": index.get("_class_name", ""),
         "resolution": _resolution(folder),
-        "parameters": sum(parameters_in(file) for file in files),
+        "parameters": sum(read_tensor_header(file).numbers for file in files),
         "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         "recommended": read_toml(advice).get("recommended", {}) if advice.is_file() else {},
         "path": folder,
     }
-
-
-def parameters_in(file: Path) -> int:
-    """Return how many numbers a safetensors file holds; only its header is read.
-
-    Its first 8 bytes are the header's length, little-endian; the header is JSON.
-    """
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sum(
-        math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-    )
 
 
 def _resolution(folder: Path) -> int | None:

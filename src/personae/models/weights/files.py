@@ -16,12 +16,12 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from personae.core.devices import HOST
+from personae.core.tensor_header import read_tensor_header
 from personae.models.weights.quantised import stored_bytes
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
@@ -47,32 +47,18 @@ class TensorEntry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def header(path: Path) -> dict[str, TensorEntry]:
+def entries_of(path: Path) -> dict[str, TensorEntry]:
     """Return where each tensor of a safetensors file lies.
 
-    Source: https://huggingface.co/docs/safetensors, "Format".
-
     Raises:
-        KeyError, ValueError, OSError: it is no such file, or has a format not known here.
+        KeyError: a number format is not read here.
+        HeaderError, OSError: it is no whole safetensors file.
     """
-    with path.open("rb") as file:
-        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
-        if length > size:
-            raise ValueError("the file ends before its header")
-        described: dict[str, Any] = json.loads(file.read(length))
-    try:
-        described.pop("__metadata__", None)
-        found = {
-            name: TensorEntry(
-                FORMATS[one["dtype"]], tuple(one["shape"]), 8 + length + one["data_offsets"][0]
-            )
-            for name, one in described.items()
-        }
-        if any(entry.start + entry.bytes > size for entry in found.values()):
-            raise ValueError("the file ends before its last tensor")
-        return found
-    except (TypeError, AttributeError) as error:
-        raise ValueError("its header describes no tensors") from error
+    tensors = read_tensor_header(path).tensors
+    return {
+        name: TensorEntry(FORMATS[place.format], place.shape, place.start)
+        for name, place in tensors.items()
+    }
 
 
 def networks(
@@ -142,10 +128,9 @@ def spread_values(file: int, entry: TensorEntry, count: int) -> Tensor:
 def stored_numbers(folder: Path) -> int:
     """Return how many numbers the networks of a diffusers folder have, 0 where that is unknown."""
     try:
-        entries = [entry for *_, path in _files(folder) for entry in header(path).values()]
-    except (KeyError, ValueError, AttributeError, OSError):
+        return sum(read_tensor_header(path).numbers for *_, path in _files(folder))
+    except (ValueError, AttributeError, OSError):
         return 0
-    return sum(math.prod(entry.shape) for entry in entries)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
@@ -188,7 +173,7 @@ def read_into(
 def places_of(network: nn.Module, path: Path) -> dict[str, TensorEntry] | None:
     """Return where each tensor of `network` lies in the file, or None where names differ."""
     try:
-        entries = header(path)
+        entries = entries_of(path)
     except (KeyError, ValueError, OSError):
         return None
     names = {name: name if name in entries else OLD_LEVEL + name for name in network.state_dict()}

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
 from personae.core.registry import nearest
+from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import BaseError
 from personae.models.weights.files import networks
 
@@ -36,9 +37,8 @@ def checkpoint_keys(path: str | Path) -> list[str]:
             f"{path}: is a pickle checkpoint, which can run code; get or convert it to .safetensors"
         )
     try:
-        with safe_open(path, "pt") as file:
-            return list(file.keys())
-    except SafetensorError as error:
+        return list(read_tensor_header(Path(path)).tensors)
+    except (HeaderError, OSError) as error:
         raise BaseError(f"{path}: is damaged ({error}); fetch it again") from None
 
 

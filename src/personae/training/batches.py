@@ -6,10 +6,10 @@ read when their batch comes, so memory does not grow with the number of pictures
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from personae.characters.buckets import CropMode, buckets, crop_box, fit, nearest_bucket
+from personae.characters.held_out import digest
 from personae.characters.reference import Reference
 from personae.core.cache import TensorCache
 from personae.core.seeds import generator_for
@@ -121,8 +122,8 @@ class TrainingSet:
     ) -> None:
         self.items, self.base, self.cache = list(items), base, cache
         self.schedule, self.seed = schedule, seed
-        self._encoder = base.autoencoding
-        self._hashes: dict[str, str] = {}
+        self.encoder = base.autoencoding
+        self._hashes: dict[Path, str] = {}
 
     def prepare(self) -> Iterator[tuple[int, int]]:
         """Encode every item that is not in the cache yet, yielding (done, total)."""
@@ -192,16 +193,18 @@ class TrainingSet:
         return weighted / weighted.mean().clamp(min=1e-6)
 
     def _load(self, item: Item) -> dict[str, Tensor]:
-        path = str(item.reference.path)
-        if path not in self._hashes:
-            content = item.reference.path.read_bytes()
-            if item.reference.mask is not None:
-                content += item.reference.mask.read_bytes()
-                content += b"inverted" if item.reference.mask_inverted else b""
-            self._hashes[path] = hashlib.sha256(content).hexdigest()
+        reference = item.reference
+        mask = reference.mask and (self.digest(reference.mask), reference.mask_inverted)
+        content = (self.digest(reference.path), mask)
         variant = (item.bucket, item.flipped, item.crop, self.schedule.crop)
-        key = ("latents", self._encoder, str(self.base.dtype), self._hashes[path], variant)
+        key = ("latents", self.encoder, str(self.base.dtype), content, variant)
         return self.cache.get(key, partial(self._encode, item))
+
+    def digest(self, path: Path) -> str:
+        """Return the sha256 of a picture or mask as it was when it was read first."""
+        if path not in self._hashes:
+            self._hashes[path] = digest(path)
+        return self._hashes[path]
 
     @torch.no_grad()
     def _encode(self, item: Item) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ class TextSource:
     def __init__(self, base: Family, cache: TensorCache, *, frozen: bool) -> None:
         self.base, self.cache, self.frozen = base, cache, frozen
         self._kept: dict[str, Text] = {}
-        self._encoders = [fingerprint(tower.encoder) for tower in base.towers]
+        self.encoders = [fingerprint(tower.encoder) for tower in base.towers]
 
     def __call__(self, captions: Sequence[str]) -> Text:
         """Return the text of `captions`."""
@@ -41,7 +41,7 @@ class TextSource:
     def _key(self, caption: str) -> tuple[object, ...]:
         """Return all that an encoding depends on: what each encoder reads says it of templates."""
         ids = [tower.rows([caption]) for tower in self.base.towers]
-        return "text", self.base.name, self._encoders, str(self.base.dtype), ids
+        return "text", self.base.name, self.encoders, str(self.base.dtype), ids
 
     def _encoding(self, caption: str) -> Callable[[], dict[str, Tensor]]:
         @torch.no_grad()

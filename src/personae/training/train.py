@@ -34,6 +34,7 @@ from personae.training.selection import CheckpointSelector
 from personae.training.settings import RunConfig
 from personae.training.setup import set_up
 from personae.training.tensorboard import TensorBoardLog
+from personae.training.trained_on import refuse_other
 from personae.training.trainer import Trainer, artifact_of
 
 ROLLBACK_FACTOR = 0.3
@@ -177,11 +178,17 @@ def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) 
 
 
 def _take_up(trainer: Trainer, folder: RunFolder) -> int:
-    """Continue from the newest checkpoint, or write the first; return the step reached."""
+    """Continue from the newest checkpoint, or write the first; return the step reached.
+
+    Raises:
+        TrainingError: pictures, settings or base are not those the run began with.
+    """
     state = folder.load_checkpoint()
     if state is None:
         folder.save_checkpoint(0, trainer.state())
         return 0
+    if "trained_on" in state:  # states of older versions do not say it
+        refuse_other(state["trained_on"], trainer.trained_on, folder.path)
     trainer.restore(state)
     return state["step"]
 

@@ -27,6 +27,7 @@ from personae.training.probe import FrozenProbe
 from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
 from personae.training.texts import TextSource
+from personae.training.trained_on import record_of
 
 PROBE_PICTURES = 4
 
@@ -47,6 +48,8 @@ class Trainer:
         lowered: factor on the learning rate after a rollback.
         seconds: of all steps so far.
         rehearsed: (step, loss, seconds) of a rehearsal whose gradients are there, or None.
+        trained_on: what the outcome depends on, see `record_of`.
+        fingerprint: of the character when the run set out.
     """
 
     config: RunConfig
@@ -66,6 +69,18 @@ class Trainer:
     lowered: float = 1.0
     seconds: float = field(default=0.0)
     rehearsed: tuple[int, float, float] | None = field(default=None)
+    trained_on: dict[str, Any] = field(init=False)
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note what is trained on as it is now; files may change under a long run."""
+        sets = {"trained on": self.pictures} | (
+            {"a class picture": self.prior} if self.prior else {}
+        )
+        settings = self.config.model_copy(update={"schedule": self.schedule})
+        networks = [self.base.fingerprint, self.pictures.encoder, *self.texts.encoders]
+        self.trained_on = record_of(settings, networks, self.character, sets)
+        self.fingerprint = self.character.fingerprint
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -185,6 +200,7 @@ class Trainer:
             "average": self.average,
             "lowered": self.lowered,
             "seconds": self.seconds,
+            "trained_on": self.trained_on,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -225,7 +241,7 @@ def artifact_of(trainer: Trainer) -> Artifact:
             name=character.name,
             class_noun=character.class_noun,
             phrase=trainer.phrase,
-            fingerprint=character.fingerprint,
+            fingerprint=trainer.fingerprint,
         ),
         training=TrainingRecord(
             steps=trainer.schedule.steps,

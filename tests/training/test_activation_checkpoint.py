@@ -13,13 +13,11 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from personae.characters.character import Character
 from personae.models.family import Family
 from personae.training.activation_checkpoint import Extent, Recomputing
 from personae.training.memory.counter import peak_allocated
-from personae.training.setup import set_up
 from personae.training.trainer import Trainer
-from tiny_world import make, noisy, run_config
+from tiny_world import make, noisy, run_config, trainer_of
 
 
 def saved_while(base: Family, block: torch.nn.Module) -> tuple[int, int]:
@@ -75,16 +73,15 @@ def test_nothing_is_kept_of_layers_before_the_first_trained_one(
         made.eject()
 
 
-def bench_of(character: Path, base: Family, **schedule: Any) -> Trainer:
+def trainer_for(character: Path, base: Family, **schedule: Any) -> Trainer:
     config = run_config(character, schedule=schedule)
-    *_, trainer = set_up(config, Character.open(character), base)
-    return trainer
+    return trainer_of(config, base)
 
 
 def test_recomputing_gives_the_same_gradients_and_saves_bytes(character: Path, sd1: Family) -> None:
     gradients, peaks = [], []
     for extent in ("none", "selective", "full"):
-        trainer = bench_of(character, sd1, gradient_checkpointing=extent)
+        trainer = trainer_for(character, sd1, gradient_checkpointing=extent)
         try:
             trainer.rehearse(0)  # fills the caches
             peaks.append(peak_allocated(partial(trainer.backward, 0)))
@@ -132,7 +129,7 @@ def test_selective_recomputes_the_blocks_on_the_largest_maps_in_every_pass(sd1: 
 def test_a_batch_in_parts_takes_the_activations_of_a_part(character: Path, sd1: Family) -> None:
     peaks = []
     for micro_batch in (None, 1):
-        trainer = bench_of(character, sd1, batch_size=4, micro_batch=micro_batch)
+        trainer = trainer_for(character, sd1, batch_size=4, micro_batch=micro_batch)
         try:
             trainer.rehearse(0)
             peaks.append(peak_allocated(partial(trainer.backward, 0)))
@@ -153,7 +150,7 @@ def test_dreambooth_holds_merged_weights_of_one_block_at_a_time(
             acceleration="none",
             schedule={"update": "in_backward", "gradient_checkpointing": extent},
         )
-        *_, trainer = set_up(config, Character.open(character), sd1)
+        trainer = trainer_of(config, sd1)
         try:
             trainer.rehearse(0)  # fills the caches
             peaks.append(peak_allocated(partial(trainer.rehearse, 0)))

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from personae.characters.character import Character
 from personae.core.cache import TensorCache, default_folder
 from personae.models.family import Family
 from personae.models.text import Frame
@@ -23,10 +22,9 @@ from personae.training.loss import (
 )
 from personae.training.optim.updates import AfterBackward
 from personae.training.schedule import Schedule
-from personae.training.setup import set_up
 from personae.training.texts import TEXTS_IN_MEMORY, TextSource
 from personae.training.trainer import Trainer
-from tiny_world import make, noisy, paint, run_config, stir
+from tiny_world import make, noisy, paint, run_config, stir, trainer_of
 
 FRAMES = [Frame.whole(64, 64)]
 
@@ -37,10 +35,9 @@ def batch_of(base: Family, rows: int = 2) -> Batch:
     return Batch(latents, None, torch.ones(rows), captions, ["a cat"] * rows, FRAMES * rows)
 
 
-def bench_of(character: Path, base: Family, **values: object) -> Trainer:
+def trainer_for(character: Path, base: Family, **values: object) -> Trainer:
     config = run_config(character, **values)
-    *_, trainer = set_up(config, Character.open(config.character), base)
-    return trainer
+    return trainer_of(config, base)
 
 
 def texts_of(base: Family, folder: Path, *, frozen: bool = True) -> TextSource:
@@ -74,7 +71,7 @@ def test_a_mask_weighs_the_loss_place_by_place(sd1: Family, tmp_path: Path) -> N
 
 
 def test_masks_of_pictures_reach_the_batch_with_mean_one(sd1: Family, tmp_path: Path) -> None:
-    trainer = bench_of(
+    trainer = trainer_for(
         paint(tmp_path / "masked", masks=True), sd1, schedule={"unmasked_weight": 0.1}
     )
     batch = trainer.pictures.batch(0)
@@ -147,7 +144,7 @@ def test_fewer_prior_rows_count_as_much_as_one_for_each_picture(
 
 def test_accumulation_equals_a_bigger_batch(character: Path, sd1: Family) -> None:
     schedule = {"gradient_accumulation": 2, "batch_size": 2, "caption_dropout": 0.0}
-    trainer = bench_of(character, sd1, schedule=schedule)
+    trainer = trainer_for(character, sd1, schedule=schedule)
     stir(trainer.techniques[0])
     try:
         loss = trainer.backward(0)
@@ -182,7 +179,7 @@ def test_each_accumulated_part_drops_captions_of_its_own() -> None:
 
 
 def test_the_moving_average_is_kept_step_by_step_and_saved(character: Path, sd1: Family) -> None:
-    trainer = bench_of(character, sd1, schedule={"ema": 0.75, "steps": 4, "learning_rate": 0.01})
+    trainer = trainer_for(character, sd1, schedule={"ema": 0.75, "steps": 4, "learning_rate": 0.01})
     wanted = [parameter.detach().clone() for parameter in trainer.parameters]
     try:
         for step in range(3):
@@ -200,7 +197,7 @@ def test_the_moving_average_is_kept_step_by_step_and_saved(character: Path, sd1:
 
 def test_gradients_are_clipped_to_the_norm(character: Path, sd1: Family) -> None:
     schedule = {"max_grad_norm": 1e-3, "warmup": 0.0, "weight_decay": 0.0}
-    trainer = bench_of(character, sd1, schedule=schedule)
+    trainer = trainer_for(character, sd1, schedule=schedule)
     trainer.update = AfterBackward(torch.optim.SGD(trainer.optimizer.param_groups, lr=1.0), 1e-3)
     before = [parameter.detach().clone() for parameter in trainer.parameters]
     try:
@@ -242,11 +239,11 @@ def test_noise_offset_adds_a_constant_to_each_channel(sd1: Family) -> None:
 
 
 def test_latents_and_text_are_encoded_once_and_read_from_disk(character: Path, sd1: Family) -> None:
-    trainer = bench_of(character, sd1)
+    trainer = trainer_for(character, sd1)
     trainer.eject()
     files = {path: path.stat().st_mtime_ns for path in default_folder().rglob("*.safetensors")}
     assert len(files) >= 5
-    again = bench_of(character, sd1)
+    again = trainer_for(character, sd1)
     again.eject()
     after = {path: path.stat().st_mtime_ns for path in default_folder().rglob("*.safetensors")}
     assert files == {path: when for path, when in after.items() if path in files}
@@ -254,7 +251,7 @@ def test_latents_and_text_are_encoded_once_and_read_from_disk(character: Path, s
 
 
 def test_a_damaged_cache_file_is_made_anew(character: Path, sd1: Family) -> None:
-    first = bench_of(character, sd1)
+    first = trainer_for(character, sd1)
     first.eject()
     wanted = first.pictures.batch(0).latents
     for path in default_folder().rglob("*.safetensors"):
@@ -271,7 +268,7 @@ def test_kept_texts_do_not_pile_up_in_memory(sd1: Family, tmp_path: Path) -> Non
 
 
 def test_every_picture_is_seen_once_in_an_epoch(character: Path, sd1: Family) -> None:
-    trainer = bench_of(character, sd1, schedule={"batch_size": 1})
+    trainer = trainer_for(character, sd1, schedule={"batch_size": 1})
     trainer.eject()
     for epoch in range(2):
         seen = [trainer.pictures.batch(5 * epoch + step).captions[0] for step in range(5)]

@@ -20,9 +20,8 @@ from personae.training.memory.passes import drawing_bytes
 from personae.training.previews import draw_previews
 from personae.training.proof import finish
 from personae.training.run_folder import RunFolder
-from personae.training.setup import set_up
 from personae.training.trainer import artifact_of
-from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques
+from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques, trainer_of
 
 PROMPTS = ["{character}", "a can", "{character} on a can"]
 
@@ -55,7 +54,7 @@ def test_drawing_takes_what_the_forecast_says(
         unload=unload,
         preview_prompts=PROMPTS,
     )
-    *_, trainer = set_up(config, Character.open(character), base)
+    trainer = trainer_of(config, base)
     try:
         forecast = drawing_bytes(config, trainer.schedule, base)
         member = Member(artifact_of(trainer), techniques=trainer.techniques)
@@ -101,7 +100,7 @@ def test_what_was_trained_is_let_go_before_the_file_is_read_again(
     config = run_config(character, technique="dreambooth", preview_prompts=["a cat"])
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
-    *_, trainer = set_up(config, Character.open(character), shallow)
+    trainer = trainer_of(config, shallow)
     trainer.step(0)
     assert sum(p.numel() for p in trainer.parameters) > 0 < len(trainer.optimizer.state)
     monkeypatch.setattr(Artifact, "load", classmethod(looking))

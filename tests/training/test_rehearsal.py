@@ -8,18 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from personae.characters.character import Character
 from personae.models.family import Family
 from personae.training.rehearsal import forecast
-from personae.training.setup import set_up
 from personae.training.trainer import Trainer
-from tiny_world import run_config, techniques
+from tiny_world import run_config, techniques, trainer_of
 
 
-def bench_of(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Trainer:
+def trainer_for(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Trainer:
     config = run_config(character, technique=technique, schedule={"warmup": 0.0, **schedule})
-    *_, trainer = set_up(config, Character.open(character), base)
-    return trainer
+    return trainer_of(config, base)
 
 
 def passes_of(trainer: Trainer, *steps: int) -> tuple[int, list[torch.Tensor], list[float]]:
@@ -43,8 +40,8 @@ def passes_of(trainer: Trainer, *steps: int) -> tuple[int, list[torch.Tensor], l
 def test_the_first_step_takes_the_gradients_of_the_forecast(
     technique: str, character: Path, sd1: Family
 ) -> None:
-    plain_count, plain, plain_losses = passes_of(bench_of(character, sd1, technique), 0, 1)
-    foreseen = bench_of(character, sd1, technique)
+    plain_count, plain, plain_losses = passes_of(trainer_for(character, sd1, technique), 0, 1)
+    foreseen = trainer_for(character, sd1, technique)
     forecast(foreseen)
     count, learnt, losses = passes_of(foreseen, 0, 1)
     assert (plain_count, count) == (2, 1)
@@ -53,8 +50,8 @@ def test_the_first_step_takes_the_gradients_of_the_forecast(
 
 
 def test_a_step_that_was_not_rehearsed_begins_anew(character: Path, sd1: Family) -> None:
-    _, plain, _ = passes_of(bench_of(character, sd1), 3)
-    foreseen = bench_of(character, sd1)
+    _, plain, _ = passes_of(trainer_for(character, sd1), 3)
+    foreseen = trainer_for(character, sd1)
     forecast(foreseen)
     count, learnt, _ = passes_of(foreseen, 3)
     assert count == 1
@@ -62,7 +59,7 @@ def test_a_step_that_was_not_rehearsed_begins_anew(character: Path, sd1: Family)
 
 
 def test_a_state_taken_up_makes_the_forecast_stale(character: Path, sd1: Family) -> None:
-    foreseen = bench_of(character, sd1)
+    foreseen = trainer_for(character, sd1)
     state = foreseen.state()
     forecast(foreseen)
     foreseen.restore(state)
@@ -73,7 +70,7 @@ def test_a_state_taken_up_makes_the_forecast_stale(character: Path, sd1: Family)
 def test_nothing_is_left_of_a_forecast_with_updates_inside_the_pass(
     character: Path, sd1: Family
 ) -> None:
-    foreseen = bench_of(character, sd1, update="in_backward")
+    foreseen = trainer_for(character, sd1, update="in_backward")
     forecast(foreseen)
     assert all(parameter.grad is None for parameter in foreseen.parameters)
     assert passes_of(foreseen, 0)[0] == 1

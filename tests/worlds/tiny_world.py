@@ -5,10 +5,10 @@ Everything here is made by the library's own code; nothing is imitated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import CharacterRecord
+from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.event import Event
 from personae.core.registry import discover, lookup
@@ -26,9 +27,12 @@ from personae.models.family import Family
 from personae.models.toys import tiny_stable_diffusion
 from personae.techniques.technique import Technique
 from personae.training.settings import RunConfig
+from personae.training.setup import set_up
 from personae.training.train import train
+from personae.training.trainer import Trainer
 
 PROMPTS = ("a cat and the can", "the man")
+Result = TypeVar("Result")
 NAME, CLASS_NOUN = "mira", "cat"
 
 
@@ -178,6 +182,22 @@ def run_config(character: Path, **values: Any) -> RunConfig:
         "preview_every": 1000,
     }
     return RunConfig.read({**defaults, "schedule": schedule, **values})
+
+
+def trainer_of(config: RunConfig, base: Family) -> Trainer:
+    """Return the trainer of a run, its techniques attached to `base`; `eject` detaches them."""
+    trainer = returned(set_up(config, Character.open(config.character), base))
+    trainer.attach()
+    return trainer
+
+
+def returned(events: Generator[Event, None, Result]) -> Result:
+    """Let a generator of events come to its end and return its value."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
 
 
 def run(config: RunConfig, out: Path, base: Family, **options: Any) -> list[Event]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
 from itertools import chain
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 from personae.characters.character import Character
 from personae.characters.reference import Reference
@@ -18,11 +17,10 @@ from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.unloaded import Unloaded, readable_again
 from personae.techniques.technique import Technique
-from personae.training.activation_checkpoint import Recomputing
 from personae.training.batches import TrainingSet, make_items
 from personae.training.events import Preparing
 from personae.training.optim.optimizers import OWN_RATES, make_optimizer
-from personae.training.optim.updates import make_update
+from personae.training.optim.updates import UpdateRule, make_update
 from personae.training.prior import class_references
 from personae.training.probe import FrozenProbe
 from personae.training.schedule import Schedule
@@ -66,7 +64,7 @@ def training_set(
     return TrainingSet(items, base, cache, schedule=schedule, seed=config.seed)
 
 
-def unloadable(config: RunConfig, base: Family, parts: dict[str, torch.nn.Module]) -> Unloaded:
+def unloadable(config: RunConfig, base: Family, parts: dict[str, nn.Module]) -> Unloaded:
     """Return what can leave memory and be read again: `parts`, by component name, or nothing.
 
     Only where `config.unload` asks for it, and only what lies in a file that is read here.
@@ -124,22 +122,19 @@ def _rates(
 
 
 def set_up(
-    config: RunConfig,
-    character: Character,
-    base: Family,
-    encoded: Callable[[], object] = lambda: None,
-) -> Iterator[Preparing | Trainer]:
-    """Build the trainer, yielding what is being prepared and at last the trainer itself.
+    config: RunConfig, character: Character, base: Family
+) -> Generator[Preparing, None, Trainer]:
+    """Tell what is being prepared and return the trainer, with nothing attached to `base` yet.
 
     Args:
         config: the run.
         character: whose pictures are trained on.
         base: loaded; where memory is short, with its denoiser unloaded.
-        encoded: called once with the encoders away and the denoiser back, before it computes.
     """
     techniques = build_techniques(config, character, base)
     phrase = phrase_of(techniques, character)
-    recommended = base.recommended(techniques[0].name, techniques[0].recommended)
+    leader = techniques[0]
+    recommended = base.recommended(leader.name, leader.recommended)
     schedule = config.schedule.resolved(len(character.references), recommended)
     cache = TensorCache(default_folder())
     texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
@@ -148,44 +143,41 @@ def set_up(
         about = (character, phrase, base, cache)
         return training_set(references, *about, schedule=schedule, config=config)
 
-    pictures, prior = shown(character.references), None
+    pictures = shown(character.references)
     kept = shown(character.held_out) if character.held_out else None
-    sets = [each for each in (pictures, kept) if each]
-    with denoiser_unloaded(config, base):
-        for done, total in chain.from_iterable(each.prepare() for each in sets):
-            yield Preparing("encoding pictures", done, total)
-        unloaded = unload(config, base, texts, sets)
-    with ExitStack() as undo:
-        undo.callback(unloaded.reload)  # a run that ends here leaves the base in memory
-        encoded()
+    unloaded = yield from _encoded(config, base, texts, [pictures, *([kept] if kept else [])])
+    prior = None
+    try:
         if schedule.prior == "images":
             prior = shown((yield from class_references(base, character, schedule, config.seed)))
             if unloaded.away and texts.frozen:
                 encode_captions(texts, [prior])
-        undo.pop_all()
-    held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
-    recomputing = Recomputing(base.denoiser, schedule.gradient_checkpointing)
+        held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
+    except BaseException:
+        unloaded.reload()  # a run that ends here leaves the base in memory
+        raise
+    update, average = _updating(techniques, schedule, base, config.seed)
+    about = (config, schedule, base, character, techniques, phrase)
+    return Trainer(*about, texts, pictures, prior, held_out, update, average, unloaded)
+
+
+def _encoded(
+    config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]
+) -> Generator[Preparing, None, Unloaded]:
+    """Fill the cache with `sets` while the denoiser is out of memory; return what is unloaded."""
+    with denoiser_unloaded(config, base):
+        for done, total in chain.from_iterable(each.prepare() for each in sets):
+            yield Preparing("encoding pictures", done, total)
+        return unload(config, base, texts, sets)
+
+
+def _updating(
+    techniques: Sequence[Technique], schedule: Schedule, base: Family, seed: int
+) -> tuple[UpdateRule, list[Tensor] | None]:
+    """Return what applies gradients, and the moving averages of what is trained, if any."""
     groups = parameter_groups(techniques, schedule, base)
-    optimizer = make_optimizer(
-        schedule.optimizer, groups, seed=config.seed, lean=schedule.update == "in_backward"
-    )
+    lean = schedule.update == "in_backward"
+    optimizer = make_optimizer(schedule.optimizer, groups, seed=seed, lean=lean)
     trained = [p for group in groups for p in group["params"]]
     average = [p.detach().float().clone() for p in trained] if schedule.ema else None
-    for each in techniques:
-        each.inject()
-    yield Trainer(
-        config,
-        schedule,
-        base,
-        character,
-        techniques,
-        phrase,
-        texts,
-        pictures,
-        prior,
-        held_out,
-        make_update(schedule.update, optimizer, schedule.max_grad_norm),
-        average,
-        unloaded,
-        recomputing,
-    )
+    return make_update(schedule.update, optimizer, schedule.max_grad_norm), average

@@ -17,7 +17,6 @@ from personae.characters.character import Character
 from personae.core.event import Event
 from personae.core.memory import give_back_as_freed, give_back_freed
 from personae.errors import TrainingError, UsageError
-from personae.models.acceleration.choice import accelerated
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.techniques.modes import settled, untouched
@@ -35,7 +34,7 @@ from personae.training.settings import RunConfig
 from personae.training.setup import set_up
 from personae.training.tensorboard import TensorBoardLog
 from personae.training.trained_on import refuse_other
-from personae.training.trainer import Trainer, artifact_of
+from personae.training.trainer import Trainer, artifact_of, at_work
 
 ROLLBACK_FACTOR = 0.3
 
@@ -111,25 +110,17 @@ def _run(
         if not config.unload:
             stack.close()  # what is kept is quicker, and there is room
             base.unloaded.reload()
-        side = config.schedule.resolution or base.resolution
-        quicker = accelerated(base, config.schedule.batch_size, (side, side), training=True)
-        trainer = None
+        trainer = yield from set_up(config, character, base)
         try:
-            for event in set_up(config, character, base, lambda: stack.enter_context(quicker)):
-                if isinstance(event, Trainer):
-                    trainer = event
-                else:
-                    yield event
             mention_unused(character, trainer.schedule)
-            # With every default filled in, so that a later version with other advice resumes it too
-            folder.settle(config.model_copy(update={"schedule": trainer.schedule}))
-            yield forecast(trainer)
-            yield from _loop(trainer, folder, should_stop)
+            with at_work(trainer):
+                # With every default filled in, so that a later version with other advice resumes it
+                folder.settle(config.model_copy(update={"schedule": trainer.schedule}))
+                yield forecast(trainer)
+                yield from _loop(trainer, folder, should_stop)
         finally:
-            if trainer is not None:
-                trainer.eject()
-                if not own:
-                    trainer.unloaded.reload()
+            if not own:
+                trainer.unloaded.reload()
 
 
 def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from personae.characters.character import Character
 from personae.core.devices import synchronize
 from personae.core.memory import give_back_freed, peak_bytes
 from personae.core.seeds import seeded
+from personae.models.acceleration.choice import accelerated
 from personae.models.family import Family
 from personae.models.weights.unloaded import Unloaded
 from personae.techniques.technique import Technique
@@ -38,13 +41,13 @@ class Trainer:
 
     Attributes:
         config: as resolved; `schedule` has every default filled in.
-        techniques: injected into `base`, in training mode.
+        techniques: in training mode; on `base` between `attach` and `eject`.
         pictures: the training set; prior: class pictures, for prior = images.
         held_out: frozen probe on held-out pictures, or None without any.
         average: exponential moving averages of the parameters, or None.
         update: applies gradients to what is trained.
         unloaded: networks of the base that are in memory only while they are called.
-        recomputing: which activations are not kept for the backward pass.
+        recomputing: drops activations until the backward pass while attached, or None.
         lowered: factor on the learning rate after a rollback.
         seconds: of all steps so far.
         rehearsed: (step, loss, seconds) of a rehearsal whose gradients are there, or None.
@@ -65,7 +68,7 @@ class Trainer:
     update: UpdateRule
     average: list[torch.Tensor] | None
     unloaded: Unloaded
-    recomputing: Recomputing
+    recomputing: Recomputing | None = field(default=None)
     lowered: float = 1.0
     seconds: float = field(default=0.0)
     rehearsed: tuple[int, float, float] | None = field(default=None)
@@ -213,13 +216,21 @@ class Trainer:
             torch._foreach_copy_(self.average, state["average"])
         self.lowered, self.seconds = state["lowered"], state["seconds"]
 
+    def attach(self) -> None:
+        """Attach the techniques to the base, which then computes what is trained."""
+        extent = self.schedule.gradient_checkpointing
+        self.recomputing = Recomputing(self.base.denoiser, extent)
+        for technique in self.techniques:
+            technique.inject()
+
     def eject(self) -> None:
         """Detach the techniques; but for what is unloaded, the base is what it was."""
         self.update.detach()
         for technique in reversed(self.techniques):
             if technique.injected:
                 technique.eject()
-        self.recomputing.end()
+        if self.recomputing is not None:
+            self.recomputing.end()
 
     def release(self) -> None:
         """Detach the techniques and free all that was trained, which must be saved by now."""
@@ -229,6 +240,20 @@ class Trainer:
             parameter.data = parameter.data.new_empty(0)
         self.average = None
         give_back_freed()
+
+
+@contextmanager
+def at_work(trainer: Trainer) -> Iterator[None]:
+    """Attach the techniques for the length of a `with` block, and compute in the quickest ways."""
+    base, schedule = trainer.base, trainer.schedule
+    side = schedule.resolution or base.resolution
+    # The quickest ways first: they are timed on the plain base.
+    with accelerated(base, schedule.batch_size, (side, side), training=True):
+        try:
+            trainer.attach()
+            yield
+        finally:
+            trainer.eject()
 
 
 def artifact_of(trainer: Trainer) -> Artifact:

@@ -26,8 +26,7 @@ from personae.training.memory.passes import _first_tiles
 from personae.training.memory.plan import _modes, fitting, loading_precision, with_mode
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
-from personae.training.setup import set_up
-from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques
+from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques, trainer_of
 
 PARTS = {"gradient_checkpointing": "full", "micro_batch": 1}
 LEAN = {"update": "in_backward", "optimizer": "adafactor", "weight_precision": "bf16_stochastic"}
@@ -63,7 +62,7 @@ def test_the_forecast_is_what_a_step_allocates(
     config = with_mode(plain(character, technique), mode)
     forecast = needed(config, Character.open(character), shallow, 0)
     assert bare(shallow)
-    *_, trainer = set_up(config, Character.open(character), shallow)
+    trainer = trainer_of(config, shallow)
     try:
         trainer.rehearse(0)  # fills the caches
         passes = peak_allocated(lambda: trainer.backward(0))

@@ -8,24 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from personae.characters.character import Character
 from personae.errors import UsageError
 from personae.models.family import Family
 from personae.training.events import RolledBack, Step, Stopped
 from personae.training.schedule import Schedule
-from personae.training.setup import set_up
 from personae.training.trainer import Trainer
-from tiny_world import bare, only, run, run_config, techniques
+from tiny_world import bare, only, run, run_config, techniques, trainer_of
 
 
-def bench_of(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Trainer:
+def trainer_for(character: Path, base: Family, technique: str = "lora", **schedule: Any) -> Trainer:
     config = run_config(character, technique=technique, schedule=schedule)
-    *_, trainer = set_up(config, Character.open(character), base)
-    return trainer
+    return trainer_of(config, base)
 
 
 def learnt(character: Path, base: Family, technique: str, **schedule: Any) -> list[torch.Tensor]:
-    trainer = bench_of(character, base, technique, warmup=0.0, **schedule)
+    trainer = trainer_for(character, base, technique, warmup=0.0, **schedule)
     try:
         for step in range(3):
             trainer.step(step)
@@ -47,7 +44,7 @@ def test_updates_inside_and_after_the_backward_pass_are_the_same_unclipped(
 
 def test_no_gradient_is_left_after_a_backward_pass(character: Path, shallow: Family) -> None:
     """Neither after a step nor after a rehearsal, and at most a few at any moment."""
-    trainer = bench_of(character, shallow, "dreambooth", update="in_backward")
+    trainer = trainer_for(character, shallow, "dreambooth", update="in_backward")
     held: list[int] = []
 
     def look(_: torch.Tensor) -> None:
@@ -69,7 +66,7 @@ def test_no_gradient_is_left_after_a_backward_pass(character: Path, shallow: Fam
 
 
 def test_each_tensor_is_clipped_on_its_own(character: Path, shallow: Family) -> None:
-    trainer = bench_of(character, shallow, update="in_backward", max_grad_norm=1e-3)
+    trainer = trainer_for(character, shallow, update="in_backward", max_grad_norm=1e-3)
     taken: list[torch.Tensor] = []
     try:
         trainer.optimizer.update = lambda parameter: taken.append(parameter.grad.norm())
@@ -147,7 +144,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(
     gradients = []
     for micro_batch in (None, 3, 1):
         schedule = {"batch_size": 4, "micro_batch": micro_batch, "prior": prior}
-        trainer = bench_of(character, shallow, technique, **schedule)
+        trainer = trainer_for(character, shallow, technique, **schedule)
         try:
             loss = trainer.backward(0)
             gradients.append([p.grad for p in trainer.parameters])

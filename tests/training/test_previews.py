@@ -60,10 +60,10 @@ def test_drawing_takes_what_the_forecast_says(
         member = Member(artifact_of(trainer), techniques=trainer.techniques)
         cast = Cast({"character": member})
         measured = peak_allocated(lambda: draw_previews(trainer, cast, steps=1))
-        brought = trainer.unloaded.largest_part
+        brought = base.unloaded.largest_part
     finally:
         trainer.eject()
-        trainer.unloaded.reload()
+        base.unloaded.reload()
     assert bare(base)
     # What a call brings back counts apart; latents, noise and the picture come on top.
     assert measured - brought <= 1.15 * forecast + 2**16
@@ -81,6 +81,7 @@ def test_a_forecast_of_little_training_is_that_of_the_previews(
         preview_prompts=[*PROMPTS, "a cat"],
     )
     opened = Character.open(character)
+    config = config.resolved(len(opened.references), base)
     many = needed(config, opened, base, 0).passes
     none = needed(config.model_copy(update={"preview_prompts": ["a"]}), opened, base, 0).passes
     assert many > none

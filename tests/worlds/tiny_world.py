@@ -186,7 +186,9 @@ def run_config(character: Path, **values: Any) -> RunConfig:
 
 def trainer_of(config: RunConfig, base: Family) -> Trainer:
     """Return the trainer of a run, its techniques attached to `base`; `eject` detaches them."""
-    trainer = returned(set_up(config, Character.open(config.character), base))
+    character = Character.open(config.character)
+    config = config.resolved(len(character.references), base)
+    trainer = returned(set_up(config, character, base))
     trainer.attach()
     return trainer
 

@@ -44,9 +44,5 @@ def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:
                 f"{member.strength}; give it the same"
             )
     shots = [Shot(row.prompt, row.seed) for row in wanted.batch]
-    allowed = base.acceleration
-    base.acceleration = setting(",".join(wanted.acceleration) or "none")
-    try:
-        return draw(base, shots, wanted.sampling, cast, batch_size=len(shots))[wanted.row]
-    finally:
-        base.acceleration = allowed
+    base = base.allowing(setting(",".join(wanted.acceleration) or "none"))
+    return draw(base, shots, wanted.sampling, cast, batch_size=len(shots))[wanted.row]

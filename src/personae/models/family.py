@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -81,7 +81,8 @@ class Family(PlugIn, ABC):
         quantised: format of the denoiser's linear layers where they are quantised, or "".
         recommendations: {technique: fields of `Recommended`} where this base wants others.
         overlays: the deltas laid over its networks, by identity; use `overlay`.
-        unloaded: networks that it was loaded without the weights of.
+        unloaded: networks whose weights are out of memory now, such as those that it was loaded
+            without.
     """
 
     denoiser: nn.Module
@@ -239,6 +240,10 @@ class Family(PlugIn, ABC):
         """
         values = {**usual.model_dump(), **self.recommendations.get(technique, {})}
         return Recommended.parse(values, where=f"advice of base '{self.source}' for {technique}")
+
+    def allowing(self, acceleration: str) -> Self:
+        """Return this base, its networks shared, computed only in the ways named here."""
+        return replace(self, acceleration=acceleration)
 
     @property
     def precision(self) -> str:

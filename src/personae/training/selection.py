@@ -81,7 +81,7 @@ class CheckpointSelector:
         choice = choose(self._scored)
         step = getattr(choice, trainer.config.keep)
         restore(trainer, Artifact.load(self.file(step)))
-        trainer.schedule = trainer.schedule.model_copy(update={"steps": step})
+        trainer.end_at(step)
         self._tidy(choice)
         yield Kept(step, choice.best, choice.most_flexible, choice.last, choice.reason)
 

@@ -23,6 +23,7 @@ from personae.core.registry import discover, lookup
 from personae.core.units import parse_bytes
 from personae.errors import UsageError
 from personae.evaluation.settings import JudgingSettings
+from personae.models.family import Family
 from personae.techniques.technique import Technique, TechniqueConfig
 from personae.training.schedule import Schedule
 
@@ -133,6 +134,22 @@ class RunConfig(Config):
     def technique_names(self) -> list[str]:
         """Return the techniques in the order they are attached."""
         return [name.strip() for name in self.technique.split("+")]
+
+    @property
+    def saves_memory(self) -> bool:
+        """Say whether networks leave memory, for a limit or because it was asked for."""
+        return self.unload or self.memory is not None
+
+    def resolved(self, pictures: int, base: Family) -> Self:
+        """Return the settings with every default filled in that depends on base or character.
+
+        Args:
+            pictures: how many the character is trained on.
+            base: gives its advice for the first technique.
+        """
+        first = lookup(Technique, self.technique_names[0])
+        advice = base.recommended(first.name, first.recommended)
+        return self.model_copy(update={"schedule": self.schedule.resolved(pictures, advice)})
 
     def technique_configs(self) -> dict[str, TechniqueConfig]:
         """Return the checked settings of each technique of the run.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,7 +21,7 @@ from personae.training.batches import TrainingSet, make_items
 from personae.training.events import Preparing
 from personae.training.optim.optimizers import OWN_RATES, make_optimizer
 from personae.training.optim.updates import UpdateRule, make_update
-from personae.training.prior import class_references
+from personae.training.prior import class_references, mention_unused
 from personae.training.probe import FrozenProbe
 from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
@@ -51,8 +51,6 @@ def training_set(
     phrase: str,
     base: Family,
     cache: TensorCache,
-    *,
-    schedule: Schedule,
     config: RunConfig,
 ) -> TrainingSet:
     """Return the training set of `references`, with their captions."""
@@ -60,8 +58,8 @@ def training_set(
         (character.caption(each, phrase), character.caption(each, character.class_noun))
         for each in references
     ]
-    items = make_items(references, captions, base, schedule)
-    return TrainingSet(items, base, cache, schedule=schedule, seed=config.seed)
+    items = make_items(references, captions, base, config.schedule)
+    return TrainingSet(items, base, cache, schedule=config.schedule, seed=config.seed)
 
 
 def unloadable(config: RunConfig, base: Family, parts: dict[str, nn.Module]) -> Unloaded:
@@ -81,15 +79,19 @@ def denoiser_unloaded(config: RunConfig, base: Family) -> Unloaded:
     )
 
 
-def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]) -> Unloaded:
-    """Unload what the caches make needless, with every caption of `sets` encoded before."""
+def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]) -> None:
+    """Unload what the caches make needless, with every caption of `sets` encoded before.
+
+    `base.unloaded` holds it, and brings it back.
+    """
+    if not config.unload:
+        return
     parts = base.components.autoencoder
-    if config.unload and texts.frozen:
+    if texts.frozen:
         parts |= base.components.text_encoders
         encode_captions(texts, sets)
-    unloaded = unloadable(config, base, parts)
-    unloaded.unload()
-    return unloaded
+    base.unloaded = unloadable(config, base, parts)
+    base.unloaded.unload()
 
 
 def encode_captions(texts: TextSource, sets: list[TrainingSet]) -> None:
@@ -127,48 +129,43 @@ def set_up(
     """Tell what is being prepared and return the trainer, with nothing attached to `base` yet.
 
     Args:
-        config: the run.
+        config: the run, resolved.
         character: whose pictures are trained on.
-        base: loaded; where memory is short, with its denoiser unloaded.
+        base: loaded; where memory is short, with its denoiser unloaded. With `config.unload`,
+            `base.unloaded` then holds what is in memory only while it is called.
     """
     techniques = build_techniques(config, character, base)
     phrase = phrase_of(techniques, character)
-    leader = techniques[0]
-    recommended = base.recommended(leader.name, leader.recommended)
-    schedule = config.schedule.resolved(len(character.references), recommended)
     cache = TensorCache(default_folder())
     texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))
 
     def shown(references: Sequence[Reference]) -> TrainingSet:
-        about = (character, phrase, base, cache)
-        return training_set(references, *about, schedule=schedule, config=config)
+        return training_set(references, character, phrase, base, cache, config)
 
     pictures = shown(character.references)
     kept = shown(character.held_out) if character.held_out else None
-    unloaded = yield from _encoded(config, base, texts, [pictures, *([kept] if kept else [])])
+    yield from _encode(config, base, texts, [pictures, *([kept] if kept else [])])
     prior = None
-    try:
-        if schedule.prior == "images":
-            prior = shown((yield from class_references(base, character, schedule, config.seed)))
-            if unloaded.away and texts.frozen:
-                encode_captions(texts, [prior])
-        held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
-    except BaseException:
-        unloaded.reload()  # a run that ends here leaves the base in memory
-        raise
-    update, average = _updating(techniques, schedule, base, config.seed)
-    about = (config, schedule, base, character, techniques, phrase)
-    return Trainer(*about, texts, pictures, prior, held_out, update, average, unloaded)
+    mention_unused(character, config.schedule)
+    if config.schedule.prior == "images":
+        drawn = yield from class_references(base, character, config.schedule, config.seed)
+        prior = shown(drawn)
+        if base.unloaded.away and texts.frozen:
+            encode_captions(texts, [prior])
+    held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
+    update, average = _updating(techniques, config.schedule, base, config.seed)
+    about = (config, base, character, techniques, phrase)
+    return Trainer(*about, texts, pictures, prior, held_out, update, average)
 
 
-def _encoded(
+def _encode(
     config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]
-) -> Generator[Preparing, None, Unloaded]:
-    """Fill the cache with `sets` while the denoiser is out of memory; return what is unloaded."""
+) -> Iterator[Preparing]:
+    """Fill the cache with `sets` while the denoiser is out of memory, then unload the encoders."""
     with denoiser_unloaded(config, base):
         for done, total in chain.from_iterable(each.prepare() for each in sets):
             yield Preparing("encoding pictures", done, total)
-        return unload(config, base, texts, sets)
+        unload(config, base, texts, sets)
 
 
 def _updating(

@@ -9,22 +9,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from personae.characters.character import Character
 from personae.core.event import Event
-from personae.core.memory import give_back_as_freed, give_back_freed
+from personae.core.memory import give_back_freed
 from personae.errors import TrainingError, UsageError
 from personae.models.family import Family
-from personae.models.load import load_base
 from personae.techniques.modes import settled, untouched
 from personae.training.events import CheckpointSaved, RolledBack, Step, Stopped, Validation
-from personae.training.memory.plan import fitting, loading_precision
+from personae.training.memory.plan import within_limit
 from personae.training.monitor import Monitor, other_rate, usual_rate
 from personae.training.previews import preview
-from personae.training.prior import mention_unused
 from personae.training.probe import FrozenProbe
 from personae.training.proof import finish
 from personae.training.rehearsal import forecast
@@ -83,76 +80,58 @@ def _run(
     *,
     planned: bool,
 ) -> Iterator[Event]:
+    character = _character(config)
+    with within_limit(config, character, base, planned=planned) as (config, base, plan):
+        folder.settle(config)  # resolved, so that a later version with other advice resumes it too
+        if plan is not None:
+            yield plan
+        trainer = yield from set_up(config, character, base)
+        with at_work(trainer):
+            yield forecast(trainer)
+            yield from _loop(trainer, folder, should_stop)
+
+
+def _character(config: RunConfig) -> Character:
+    """Open the character of a run.
+
+    Raises:
+        PersonaeError: there is none, or it may not be mirrored as the settings say.
+    """
     character = Character.open(config.character)
     if config.schedule.flip and character.asymmetric:
         raise UsageError(
             f"flip is on, but {character.name} is asymmetric (character.toml says so): mirrored "
             "pictures would teach a wrong one; leave --flip out"
         )
-    with ExitStack() as kept, ExitStack() as stack:
-        if config.unload or config.memory is not None:
-            give_back_as_freed()
-            stack.callback(give_back_as_freed, at_once=False)
-        own = base is None
-        base = base or load_base(
-            config.base,
-            device=config.device,
-            precision=loading_precision(config),
-            acceleration=config.acceleration,
-            denoiser_unloaded=config.unload or config.memory is not None,
-        )
-        if config.memory is not None and not planned:
-            config, plan = fitting(config, character, base)
-            kept.callback(setattr, base, "acceleration", base.acceleration)
-            base.acceleration = config.acceleration
-            folder.settle(config)
-            yield plan
-        if not config.unload:
-            stack.close()  # what is kept is quicker, and there is room
-            base.unloaded.reload()
-        trainer = yield from set_up(config, character, base)
-        try:
-            mention_unused(character, trainer.schedule)
-            with at_work(trainer):
-                # With every default filled in, so that a later version with other advice resumes it
-                folder.settle(config.model_copy(update={"schedule": trainer.schedule}))
-                yield forecast(trainer)
-                yield from _loop(trainer, folder, should_stop)
-        finally:
-            if not own:
-                trainer.unloaded.reload()
+    return character
 
 
 def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) -> Iterator[Event]:
     """Train to the end: step, watch, validate, save, preview."""
     rhythm = Rhythm.of(trainer)
-    keeper = CheckpointSelector(trainer, folder) if trainer.config.keep != "last" else None
+    selector = CheckpointSelector(trainer, folder) if trainer.config.keep != "last" else None
     monitor = Monitor(_probe(trainer), trainer.techniques, trainer.texts)
     base_loss: float | None = None  # of the base alone; looked at when it is first told
-    short = trainer.config.unload or trainer.config.memory is not None
     step = _take_up(trainer, folder)
-    if keeper:
-        yield from keeper.catch_up(trainer, step, rhythm.checkpoint)
-    while step < trainer.schedule.steps and not (keeper and keeper.enough):
+    if selector:
+        yield from selector.catch_up(trainer, step, rhythm.checkpoint)
+    while step < trainer.schedule.steps and not (selector and selector.enough):
         if should_stop():
             yield Stopped(step, folder.save_checkpoint(step, trainer.state()))
             return
-        if short and rhythm.rests(step):  # what previews and the like left counts
-            give_back_freed()
-        started = time.perf_counter()
-        loss, norm = trainer.step(step)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            step_back = _roll_back(trainer, folder, step)
-            yield step_back
-            step = step_back.to_step
+        if trainer.config.saves_memory and rhythm.pauses(step):
+            give_back_freed()  # by previews and the like: it would count
+        done = _stepped(trainer, step)
+        if done is None:
+            rolled_back = _roll_back(trainer, folder, step)
+            yield rolled_back
+            step = rolled_back.to_step
             continue
-        step += 1
-        rate = trainer.optimizer.param_groups[0]["lr"]
-        seconds = time.perf_counter() - started
-        yield Step(step, trainer.schedule.steps, loss, rate, norm, seconds)
-        verdict = monitor.look(step, trainer.schedule)
-        if verdict:
-            yield verdict
+        yield done
+        step = done.step
+        note = monitor.look(step, trainer.schedule)
+        if note:
+            yield note
         last = step == trainer.schedule.steps
         if trainer.held_out and (last or step % rhythm.validate == 0):
             base_loss = _validation(trainer, base_alone=True) if base_loss is None else base_loss
@@ -161,11 +140,21 @@ def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) 
             yield CheckpointSaved(step, folder.save_checkpoint(step, trainer.state()))
         if step % rhythm.preview == 0 and not last:
             yield from preview(trainer, artifact_of(trainer), folder, step)
-        if keeper and (last or step % rhythm.checkpoint == 0):
-            yield from keeper.look(trainer, step)
-    if keeper:
-        yield from keeper.conclude(trainer)
+        if selector and (last or step % rhythm.checkpoint == 0):
+            yield from selector.look(trainer, step)
+    if selector:
+        yield from selector.conclude(trainer)
     yield from finish(trainer, folder)
+
+
+def _stepped(trainer: Trainer, step: int) -> Step | None:
+    """Do the step that follows `step` others; None where loss or gradients are not finite."""
+    started = time.perf_counter()
+    loss, norm = trainer.step(step)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        return None
+    rate, seconds = trainer.optimizer.param_groups[0]["lr"], time.perf_counter() - started
+    return Step(step + 1, trainer.schedule.steps, loss, rate, norm, seconds)
 
 
 def _take_up(trainer: Trainer, folder: RunFolder) -> int:
@@ -200,7 +189,7 @@ class Rhythm:
         preview = config.preview_every or checkpoint
         return cls(checkpoint, preview, config.validate_every or max(1, math.ceil(steps / 10)))
 
-    def rests(self, step: int) -> bool:
+    def pauses(self, step: int) -> bool:
         """Say whether anything is saved, drawn or validated after `step` steps."""
         return any(step % every == 0 for every in (self.checkpoint, self.preview, self.validate))
 

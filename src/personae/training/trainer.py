@@ -19,7 +19,6 @@ from personae.core.memory import give_back_freed, peak_bytes
 from personae.core.seeds import seeded
 from personae.models.acceleration.choice import accelerated
 from personae.models.family import Family
-from personae.models.weights.unloaded import Unloaded
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
 from personae.training.batches import TrainingSet
@@ -40,13 +39,12 @@ class Trainer:
     """The parts of a run.
 
     Attributes:
-        config: as resolved; `schedule` has every default filled in.
+        config: resolved.
         techniques: in training mode; on `base` between `attach` and `eject`.
         pictures: the training set; prior: class pictures, for prior = images.
         held_out: frozen probe on held-out pictures, or None without any.
         average: exponential moving averages of the parameters, or None.
         update: applies gradients to what is trained.
-        unloaded: networks of the base that are in memory only while they are called.
         recomputing: drops activations until the backward pass while attached, or None.
         lowered: factor on the learning rate after a rollback.
         seconds: of all steps so far.
@@ -56,7 +54,6 @@ class Trainer:
     """
 
     config: RunConfig
-    schedule: Schedule
     base: Family
     character: Character
     techniques: list[Technique]
@@ -67,7 +64,6 @@ class Trainer:
     held_out: FrozenProbe | None
     update: UpdateRule
     average: list[torch.Tensor] | None
-    unloaded: Unloaded
     recomputing: Recomputing | None = field(default=None)
     lowered: float = 1.0
     seconds: float = field(default=0.0)
@@ -84,6 +80,11 @@ class Trainer:
         networks = [self.base.fingerprint, self.pictures.encoder, *self.texts.encoders]
         self.trained_on = record_of(settings, networks, self.character, sets)
         self.fingerprint = self.character.fingerprint
+
+    @property
+    def schedule(self) -> Schedule:
+        """Return the settings of the steps."""
+        return self.config.schedule
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -215,6 +216,11 @@ class Trainer:
         if self.average is not None:  # copied, so that it stays on the device of the parameters
             torch._foreach_copy_(self.average, state["average"])
         self.lowered, self.seconds = state["lowered"], state["seconds"]
+
+    def end_at(self, step: int) -> None:
+        """Let `step` be the last one."""
+        schedule = self.schedule.model_copy(update={"steps": step})
+        self.config = self.config.model_copy(update={"schedule": schedule})
 
     def attach(self) -> None:
         """Attach the techniques to the base, which then computes what is trained."""

@@ -26,7 +26,16 @@ from personae.training.memory.passes import _first_tiles
 from personae.training.memory.plan import _modes, fitting, loading_precision, with_mode
 from personae.training.run_folder import RunFolder
 from personae.training.settings import RunConfig
-from tiny_world import bare, only, run, run_config, shallow_pipeline, techniques, trainer_of
+from tiny_world import (
+    bare,
+    only,
+    run,
+    run_config,
+    shallow_base,
+    shallow_pipeline,
+    techniques,
+    trainer_of,
+)
 
 PARTS = {"gradient_checkpointing": "full", "micro_batch": 1}
 LEAN = {"update": "in_backward", "optimizer": "adafactor", "weight_precision": "bf16_stochastic"}
@@ -51,7 +60,8 @@ def _shared_cache(_own_cache: None, counted: Path, monkeypatch: pytest.MonkeyPat
 
 
 def plain(character: Path, technique: str, **values: Any) -> RunConfig:
-    return run_config(character, technique=technique, acceleration="none", **values)
+    config = run_config(character, technique=technique, acceleration="none", **values)
+    return config.resolved(6, shallow_base())
 
 
 @pytest.mark.parametrize(("technique", "mode"), CASES)

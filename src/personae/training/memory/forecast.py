@@ -8,7 +8,8 @@ and what the allocator cannot give back is covered by `SLACK`.
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -17,8 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.memory import held_bytes, resident_bytes
-from personae.core.registry import lookup
-from personae.models.acceleration.choice import FRUGAL
+from personae.models.acceleration.choice import FRUGAL, setting
 from personae.models.family import Family
 from personae.models.weights.files import weight_bytes
 from personae.models.weights.unloaded import Unloaded
@@ -26,7 +26,6 @@ from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
 from personae.training.memory.passes import drawing_bytes, pass_bytes
 from personae.training.optim.optimizers import held_on, state_bytes
-from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
 from personae.training.setup import build_techniques, unloadable
 
@@ -78,42 +77,51 @@ def needed(
     """Return what a run of `config` will hold on the device of `base`, which is left as it is.
 
     Args:
-        config: the run.
+        config: the run, resolved.
         character: gives the number of pictures.
         base: loaded and bare.
         process: bytes of the process besides the networks.
         limit: passes are left out (0) where all else takes more bytes already.
     """
-    schedule = _resolved(config, character, base)
+    schedule = config.schedule
     frozen = sum(map(weight_bytes, base.components.all.values()))
     with (
         base.unloaded.shapes_only(),
         FakeTensorMode(allow_non_fake_inputs=True),
-        ExitStack() as stack,
+        _attached(config, character, base) as techniques,
     ):
-        techniques = build_techniques(config, character, base)
         unloaded = _unloaded(config, base, techniques)
         frozen -= unloaded.bytes
         groups = [group for each in techniques for group in each.train().parameter_groups(1, 0)]
-        parameters = [p for group in groups for p in group["params"]]
-        for each in techniques:
-            stack.callback(each.inject().eject)
-        stack.callback(Recomputing(base.denoiser, schedule.gradient_checkpointing).end)
         if schedule.update == "in_backward":
-            for parameter in parameters:
+            for parameter in (p for group in groups for p in group["params"]):
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
         device_groups = held_on(base.device, groups)
         held = [p for group in device_groups for p in group["params"]]
         trained = sum(p.numel() * p.element_size() for p in held)
         average = 4 * sum(p.numel() for p in held) if schedule.ema else 0
         states = state_bytes(schedule.optimizer, device_groups)
-        copies = 0 if config.acceleration in FRUGAL else 2 * weight_bytes(base.denoiser)
+        copies = 0 if setting(config.acceleration) in FRUGAL else 2 * weight_bytes(base.denoiser)
         without = Bytes(process, frozen, trained + average, states, 0, copies)
         if without.total > limit:
             return without
         passes = pass_bytes(config, schedule, base, techniques)
         drawing = unloaded.largest_part + drawing_bytes(config, schedule, base)
         return replace(without, passes=max(passes, drawing))
+
+
+@contextmanager
+def _attached(
+    config: RunConfig, character: Character, base: Family
+) -> Iterator[Sequence[Technique]]:
+    """Attach the techniques of a run to `base` for the length of a `with` block."""
+    with ExitStack() as stack:
+        techniques = build_techniques(config, character, base)
+        for each in techniques:
+            stack.callback(each.inject().eject)
+        extent = config.schedule.gradient_checkpointing
+        stack.callback(Recomputing(base.denoiser, extent).end)
+        yield techniques
 
 
 def besides_tensors(base: Family, *, unload: bool = False) -> int:
@@ -136,14 +144,7 @@ def loaded_bytes(base: Family) -> int:
     return resident_bytes() if base.device.type == HOST.type else held_bytes(base.device)
 
 
-def _resolved(config: RunConfig, character: Character, base: Family) -> Schedule:
-    first = next(iter(config.technique_configs()))
-    kind = lookup(Technique, first)
-    recommended = base.recommended(first, kind.recommended)
-    return config.schedule.resolved(len(character.references), recommended)
-
-
-def _unloaded(config: RunConfig, base: Family, techniques: list[Technique]) -> Unloaded:
+def _unloaded(config: RunConfig, base: Family, techniques: Sequence[Technique]) -> Unloaded:
     """Return the networks that are unloaded in a run."""
     parts = base.components.autoencoder
     if not any(each.trains_text for each in techniques):

@@ -1,9 +1,10 @@
-"""The settings that make a run fit into a limit of memory, the gentlest first."""
+"""A run inside its limit of memory: the settings that make it fit, the gentlest first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 
 from personae.characters.character import Character
 from personae.core.devices import HOST, pick_device
-from personae.core.memory import resident_bytes
+from personae.core.memory import give_back_as_freed, resident_bytes
 from personae.errors import DoesNotFitError
 from personae.models.acceleration.choice import setting
 from personae.models.acceleration.wide_products import lacks_kernels
 from personae.models.family import Family
+from personae.models.load import load_base
 from personae.models.weights.files import stored_numbers, weight_bytes
 from personae.models.weights.quantised import pick_format
 from personae.models.weights.sources import local_folder
@@ -56,6 +58,55 @@ REASONS = {
 }
 
 
+@contextmanager
+def within_limit(
+    config: RunConfig, character: Character, base: Family | None = None, *, planned: bool = False
+) -> Iterator[tuple[RunConfig, Family, Planned | None]]:
+    """Load the base of a run and resolve its settings, so that it keeps to `config.memory`.
+
+    Yields the settings with every default filled in, the base, and the plan where one was made.
+    Without a limit and without `unload` nothing is saved.
+
+    Args:
+        config: the run.
+        character: whose pictures are trained on.
+        base: a loaded one, lent for the length of the block; None = load it.
+        planned: `config` holds the modes of an earlier plan.
+
+    Raises:
+        DoesNotFitError: even the leanest modes need more.
+    """
+    lent, plan = base is not None, None
+    with ExitStack() as saving:
+        if config.saves_memory:
+            give_back_as_freed()
+            saving.callback(give_back_as_freed, at_once=False)
+        base = base or _loaded(config)
+        config = config.resolved(len(character.references), base)
+        if config.memory is not None:
+            if not planned:
+                config, plan = fitting(config, character, base)
+            base = base.allowing(setting(config.acceleration))
+        if not config.unload:
+            saving.close()  # memory that is kept is quicker, and there is room
+            base.unloaded.reload()
+        try:
+            yield config, base, plan
+        finally:
+            if lent:
+                base.unloaded.reload()
+
+
+def _loaded(config: RunConfig) -> Family:
+    return load_base(
+        config.base,
+        device=config.device,
+        precision=loading_precision(config),
+        acceleration=config.acceleration,
+        denoiser_unloaded=config.saves_memory,
+    )
+
+
 def loading_precision(config: RunConfig) -> str:
     """Return the format to load the base in: bf16 where auto's float32 is sure not to fit."""
     if config.precision != "auto" or config.memory is None or not _auto_is_whole(config):
@@ -73,7 +124,7 @@ def _auto_is_whole(config: RunConfig) -> bool:
 def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunConfig, Planned]:
     """Return the settings with the first modes that keep the run below `config.memory`.
 
-    What was set by hand stays as it is.
+    What was set by hand stays as it is; `config` is resolved.
 
     Raises:
         DoesNotFitError: even the leanest modes need more.

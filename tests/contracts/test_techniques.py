@@ -416,6 +416,16 @@ class OneStream(StableDiffusion):
     targets = TargetSets(sets=StableDiffusion.targets.sets)
 
 
+@pytest.mark.parametrize("name", techniques())
+def test_leaner_settings_are_settings_of_the_technique_and_no_defaults(name: str) -> None:
+    kind = lookup(Technique, name)
+    for each in kind.leaner:
+        leaner = kind.Config.parse({each.setting: each.value})
+        assert getattr(leaner, each.setting) == each.value
+        assert getattr(kind.Config(), each.setting) != each.value
+        assert each.reason
+
+
 def test_an_unsupported_pair_refuses_in_words_and_names_a_way_out() -> None:
     base = OneStream.tiny()[0]
     words = {name: refusal_of(partial(make, name, base)) for name in techniques()}

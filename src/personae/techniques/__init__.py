@@ -11,6 +11,7 @@ from personae.core.doors import door
 
 if TYPE_CHECKING:
     from personae.techniques.technique import (
+        Leaner,
         Technique,
         TechniqueConfig,
         allocated_on,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Leaner",
     "Technique",
     "TechniqueConfig",
     "allocated_on",
@@ -29,6 +31,7 @@ __all__ = [
 __getattr__, __dir__ = door(
     __name__,
     {
+        "Leaner": "technique",
         "Technique": "technique",
         "TechniqueConfig": "technique",
         "allocated_on": "technique",

@@ -18,7 +18,7 @@ from personae.core.memory import zeros_on_host
 from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
-from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key_of
+from personae.techniques.technique import Leaner, Technique, TechniqueConfig, allocated_on, key_of
 
 
 class DreamBoothConfig(TechniqueConfig):
@@ -59,6 +59,19 @@ class DreamBooth(Technique):
     # Deltas are far smaller than weights and need range rather than bits: where float16 has only
     # multiples of 6e-8 left, bfloat16 still has 8 bits. And the sum with bf16 weights is quicker.
     stored_dtype = torch.bfloat16
+    leaner = (
+        Leaner(
+            "offload",
+            True,
+            "what is trained and the optimiser's states lie in the host's memory",
+            to_host=True,
+        ),
+        Leaner(
+            "weight_precision",
+            "bf16_stochastic",
+            "what is trained is bf16 with stochastic rounding",
+        ),
+    )
     recommended = Recommended(
         learning_rate=2e-6,
         weight_decay=0.0,

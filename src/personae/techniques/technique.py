@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -26,6 +27,23 @@ from personae.models.family import Family
 from personae.models.recommended import Recommended
 
 
+@dataclass(frozen=True, slots=True)
+class Leaner:
+    """A setting with which a technique takes less memory while it is trained.
+
+    Attributes:
+        setting: a field of the technique's `Config`.
+        value: what it is set to.
+        reason: why that takes less, in words that end a sentence.
+        to_host: it moves memory from the device to the host, and so helps only where they differ.
+    """
+
+    setting: str
+    value: Any
+    reason: str
+    to_host: bool = False
+
+
 class TechniqueConfig(Config):
     """Base of a technique's own settings."""
 
@@ -36,7 +54,9 @@ class Technique(nn.Module, PlugIn, ABC):
     A class sets `name`, `title`, `source` (the paper), `Config` and `recommended`. `per_row` says
     that rows of a batch can have strengths of their own, `names_character` that it brings the
     word a prompt names the character by, `stored_dtype` in which format it is saved, `holder` the
-    name of the module dict or list with what is learnt, if there is one.
+    name of the module dict or list with what is learnt, if there is one. `leaner` holds settings
+    that take less memory, the gentlest first: under a limit of memory those that move to the host
+    are tried before the optimiser is another one, all others after.
 
     Attributes:
         config: its settings.
@@ -55,6 +75,7 @@ class Technique(nn.Module, PlugIn, ABC):
     names_character: ClassVar[bool] = False
     stored_dtype: ClassVar[torch.dtype] = torch.float16
     holder: ClassVar[str] = ""
+    leaner: ClassVar[tuple[Leaner, ...]] = ()
 
     def __init__(
         self, config: TechniqueConfig, base: Family, generator: torch.Generator | None

@@ -76,9 +76,8 @@ class Trainer:
         sets = {"trained on": self.pictures} | (
             {"a class picture": self.prior} if self.prior else {}
         )
-        settings = self.config.model_copy(update={"schedule": self.schedule})
         networks = [self.base.fingerprint, self.pictures.encoder, *self.texts.encoders]
-        self.trained_on = record_of(settings, networks, self.character, sets)
+        self.trained_on = record_of(self.config, networks, self.character, sets)
         self.fingerprint = self.character.fingerprint
 
     @property

@@ -84,14 +84,13 @@ def needed(
         limit: passes are left out (0) where all else takes more bytes already.
     """
     schedule = config.schedule
-    frozen = sum(map(weight_bytes, base.components.all.values()))
     with (
         base.unloaded.shapes_only(),
         FakeTensorMode(allow_non_fake_inputs=True),
         _attached(config, character, base) as techniques,
     ):
         unloaded = _unloaded(config, base, techniques)
-        frozen -= unloaded.bytes
+        frozen = sum(map(weight_bytes, base.components.all.values())) - unloaded.bytes
         groups = [group for each in techniques for group in each.train().parameter_groups(1, 0)]
         if schedule.update == "in_backward":
             for parameter in (p for group in groups for p in group["params"]):

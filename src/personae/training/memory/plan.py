@@ -13,6 +13,7 @@ import torch
 from personae.characters.character import Character
 from personae.core.devices import HOST, pick_device
 from personae.core.memory import give_back_as_freed, resident_bytes
+from personae.core.registry import lookup
 from personae.errors import DoesNotFitError
 from personae.models.acceleration.choice import setting
 from personae.models.acceleration.wide_products import lacks_kernels
@@ -21,6 +22,7 @@ from personae.models.load import load_base
 from personae.models.weights.files import stored_numbers, weight_bytes
 from personae.models.weights.quantised import pick_format
 from personae.models.weights.sources import local_folder
+from personae.techniques.technique import Leaner, Technique
 from personae.training.events import Planned
 from personae.training.memory.forecast import KERNELS, besides_tensors, loaded_bytes, needed
 from personae.training.schedule import Schedule
@@ -36,14 +38,12 @@ SAME_NUMBERS: tuple[Mode, ...] = (
     {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full"},
     {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full", "micro_batch": 1},
 )
-OTHER_NUMBERS: tuple[Mode, ...] = (
+# These change numbers, and each takes less than the one before.
+LESS_STATE: tuple[Mode, ...] = (
     {},
-    {"offload": True},
-    {"offload": True, "update": "in_backward"},
     {"optimizer": "adamw8bit"},
     {"optimizer": "adamw8bit", "update": "in_backward"},
-    {"optimizer": "adamw8bit", "update": "in_backward", "weight_precision": "bf16_stochastic"},
-    {"optimizer": "adafactor", "update": "in_backward", "weight_precision": "bf16_stochastic"},
+    {"optimizer": "adafactor", "update": "in_backward"},
 )
 REASONS = {
     "precision": "the base has two bytes a number in the place of four",
@@ -51,10 +51,8 @@ REASONS = {
     "unload": "autoencoder and text encoders leave memory while they are not used",
     "gradient_checkpointing": "activations are computed again in the backward pass",
     "micro_batch": "a batch is computed one picture at a time",
-    "offload": "what is trained and the optimiser's states lie in the host's memory",
     "optimizer": "the optimiser keeps smaller states",
     "update": "each gradient is used and freed inside the backward pass",
-    "weight_precision": "what is trained is bf16 with stochastic rounding",
 }
 
 
@@ -146,7 +144,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
         total = max(needed(chosen, character, base, process, bound).total, loaded_bytes(base))
         first, least = first or total, min(total, least or total)
         if total <= limit:
-            return chosen, Planned(limit, total, first, mode, _in_words(mode, total, first))
+            return chosen, Planned(limit, total, first, mode, _in_words(config, mode, total, first))
     halved = ", --precision bf16" if base.dtype is torch.float32 else ""
     raise DoesNotFitError(
         f"memory is {config.memory}; the leanest run of {config.technique} on this base needs "
@@ -160,10 +158,10 @@ def with_mode(config: RunConfig, mode: Mode) -> RunConfig:
     run = {key: value for key, value in mode.items() if key in RunConfig.model_fields}
     plan = {key: value for key, value in mode.items() if key in Schedule.model_fields}
     settings = dict(config.settings)
-    for name, own in config.technique_configs().items():
-        fitting = {key: value for key, value in mode.items() if key in type(own).model_fields}
-        if fitting:
-            settings[name] = {**settings.get(name, {}), **fitting}
+    for name in config.technique_names:
+        own = {each.setting for each in lookup(Technique, name).leaner} & mode.keys()
+        if own:
+            settings[name] = {**settings.get(name, {}), **{key: mode[key] for key in own}}
     schedule = config.schedule.model_copy(update=plan)
     return config.model_copy(update={**run, "schedule": schedule, "settings": settings})
 
@@ -177,15 +175,11 @@ def _modes(config: RunConfig, *, host_apart: bool = False) -> Iterator[Mode]:
     """
     by_hand = config.model_fields_set | config.schedule.model_fields_set
     by_hand |= {key for own in config.settings.values() for key in own}
-    known = set(RunConfig.model_fields) | set(Schedule.model_fields)
-    known |= {key for own in config.technique_configs().values() for key in type(own).model_fields}
+    leaner = [each for each in _leaner(config) if host_apart or not each.to_host]
     seen: list[Mode] = []
-    others = [mode for mode in OTHER_NUMBERS if host_apart or "offload" not in mode]
-    if "offload" not in known:
-        others = [mode for mode in others if "offload" not in mode]
-    for other, same in product(others, SAME_NUMBERS):
+    for other, same in product(_other_numbers(leaner), SAME_NUMBERS):
         mode = {**other, **same}
-        mode = {key: value for key, value in mode.items() if key in known - by_hand}
+        mode = {key: value for key, value in mode.items() if key not in by_hand}
         parts = {**config.schedule.model_dump(), **mode}
         split = (
             parts["gradient_accumulation"] > 1
@@ -196,9 +190,38 @@ def _modes(config: RunConfig, *, host_apart: bool = False) -> Iterator[Mode]:
             yield mode
 
 
-def _in_words(mode: Mode, total: int, first: int) -> str:
+def _leaner(config: RunConfig) -> list[Leaner]:
+    """Return the leaner settings of all techniques of a run."""
+    return [each for name in config.technique_names for each in lookup(Technique, name).leaner]
+
+
+def _other_numbers(leaner: list[Leaner]) -> Iterator[Mode]:
+    """Yield the modes that change numbers, those with the leaner settings of techniques in place.
+
+    What moves to the host comes before another optimiser; what holds fewer bits comes after it, and
+    stays with the optimiser that has next to no states.
+    """
+    plain, *smaller, least = LESS_STATE
+    yield plain
+    moved = {}
+    for each in leaner:
+        if each.to_host:
+            moved = {**moved, each.setting: each.value}
+            yield moved
+            yield {**moved, "update": "in_backward"}
+    yield from smaller
+    reduced = {}
+    for each in leaner:
+        if not each.to_host:
+            reduced = {**reduced, each.setting: each.value}
+            yield {**smaller[-1], **reduced}
+    yield {**least, **reduced}
+
+
+def _in_words(config: RunConfig, mode: Mode, total: int, first: int) -> str:
     gib = f"{total / 2**30:.2f} GiB"
     if not mode:
         return f"forecast {gib}; it fits as it is"
-    changes = ", ".join(f"{key} = {value} ({REASONS[key]})" for key, value in mode.items())
+    reasons = REASONS | {each.setting: each.reason for each in _leaner(config)}
+    changes = ", ".join(f"{key} = {value} ({reasons[key]})" for key, value in mode.items())
     return f"forecast {gib} instead of {first / 2**30:.2f} GiB with {changes}"

@@ -45,6 +45,11 @@ class Encoder(PlugIn, ABC):
         return False
 
     @classmethod
+    def installed(cls) -> bool:
+        """Say whether its own weights are on this machine, so that it can serve unasked."""
+        return False
+
+    @classmethod
     @abstractmethod
     def load(cls, source: str | None, device: torch.device) -> Self:
         """Load the weights at `source` (hub id or folder; None: the encoder's own default).

@@ -50,6 +50,11 @@ def weights_folder(source: str | Path, encoder: str) -> Path:
     return folder
 
 
+def on_this_machine(source: str | Path) -> bool:
+    """Say whether a folder is there, or a hub id was fetched before; the network is not asked."""
+    return Path(source).is_dir() or (isinstance(source, str) and _cached(source) is not None)
+
+
 def _cached(source: str) -> Path | None:
     """Return the folder of a hub id fetched earlier, complete with weights, or None."""
     from huggingface_hub import snapshot_download

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from personae.vision.encoder import Encoder
-from personae.vision.pretrained import opened, weights_folder
+from personae.vision.pretrained import on_this_machine, opened, weights_folder
 
 BATCH: Final = 16
 """Pictures encoded at once: enough to fill two cores, little memory."""
@@ -33,6 +33,11 @@ class TransformersEncoder(Encoder):
 
     def __init__(self, network: nn.Module, prepare: Callable[..., Any], weights: str) -> None:
         self.network, self.prepare, self.weights = network, prepare, weights
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Say whether the default weights are shipped, or were fetched before."""
+        return on_this_machine(cls.default)
 
     @classmethod
     def load(cls, source: str | None, device: torch.device) -> Self:

@@ -67,7 +67,7 @@ def test_a_study_file_that_asks_for_the_impossible_keeps_the_rest(
     file = tmp_path / "ranks.toml"
     file.write_text(tomli_w.dumps(values), encoding="utf-8")
     out = tmp_path / "study"
-    assert run(["study", "run", str(file), "--out", str(out), "--json"]) == 0
+    assert run(["study", "run", str(file), "--out", str(out), "--json"]) == 1
     report = events(capsys, "report")[0]
     assert report["choice"] == "lora lora.rank=2"
     results = [cell.result() for cell in Study.read(file, out).cells]
@@ -83,6 +83,18 @@ def test_status_lists_what_is_done_failed_and_pending(study, capsys):
     assert sorted(states.values()) == ["done", "done", "failed", "pending"]
     assert run(["study", "status", str(study.folder)]) == 0
     assert "failed: out of memory" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_study_with_a_failed_cell_ends_with_1_and_says_which_and_how_to_run_it_again(
+    study, capsys
+):
+    broken = next(c for c in study.cells if c.spec.row == "dreambooth")
+    broken.fail("out of memory")
+    assert run(["study", "run", str(study.folder / "study.toml")]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"1 cell failed: {broken.name}." in told
+    assert "--retry-failed runs it again" in told
+    assert "Report:" in told
 
 
 def test_report_is_written_anew_with_other_limits(study, tmp_path, capsys):

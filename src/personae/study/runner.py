@@ -31,7 +31,6 @@ from personae.study.events import (
     StudyFinished,
     StudyStarted,
 )
-from personae.study.result import CellFailure
 from personae.study.study import Study
 from personae.training.events import Step
 
@@ -105,9 +104,8 @@ def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening
         error = "has no result" if result is None else getattr(result, "error", "")
         finished = CellFinished(event.name, done, len(pending), round(seconds, 1), error)
         yield _logged(log, finished)
-    broken = sum(isinstance(cell.result(), CellFailure) for cell in study.cells)
     took = round(time.monotonic() - started, 1)
-    yield _logged(log, StudyFinished(len(study.cells), broken, took))
+    yield _logged(log, StudyFinished(len(study.cells), len(study.failed()), took))
 
 
 def _logged(log: EventLog, event: Event) -> Event:

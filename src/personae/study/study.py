@@ -120,6 +120,10 @@ class Study:
             or (retry_failed and isinstance(result, CellFailure))
         ]
 
+    def failed(self) -> list[Cell]:
+        """Return the cells that broke."""
+        return [cell for cell in self.cells if isinstance(cell.result(), CellFailure)]
+
 
 def to_toml_values(values: dict[str, Any]) -> str:
     """Write plain values as TOML."""

@@ -63,7 +63,8 @@ def run(
 ) -> None:
     """Run what has no result yet, then write the report.
 
-    A study that was stopped or killed goes on where it was; results are never made twice.
+    A study that was stopped or killed goes on where it was; results are never made twice. Ends
+    with code 1 if a cell failed.
     """
     from personae.study.study import Study
 
@@ -129,7 +130,12 @@ def follow(
     *,
     retry_failed: bool = False,
 ) -> None:
-    """Run a study, showing what happens, and write its report."""
+    """Run a study, showing what happens, and write its report.
+
+    Raises:
+        typer.Exit: a cell failed; the report is written all the same.
+    """
+    from personae.reports.study_report import write_report
     from personae.study.comparison.limits import Limits
     from personae.study.events import CellFinished, CellProgress, StudyFinished, StudyStarted
     from personae.study.runner import run_study
@@ -154,18 +160,20 @@ def follow(
                     mark = f"[red]failed[/]: {escape(event.error)}" if event.error else "done"
                     terminal.say(f"{escape(event.cell)} {mark} ({duration(event.seconds)})")
                 case StudyFinished() if event.failed:
-                    terminal.say(
-                        f"[yellow]![/] {count(event.failed, 'cell')} failed; the report says why, "
-                        "--retry-failed runs them again"
-                    )
-    show_report(terminal, write(study, limits))
+                    _tell_failures(terminal, study)
+    show_report(terminal, write_report(study, limits))
+    if event.failed:
+        raise typer.Exit(1)
 
 
-def write(study: Study, limits: object) -> Report:
-    """Write the report of a study."""
-    from personae.reports.study_report import write_report
-
-    return write_report(study, limits)
+def _tell_failures(terminal: Terminal, study: Study) -> None:
+    """Say which cells failed, and how to run them again."""
+    failed = [cell.name for cell in study.failed()]
+    them = "it" if len(failed) == 1 else "them"
+    terminal.say(
+        f"[yellow]![/] {count(len(failed), 'cell')} failed: {escape(', '.join(failed))}. The "
+        f"report says why; the same command with --retry-failed runs {them} again."
+    )
 
 
 def show_report(terminal: Terminal, report: Report) -> None:

@@ -53,7 +53,10 @@ class Comparison:
         refuse_mixtures(found)
         if not any(each.cell.spec.kind == "trained" for each in found):
             reason = next(iter(unusable.values()), "it is empty")
-            raise StudyError(f"{study.folder}: no technique has a result to compare yet ({reason})")
+            again = "; --retry-failed runs failed cells again" if study.failed() else ""
+            raise StudyError(
+                f"{study.folder}: no technique has a result to compare yet ({reason}){again}"
+            )
         rows = make_rows(found)
         names = dict.fromkeys(name for row in rows for name in (*row.values, *row.intervals))
         known = [name for name in ORDER if name in names]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from personae.cli.commands.compare import known
-from personae.cli.commands.demo import find_example, plan
+from personae.cli.commands.demo import find_example
+from personae.study.presets import every_technique
 
 
 def test_the_demo_ends_with_a_page_that_needs_nothing_else(
@@ -36,18 +36,6 @@ def test_the_demo_ends_with_a_page_that_needs_nothing_else(
     assert not any(line["event"] == "step" for line in again)
 
 
-def test_the_comparison_of_the_demo_gives_every_technique_as_much(
-    character: Path, here: Path
-) -> None:
-    cells = plan(character, None, 100, None, here / "comparison").cells
-    rows = [cell.spec.row for cell in cells]
-    assert {*known(), "untouched", "real"} == set(rows)
-    assert len(rows) == len(set(rows))
-    trained = [cell.spec for cell in cells if cell.spec.row in known()]
-    assert {spec.run.schedule.batch_size for spec in trained} == {8}
-    assert {spec.budget for spec in trained} == {"presentations=800"}
-
-
 def test_the_demo_of_the_embedded_base_ends_with_the_comparison(
     character: Path, here: Path, told: Callable[..., Any]
 ) -> None:
@@ -62,7 +50,9 @@ def test_the_demo_of_the_embedded_base_ends_with_the_comparison(
     assert report["event"] == "report"
     assert report["page"] == "demo/comparison/report.html"
     result = json.loads((here / report["result"]).read_text(encoding="utf-8"))
-    assert len(result["rows"]) == len(known()) + 2  # the untouched base, the real pictures
+    assert (
+        len(result["rows"]) == len(every_technique()) + 2
+    )  # the untouched base, the real pictures
 
 
 def test_the_example_character_is_found_from_anywhere(here: Path) -> None:

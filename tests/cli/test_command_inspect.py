@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from safetensors.torch import load_file, save_file
 from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.cli.app import run
-from personae.cli.commands.bases import describe
-from personae.core.tensor_header import read_tensor_header
 from personae.generation.generate import draw
 from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
@@ -117,22 +114,6 @@ def test_foreign_and_missing_files_are_refused(here: Path, refused: Callable[...
     assert "personae import" in refused("inspect", "x.safetensors", code=1)
     assert "does not exist" in refused("inspect", "none.safetensors")
     assert "holds no run" in refused("inspect", here)
-
-
-def test_the_size_of_a_base_is_read_from_its_headers(base_folder: Path) -> None:
-    file = base_folder / "unet" / "diffusion_pytorch_model.safetensors"
-    numbers = sum(tensor.numel() for tensor in load_file(file).values())
-    assert read_tensor_header(file).numbers == numbers
-    about = describe(base_folder)
-    assert about["resolution"] == load_base(base_folder, device="cpu").resolution
-    assert about["parameters"] > numbers
-
-
-def test_the_advice_of_a_base_is_shown(base_folder: Path, here: Path) -> None:
-    assert describe(base_folder)["recommended"] == {}
-    advised = shutil.copytree(base_folder, here / "advised")
-    (advised / "personae.toml").write_text("[recommended.lora]\nlearning_rate = 0.002\n")
-    assert describe(advised)["recommended"] == {"lora": {"learning_rate": 0.002}}
 
 
 def test_every_embedded_base_is_listed(told: Callable[..., Any]) -> None:

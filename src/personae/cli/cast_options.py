@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,6 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.cli.terminal import Terminal
     from personae.generation.cast import Cast
-    from personae.generation.recipe import Recipe
     from personae.models.family import Family
 
 CastOption = Annotated[
@@ -88,37 +86,15 @@ def load_cast(members: Sequence[str] | None, strengths: Sequence[str] | None) ->
     return Cast.load(pairs(members, "--cast"), pairs(strengths, "--strength"))
 
 
-def artifacts_at_hand(recipe: Recipe, picture: Path) -> dict[str, Path]:
-    """Return where the artifacts of a recipe are, by the names of its cast, as far as found.
-
-    Looked for beside the picture, in the working folder and in the run folders of `runs/`. What a
-    file is called is not enough: its tensors must have the recorded hash.
-    """
-    from personae.artifacts.card import read_card
-    from personae.errors import ArtifactError
-
-    places = [picture.parent, Path(), *sorted(Path("runs").glob("*/"))]
-    found: dict[str, Path] = {}
-    for name, record in recipe.cast.items():
-        for file in (place / Path(record.file).name for place in places):
-            try:
-                if file.is_file() and read_card(file).content_hash == record.content_hash:
-                    found.setdefault(name, file)
-            except ArtifactError:  # of another kind, or damaged: not the one looked for
-                continue
-    return found
-
-
 def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: str) -> Family:
-    """Load the base named, else that of the first member, else the embedded one.
+    """Load the base named, else that of the cast, else the embedded one.
 
     Raises:
         BaseError: it cannot be loaded.
     """
     from personae.models.load import load_base
 
-    first = next(iter(cast.members.values()), None)
-    chosen = source or (first.artifact.card.base.source if first else None)
+    chosen = source or cast.base_source
     quiet_libraries()
     with terminal.waiting("loading the base"):
         return load_base(chosen, **options) if chosen else load_base(**options)

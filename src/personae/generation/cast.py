@@ -78,6 +78,12 @@ class Cast:
             }
         )
 
+    @property
+    def base_source(self) -> str | None:
+        """Return the base that the first member was trained on; None if there is no member."""
+        first = next(iter(self.members.values()), None)
+        return first.artifact.card.base.source if first else None
+
     @contextmanager
     def on(self, base: Family) -> Iterator[Self]:
         """Put every member on `base` for the length of a `with` block."""

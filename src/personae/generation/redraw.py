@@ -1,15 +1,92 @@
-"""Drawing a picture again from its recipe."""
+"""Drawing a picture again: its recipe, the artifacts it names, and the same bytes."""
 
 from __future__ import annotations
 
-from personae.errors import UsageError
-from personae.generation.cast import Cast
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import read_card
+from personae.artifacts.strength import Strength
+from personae.core.config import first_problem
+from personae.core.devices import PRECISIONS
+from personae.errors import ArtifactError, UsageError
+from personae.generation.cast import Cast, Member
 from personae.generation.generate import draw
-from personae.generation.picture import Picture
+from personae.generation.picture import CHUNK, Picture
+from personae.generation.picture_metadata import read_texts
 from personae.generation.recipe import Recipe
 from personae.generation.sampler import Shot
 from personae.models.acceleration.choice import setting
 from personae.models.family import Family
+from personae.models.weights.quantised import QUANTISED
+
+
+def recipe_in(file: Path) -> Recipe | None:
+    """Return the recipe a picture of ours holds, or None if another tool drew it.
+
+    Raises:
+        UsageError: no such file, not a picture, or its recipe is damaged.
+    """
+    text = read_texts(file).get(CHUNK)
+    try:
+        return None if text is None else Recipe.model_validate_json(text)
+    except ValidationError as error:
+        reason = first_problem(Recipe, error)
+        raise UsageError(f"{file}: its recipe is damaged ({reason}); draw another") from None
+
+
+def artifacts_at_hand(recipe: Recipe, picture: Path) -> dict[str, Path]:
+    """Return where the artifacts of a recipe are, by the names of its cast, as far as found.
+
+    Looked for beside the picture, in the working folder and in the run folders of `runs/`. What a
+    file is called is not enough: its tensors must have the recorded hash.
+    """
+    places = [picture.parent, Path(), *sorted(Path("runs").glob("*/"))]
+    found: dict[str, Path] = {}
+    for name, record in recipe.cast.items():
+        for file in (place / Path(record.file).name for place in places):
+            try:
+                if file.is_file() and read_card(file).content_hash == record.content_hash:
+                    found.setdefault(name, file)
+            except ArtifactError:  # of another kind, or damaged: not the one looked for
+                continue
+    return found
+
+
+def cast_for(recipe: Recipe, given: Cast, picture: Path) -> dict[str, Path]:
+    """Make a cast that of a recipe; return the files of the members that were found for it.
+
+    Members that `given` lacks are taken from the artifacts at hand, and all get the recorded
+    strengths. Who is still missing is left to `redraw`, which says so.
+
+    Args:
+        recipe: of the picture to draw again.
+        given: the cast as far as it is known; it is changed.
+        picture: the file the recipe was read from.
+
+    Raises:
+        ArtifactError: a file found is damaged.
+    """
+    found = {
+        name: file
+        for name, file in artifacts_at_hand(recipe, picture).items()
+        if name not in given.members
+    }
+    for name, file in found.items():
+        given.members[name] = Member(Artifact.load(file), path=file)
+    for name, member in given.members.items():
+        if name in recipe.cast:
+            member.strength = Strength.parse(recipe.cast[name].strength)
+    return found
+
+
+def precision_for(recipe: Recipe) -> str:
+    """Return the name `load_base` takes for the number format a recipe records."""
+    names = {str(dtype).removeprefix("torch."): name for name, dtype in PRECISIONS.items()}
+    usual = recipe.precision if recipe.precision in QUANTISED else "auto"
+    return names.get(recipe.precision, usual)
 
 
 def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:

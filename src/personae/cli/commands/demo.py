@@ -10,7 +10,6 @@ from rich.markup import escape
 
 from personae.cli.cast_options import load_cast, open_base
 from personae.cli.commands.check import show_inspection
-from personae.cli.commands.compare import known
 from personae.cli.commands.sheet import draw_sheet, suite_for
 from personae.cli.commands.study import follow, runner
 from personae.cli.commands.train import STOPPED, follow_run
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from personae.evaluation.suite import Suite
     from personae.models.family import Family
-    from personae.study.study import Study
 
 EXAMPLE = Path("examples") / "mira"
 BATCH_SIZE = 8
@@ -66,7 +64,16 @@ def demo(
     terminal.say(f"Page: [bold]{escape(tilde(page))}[/]; open it in a browser.")
     if compare_steps:
         _heading(terminal, 4, "Compare the techniques, each trained briefly")
-        contest = plan(folder, base, compare_steps, suite, out / "comparison")
+        from personae.study.presets import brief_comparison
+
+        contest = brief_comparison(
+            folder,
+            out / "comparison",
+            steps=compare_steps,
+            batch_size=BATCH_SIZE,
+            base=base,
+            suite=suite,
+        )
         follow(terminal, contest, runner(contest), None)
 
 
@@ -107,21 +114,6 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
     else:
         terminal.say(f"{escape(tilde(run))} is trained already; delete it to train anew.")
     return run / result["artifact"]
-
-
-def plan(folder: Path, base: str | None, steps: int, suite: str | None, out: Path) -> Study:
-    """Return the study that trains every technique `steps` steps and draws each shot once."""
-    from personae.study.study import Study
-
-    values = {
-        "character": [str(folder)],
-        "technique": known(),
-        "schedule": {"batch_size": BATCH_SIZE},
-        "keep": "last",
-        "budget": f"presentations={steps * BATCH_SIZE}",
-        "judging": {"seeds": 1} | ({"suite": suite} if suite else {}),
-    }
-    return Study.plan(values | ({"base": base} if base else {}), out, where="demo")
 
 
 def present(

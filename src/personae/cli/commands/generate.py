@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -15,7 +15,6 @@ from personae.cli.cast_options import (
     DeviceOption,
     PrecisionOption,
     StrengthOption,
-    artifacts_at_hand,
     load_cast,
     open_base,
 )
@@ -35,6 +34,20 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.generation.cast import Cast
     from personae.generation.recipe import Recipe
+    from personae.generation.sampler import Shot
+
+
+FormatOption = Annotated[
+    Literal["png", "jpg", "webp"],
+    typer.Option("--format", help="Kind of file. Only PNG keeps the very pixels."),
+]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A picture drawn by personae, to draw again byte for byte; or by A1111 or "
+        "InvokeAI, to draw with its prompt, seed and sampling."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -56,20 +69,11 @@ def generate(
         int, typer.Option("--number", "-n", min=1, help="Pictures of each prompt.")
     ] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
-    file_format: Annotated[
-        Literal["png", "jpg", "webp"],
-        typer.Option("--format", help="Kind of file. Only PNG keeps the very pixels."),
-    ] = "png",
+    file_format: FormatOption = "png",
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also put them on one contact sheet.")
     ] = False,
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            help="A picture drawn by personae, to draw again byte for byte; or by A1111 or "
-            "InvokeAI, to draw with its prompt, seed and sampling."
-        ),
-    ] = None,
+    like: LikeOption = None,
     config: ConfigOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn side by side.")] = 4,
     device: DeviceOption = "auto",
@@ -77,10 +81,9 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw characters in new scenes; each picture holds the recipe that draws it again."""
-    from personae.generation.sampler import Shot
+    from personae.generation.redraw import recipe_in
 
-    terminal = Terminal(as_json)
-    given = settings_given(ctx)
+    terminal, given = Terminal(as_json), settings_given(ctx)
     members = load_cast(cast, strength)
     if like is not None:
         _refuse_changes([*(prompts or []), *given, *(strength or [])])
@@ -89,10 +92,8 @@ def generate(
             draw_again(terminal, recipe, members, like, out, source=base, device=device)
             return
         shots, given = shot_like(like)
-    elif prompts:
-        shots = [Shot(prompt, seed + i) for prompt in prompts for i in range(number)]
     else:
-        raise UsageError('no prompt; say what to draw, as in "{mira} on a beach"')
+        shots = shots_of(prompts or [], seed, number)
     sampling = read_sampling(given, config)
     loaded = open_base(terminal, base, members, device=device, precision=precision)
     with members.on(loaded):
@@ -110,28 +111,20 @@ def generate(
         write_sheet(terminal, drawn, out)
 
 
-def recipe_in(file: Path) -> Recipe | None:
-    """Return the recipe a picture of ours holds, or None if another tool drew it.
+def shots_of(prompts: Sequence[str], seed: int, number: int) -> list[Shot]:
+    """Return `number` pictures of each prompt, their seeds from `seed` on.
 
     Raises:
-        UsageError: no such file, not a picture, or its recipe is damaged.
+        UsageError: there is no prompt.
     """
-    from pydantic import ValidationError
+    from personae.generation.sampler import Shot
 
-    from personae.core.config import first_problem
-    from personae.generation.picture import CHUNK
-    from personae.generation.picture_metadata import read_texts
-    from personae.generation.recipe import Recipe
-
-    text = read_texts(file).get(CHUNK)
-    try:
-        return None if text is None else Recipe.model_validate_json(text)
-    except ValidationError as error:
-        reason = first_problem(Recipe, error)
-        raise UsageError(f"{file}: its recipe is damaged ({reason}); draw another") from None
+    if not prompts:
+        raise UsageError('no prompt; say what to draw, as in "{mira} on a beach"')
+    return [Shot(prompt, seed + i) for prompt in prompts for i in range(number)]
 
 
-def shot_like(file: Path) -> tuple[list, dict]:
+def shot_like(file: Path) -> tuple[list[Shot], dict[str, Any]]:
     """Return what another tool's picture was asked for, and its sampling.
 
     Raises:
@@ -156,39 +149,20 @@ def draw_again(
 ) -> None:
     """Draw the picture of a recipe again; `like` is the file it was read from.
 
-    Members that `cast` lacks are taken from artifacts at hand.
-
     Raises:
         UsageError: base or cast are not those of the recipe.
     """
-    from personae.artifacts.artifact import Artifact
-    from personae.artifacts.strength import Strength
-    from personae.generation.cast import Member
-    from personae.generation.redraw import redraw
+    from personae.generation.redraw import cast_for, precision_for, redraw
 
-    for name, file in artifacts_at_hand(wanted, like).items():
-        if name not in cast.members:
-            cast.members[name] = Member(Artifact.load(file), path=file)
-            terminal.say(f"With {escape(name)} from {escape(tilde(file))}")
-    for name, member in cast.members.items():
-        if name in wanted.cast:
-            member.strength = Strength.parse(wanted.cast[name].strength)
+    for name, file in cast_for(wanted, cast, like).items():
+        terminal.say(f"With {escape(name)} from {escape(tilde(file))}")
     prepare_folder(out)
-    precision = _precision_name(wanted.precision)
+    precision = precision_for(wanted)
     base = open_base(terminal, source or wanted.base, cast, device=device, precision=precision)
     with cast.on(base), terminal.waiting("drawing"):
         picture = redraw(base, wanted, cast)
     path = save(terminal, picture, out)
     terminal.say(f"Drawn again: [bold]{escape(tilde(path))}[/]")
-
-
-def _precision_name(recorded: str) -> str:
-    """Return the name `load_base` takes for the number format a recipe records."""
-    from personae.core.devices import PRECISIONS
-    from personae.models.weights.quantised import QUANTISED
-
-    names = {str(dtype).removeprefix("torch."): name for name, dtype in PRECISIONS.items()}
-    return names.get(recorded, recorded if recorded in QUANTISED else "auto")
 
 
 def _refuse_changes(given: Sequence[str]) -> None:

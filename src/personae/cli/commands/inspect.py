@@ -11,7 +11,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from personae.cli.cast_options import artifacts_at_hand
 from personae.cli.terminal import AsJson, Terminal, tilde, typed
 from personae.core.units import count, duration, size
 from personae.errors import UsageError
@@ -135,6 +134,7 @@ def _training(card: Card) -> str:
 
 def _show_picture(terminal: Terminal, file: Path) -> None:
     from personae.generation.picture import Picture
+    from personae.generation.redraw import artifacts_at_hand
 
     picture = Picture.open(file)
     recipe = picture.recipe

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from personae.core.config import read_toml
 from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
 from personae.core.registry import nearest
@@ -130,3 +132,58 @@ def embedded_bases() -> dict[str, Path]:
     """Return {name: folder} of the bases shipped inside the package."""
     found = sorted((EMBEDDED / "bases").glob("*/model_index.json"))
     return {index.parent.name: index.parent for index in found}
+
+
+@dataclass(frozen=True, slots=True)
+class BaseDescription:
+    """What a base is, without loading it.
+
+    Attributes:
+        kind: class of its pipeline. resolution: side in pixels of the pictures it was trained on,
+            None if it does not say so. parameters: numbers in its weight files. bytes: of its
+            folder.
+        recommended: {technique: {field: value}}, the training advice of its `personae.toml`.
+        path: its folder.
+    """
+
+    kind: str
+    resolution: int | None
+    parameters: int
+    bytes: int
+    recommended: dict[str, dict[str, Any]]
+    path: Path
+
+
+def describe_base(folder: Path) -> BaseDescription:
+    """Describe the base in a diffusers folder; of its weights only the headers are read.
+
+    Raises:
+        BaseError: it is no such folder, or a file in it is damaged.
+        UsageError: its training advice is not TOML.
+    """
+    kind = pipeline_class(folder) or ""
+    advice = folder / "personae.toml"
+    try:
+        parameters = sum(read_tensor_header(file).numbers for file in folder.rglob("*.safetensors"))
+        resolution = _resolution(folder)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise BaseError(f"{folder}: is damaged ({error}); fetch the base again") from None
+    return BaseDescription(
+        kind=kind,
+        resolution=resolution,
+        parameters=parameters,
+        bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        recommended=read_toml(advice).get("recommended", {}) if advice.is_file() else {},
+        path=folder,
+    )
+
+
+def _resolution(folder: Path) -> int | None:
+    """Return the side in pixels of the pictures the denoiser was trained on, if it says so."""
+    configs = [folder / part / "config.json" for part in ("unet", "transformer", "vae")]
+    values = [json.loads(path.read_text(encoding="utf-8")) for path in configs if path.is_file()]
+    if not all(isinstance(value, dict) for value in values):
+        raise ValueError("a config.json holds no table")
+    sample = next((value["sample_size"] for value in values if "sample_size" in value), None)
+    blocks = values[-1].get("block_out_channels", []) if values else []
+    return sample * 2 ** (len(blocks) - 1) if isinstance(sample, int) and blocks else None

@@ -25,9 +25,10 @@ def test_the_demo_ends_with_a_page_that_needs_nothing_else(
     told_ = told(*options)
     assert told_[-1] == {"event": "page", "path": "demo/index.html"}
     page = (here / "demo" / "index.html").read_text(encoding="utf-8")
-    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    sources = re.findall(r'src="([^"]*)"', page)
     assert len(sources) == 5 + 2 + 1  # learnt from, drawn, the scene without the character
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert all(link.startswith("#") for link in re.findall(r'href="([^"]*)"', page))
     assert "mira, learnt from 5 pictures" in page
     assert (here / "demo" / "mira-sheet.png").is_file()
 

@@ -1,8 +1,9 @@
-"""What the page about a trained character shows: pictures, loss curve, card, commands."""
+"""The page about a trained character: pictures, loss curve, card, and what to type next."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -10,16 +11,33 @@ from PIL import Image
 from personae.artifacts.card import Card
 from personae.characters.character import Character
 from personae.core.units import count, duration, size
-from personae.evaluation.suite import Suite
-from personae.reports.html_page import Curve, Gallery, Page, Shown
-from personae.training.events import Step, Validation
+from personae.evaluation.suite import Suite, spelled
+from personae.reports.loss_curve import LossCurve, loss_plot
+from personae.reports.page import render
+from personae.reports.pictures import ShownPicture, shown
+from personae.reports.sheets import HEADINGS
 from personae.training.run_folder import RunFolder
 
-KINDS = {
-    "scene": ("Scenes", "The same character in other places."),
-    "expression": ("Expressions", "The same face in other moods."),
-    "medium": ("Media", "The same character in other media."),
+ABOUT = {
+    "scene": "The same character in other places.",
+    "expression": "The same face in other moods.",
+    "medium": "The same character in other media.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures under a heading; `small` ones are for looking over, not for looking at.
+
+    Attributes:
+        id: of the section, for links to it.
+    """
+
+    id: str
+    heading: str
+    about: str
+    pictures: Sequence[ShownPicture]
+    small: bool = False
 
 
 def character_page(
@@ -30,8 +48,8 @@ def character_page(
     drawn: Sequence[Image.Image],
     untouched: Sequence[Image.Image],
     commands: Sequence[str],
-) -> Page:
-    """Return the page about a character that a run has learnt.
+) -> str:
+    """Return the page about a character that a run has learnt, as HTML.
 
     Args:
         character: what was learnt from.
@@ -42,17 +60,18 @@ def character_page(
         untouched: one picture of the class for each scene, by the base alone.
         commands: what to type next.
     """
-    return Page(
+    return render(
+        "character.html",
         title=f"{card.character.name}, learnt from {count(card.training.pictures, 'picture')}",
         lead=f"{count(card.training.steps, 'step')} in {duration(card.training.seconds)} on "
         f"{card.training.device} made a file of {size(artifact.stat().st_size)}. Below, what the "
         "base then draws when it is asked for this character.",
         galleries=[
             _learnt_from(character),
-            *_drawn_galleries(suite, drawn),
-            _without(suite, untouched),
+            *_drawn_galleries(suite, drawn, card.character.name),
+            _without(suite, untouched, card.character.class_noun),
         ],
-        curve=_curve_of(RunFolder(artifact.parent)),
+        plot=loss_plot(LossCurve.of(RunFolder(artifact.parent))),
         facts=_facts_of(card, artifact),
         commands=commands,
     )
@@ -60,48 +79,39 @@ def character_page(
 
 def _learnt_from(character: Character) -> Gallery:
     """Return the pictures that were trained on."""
-    shown = [
-        Shown(each.image(), "", f"training picture: {each.caption or character.name}")
+    pictures = [
+        shown(each.image(), "training picture", each.caption or character.name)
         for each in character.references
     ]
     kept = count(len(character.held_out), "other picture")
-    return Gallery("Learnt from", f"All it was shown; {kept} kept back.", shown, small=True)
+    return Gallery(
+        "learnt-from", "Learnt from", f"All it was shown; {kept} kept back.", pictures, small=True
+    )
 
 
-def _drawn_galleries(suite: Suite, images: Sequence[Image.Image]) -> list[Gallery]:
+def _drawn_galleries(suite: Suite, images: Sequence[Image.Image], name: str) -> list[Gallery]:
     """Return a gallery for each kind of shot."""
     galleries = []
-    for kind, (heading, about) in KINDS.items():
-        shown = [
-            Shown(image, shot.id.replace("_", " "), f"drawn: {shot.prompt}")
+    for kind, about in ABOUT.items():
+        pictures = [
+            shown(image, shot.id.replace("_", " "), spelled(shot.prompt, f"{{{name}}}"))
             for shot, image in zip(suite.shots, images, strict=True)
             if shot.kind == kind
         ]
-        if shown:
-            galleries.append(Gallery(heading, about, shown))
+        if pictures:
+            galleries.append(Gallery(kind, HEADINGS[kind], about, pictures))
     return galleries
 
 
-def _without(suite: Suite, images: Sequence[Image.Image]) -> Gallery:
+def _without(suite: Suite, images: Sequence[Image.Image], class_noun: str) -> Gallery:
     """Return the same scenes by the base alone."""
     scenes = [shot for shot in suite.shots if shot.kind == "scene"]
-    shown = [
-        Shown(image, shot.id.replace("_", " "), f"the base alone: {shot.prompt}")
+    pictures = [
+        shown(image, shot.id.replace("_", " "), spelled(shot.prompt, class_noun))
         for shot, image in zip(scenes, images, strict=True)
     ]
     about = "The same scenes and seeds by the untouched base, asked for the class alone."
-    return Gallery("Without the character", about, shown, small=True)
-
-
-def _curve_of(run: RunFolder) -> Curve:
-    """Return the losses a run folder keeps."""
-    events = run.events()
-    checks = [event for event in events if isinstance(event, Validation)]
-    return Curve(
-        [(event.step, event.loss) for event in events if isinstance(event, Step)],
-        [(event.step, event.loss) for event in checks],
-        checks[-1].base if checks else None,
-    )
+    return Gallery("without", "Without the character", about, pictures, small=True)
 
 
 def _facts_of(card: Card, artifact: Path) -> dict[str, str]:

@@ -16,16 +16,46 @@ from personae.study.result import CellPicture
 SIDE = 512
 """Longest side of an embedded picture in pixels; larger ones are made smaller."""
 QUALITY = 90
+EXACT_SIDE = 256
+"""Up to this side in pixels a picture keeps its very pixels; larger ones hide small losses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPicture:
-    """A picture on the page: where it comes from and how it was drawn."""
+    """A picture on a page.
+
+    Attributes:
+        source: the picture itself, as a data URI. width, height: of what it holds, in pixels.
+        title: said of it in a few words. prompt: what was asked for, or its caption.
+        detail: how it was drawn, for those who enlarge it.
+    """
 
     source: str
+    width: int
+    height: int
     title: str
-    prompt: str
-    detail: str
+    prompt: str = ""
+    detail: str = ""
+
+
+def shown(image: Image.Image, title: str, prompt: str = "", detail: str = "") -> ShownPicture:
+    """Return a picture as pages show it; large ones are made smaller."""
+    small = image.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    exact = max(small.size) <= EXACT_SIDE
+    small.save(buffer, "WEBP", lossless=exact, quality=QUALITY, method=4)
+    source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return ShownPicture(source, small.width, small.height, title, prompt, detail)
+
+
+def open_picture(path: Path) -> Image.Image | None:
+    """Return the picture of a file, None if it is missing or damaged."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +93,7 @@ def _character(comparison: Comparison, name: str) -> CharacterPictures:
     return CharacterPictures(
         name=name,
         class_noun=next(each.result.character.class_noun for each in found if each),
-        real=[shown for row in real for shown in _real(_first(row, name))],
+        real=[each for row in real for each in _real(_first(row, name))],
         columns=titles,
         lines=_lines(found, titles, of_class=False),
         class_lines=_lines(found, titles, of_class=True),
@@ -78,12 +108,8 @@ def _first(row: Row, character: str) -> Found | None:
 def _real(found: Found | None) -> list[ShownPicture]:
     if found is None:
         return []
-    return [
-        ShownPicture(
-            embed(found.cell.pictures / each.file), "held-out picture", "", "never trained on"
-        )
-        for each in found.result.pictures
-    ]
+    images = [open_picture(found.cell.pictures / each.file) for each in found.result.pictures]
+    return [shown(image, "held-out picture", "", "never trained on") for image in images if image]
 
 
 def _lines(found: list[Found | None], titles: list[str], *, of_class: bool) -> list[Line]:
@@ -92,12 +118,12 @@ def _lines(found: list[Found | None], titles: list[str], *, of_class: bool) -> l
     shots = dict.fromkeys(shot for pictures in by_row for shot in pictures)
     lines = []
     for shot in shots:
-        shown = [
-            _shown(each, pictures[shot], title, of_class) if each and shot in pictures else None
+        drawn = [
+            _drawn(each, pictures[shot], title, of_class) if each and shot in pictures else None
             for each, pictures, title in zip(found, by_row, titles, strict=True)
         ]
         prompt = next(pictures[shot].prompt for pictures in by_row if shot in pictures)
-        lines.append(Line(prompt, shown))
+        lines.append(Line(prompt, drawn))
     return lines
 
 
@@ -108,7 +134,7 @@ def _by_shot(found: Found, of_class: bool) -> dict[str, CellPicture]:
     return shots
 
 
-def _shown(found: Found, picture: CellPicture, title: str, of_class: bool) -> ShownPicture:
+def _drawn(found: Found, picture: CellPicture, title: str, of_class: bool) -> ShownPicture | None:
     recipe, result = found.result.recipe, found.result
     detail = (
         f"seed {picture.seed} · {recipe.sampler}, {recipe.steps} steps, "
@@ -119,14 +145,5 @@ def _shown(found: Found, picture: CellPicture, title: str, of_class: bool) -> Sh
         detail += f" · {result.content_hash[:12]}, {steps} steps, training seed {seed}"
     file = found.cell.pictures / ("class" if of_class else "") / picture.file
     detail += f" · {file.relative_to(found.cell.folder.parent)}"
-    return ShownPicture(embed(file), title, picture.prompt, detail)
-
-
-def embed(path: Path) -> str:
-    """Return a picture as a data URI, so that the page needs no other file."""
-    with Image.open(path) as image:
-        small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image = open_picture(file)
+    return None if image is None else shown(image, title, picture.prompt, detail)

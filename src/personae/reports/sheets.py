@@ -9,18 +9,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from personae.core.files import replacing
 from personae.errors import UsageError
+from personae.evaluation.suite import Suite
 
 PAPER, INK, FAINT, LINE = "#fbfaf7", "#22252b", "#6d717a", "#dcd9d1"
 MARGIN, GAP = 40, 20  # pixels around the sheet, and between pictures
 TITLE, HEADING, LABEL = 34, 21, 15  # font sizes in pixels
 LEADING = 1.35  # line height relative to the font size
 LABEL_LINES = 2
+HEADINGS = {"scene": "Scenes", "expression": "Expressions", "medium": "Media"}
+"""What the kinds of shots of a suite are called above their pictures."""
 MAX_COLUMNS = 6
 
 
@@ -88,6 +92,23 @@ def character_sheet(
         block.paint(page, draw, top)
         top += block.height
     return page
+
+
+def suite_sections(suite: Suite, images: Sequence[Image.Image]) -> list[Section]:
+    """Return the pictures of a suite's shots in labelled sections, one for each kind.
+
+    Args:
+        suite: whose shots were drawn.
+        images: one for each shot, in the suite's order.
+    """
+    rows = zip(suite.shots, images, strict=True)
+    return [
+        Section(
+            HEADINGS.get(kind, kind),
+            [Panel(image, shot.id.replace("_", " ")) for shot, image in group],
+        )
+        for kind, group in groupby(rows, key=lambda row: row[0].kind)
+    ]
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> Path:

@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from personae.core.files import write_text
-from personae.core.units import count
 from personae.reports import curves, pictures, plots, summary
+from personae.reports.page import render
 from personae.reports.table import table
 from personae.study.comparison.claims import Judgement, judge_claims
 from personae.study.comparison.comparison import Comparison
@@ -22,14 +20,12 @@ from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict, decide
 from personae.study.study import Study
-from personae.version import __version__
 
 REPORT_FORMAT = 1
 COLUMNS = (
     *("row", "measure", "unit", "better"),
     *("mean", "low", "high", "units", "place", "ties"),
 )
-HERE = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +75,8 @@ def write_report(study: Study, limits: Limits, out: str | Path | None = None) ->
 
 def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> str:
     """Return the HTML page; every picture, plot and script is inside it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("page.html").render(
-        style=(HERE / "page.css").read_text(encoding="utf-8"),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
+    return render(
+        "study.html",
         comparison=comparison,
         verdict=verdict,
         characters=pictures.characters(comparison),
@@ -100,8 +88,6 @@ def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> s
         facts=facts(comparison),
         cells=[_cell(each) for row in comparison.rows for each in row.found],
         grid=(comparison.study.folder / "study.toml").read_text(encoding="utf-8"),
-        version=__version__,
-        count=count,
     )
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
-from PIL import Image
 
 from personae.core.files import replacing
 from personae.core.units import show
 from personae.reports.looks import FAINT, INK, PLAIN, looks, style
+from personae.reports.pictures import open_picture
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict
@@ -44,8 +44,9 @@ def _pictures(figure: Figure, place: SubplotSpec, rows: list[Row]) -> None:
         found = row.found[0]
         for column, (prompt, file) in enumerate(_chosen(found)):
             axes = figure.add_subplot(grid[line, column])
-            with Image.open(file) as image:
-                axes.imshow(image.convert("RGB"), interpolation="lanczos")
+            image = open_picture(file)
+            if image is not None:
+                axes.imshow(image, interpolation="lanczos")
             axes.set_xticks([])
             axes.set_yticks([])
             for spine in axes.spines.values():

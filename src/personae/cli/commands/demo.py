@@ -125,7 +125,6 @@ def present(
     from personae.core.files import write_text
     from personae.generation.settings import Sampling
     from personae.reports.character_page import character_page
-    from personae.reports.html_page import render
 
     card = read_card(artifact)
     name = card.character.name
@@ -148,7 +147,7 @@ def present(
         commands_for(name, artifact, drawn[0][0]),
     )
     path = out / "index.html"
-    write_text(path, render(page))
+    write_text(path, page)
     return path
 
 

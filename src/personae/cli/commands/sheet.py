@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,11 +32,8 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.evaluation.suite import Suite
     from personae.generation.cast import Cast
-    from personae.generation.picture import Picture
     from personae.generation.settings import Sampling
     from personae.models.family import Family
-
-HEADINGS = {"scene": "Scenes", "expression": "Expressions", "medium": "Media"}
 
 
 def register(app: typer.Typer) -> None:
@@ -115,13 +110,13 @@ def draw_sheet(
     """Draw the suite for the member `name`; return the sheet's path and the pictures."""
     from personae.evaluation.suite import spelled
     from personae.generation.sampler import Shot
-    from personae.reports.sheets import character_sheet, save_sheet
+    from personae.reports.sheets import character_sheet, save_sheet, suite_sections
 
     shots = [Shot(spelled(shot.prompt, f"{{{name}}}"), seed) for shot in suite.shots]
     drawn = draw_shots(terminal, base, shots, sampling, cast, out=out / name, batch_size=batch_size)
     member = cast.members[name]
     page = character_sheet(
-        sections_of(suite, [picture for _, picture in drawn]),
+        suite_sections(suite, [picture.image for _, picture in drawn]),
         title=name,
         subtitle=f"{member.phrase}  ·  {member.artifact.technique} on {base.source}  ·  "
         f"{drawn[0][1].recipe.sampling.sampler}, {sampling.steps} steps, seed {seed}",
@@ -131,17 +126,3 @@ def draw_sheet(
     terminal.tell("sheet", path=path, name=name)
     terminal.say(f"Character sheet: [bold]{escape(tilde(path))}[/]")
     return path, drawn
-
-
-def sections_of(suite: Suite, pictures: Sequence[Picture]) -> list:
-    """Return the pictures of a suite's shots in labelled sections, one for each kind."""
-    from personae.reports.sheets import Panel, Section
-
-    rows = zip(suite.shots, pictures, strict=True)
-    return [
-        Section(
-            HEADINGS.get(kind, kind),
-            [Panel(picture.image, shot.id.replace("_", " ")) for shot, picture in group],
-        )
-        for kind, group in groupby(rows, key=lambda row: row[0].kind)
-    ]

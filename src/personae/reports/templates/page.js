@@ -24,6 +24,8 @@
 
   const columns = () => {
     const cells = pictures[shown].closest(".cells");
+    const grid = pictures[shown].closest(".grid");
+    if (grid) return getComputedStyle(grid).gridTemplateColumns.split(" ").length;
     return cells ? cells.querySelectorAll("button.picture").length : 1;
   };
   viewer.addEventListener("keydown", (event) => {

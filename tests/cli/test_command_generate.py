@@ -80,12 +80,17 @@ def test_a_picture_of_another_tool_is_drawn_with_its_settings(
     base_folder: Path, here: Path, told: Callable[..., Any]
 ) -> None:
     said = PngInfo()
-    said.add_text("parameters", "the can\nSteps: 2, Sampler: Euler, CFG scale: 3, Seed: 77")
+    said.add_text("parameters", "the {can}\nSteps: 2, Sampler: Euler, CFG scale: 3, Seed: 77")
     Image.new("RGB", (8, 8)).save(here / "theirs.png", pnginfo=said)
     line = told("generate", "--like", "theirs.png", "--base", base_folder)[-1]
     sampling = Picture.open(line["path"]).recipe.sampling
-    assert (line["prompt"], line["seed"]) == ("the can", 77)
+    assert (line["prompt"], line["seed"]) == ("the {{can}}", 77)
     assert (sampling.sampler, sampling.steps, sampling.guidance_scale) == ("euler", 2, 3)
+
+
+def test_a_seed_beyond_64_bits_is_refused(base_folder: Path, refused: Callable[..., str]) -> None:
+    line = refused("generate", "the can", "--base", base_folder, "--seed", 2**64)
+    assert f"seed is {2**64}; it must be between" in line
 
 
 def test_a_picture_without_settings_is_refused(here: Path, refused: Callable[..., str]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from personae.artifacts.artifact import Artifact
@@ -82,6 +84,40 @@ def test_a_picture_shows_its_recipe_and_the_command_that_draws_it(
     assert line["recipe"]["batch"] == [{"prompt": "the can", "seed": 4}]
     assert run(["inspect", "a.png"]) == 0
     assert "personae generate --like a.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp"])
+def test_pictures_of_every_kind_show_their_recipe(
+    kind: str, base_folder: Path, told: Callable[..., Any]
+) -> None:
+    options = ("--base", base_folder, "--steps", 1, "--format", kind)
+    path = told("generate", "the can", *options)[-1]["path"]
+    (line,) = told("inspect", path)
+    assert line["recipe"]["batch"] == [{"prompt": "the can", "seed": 0}]
+
+
+def test_a_picture_of_another_tool_shows_its_settings(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = PngInfo()
+    said.add_text("parameters", "the {can}\nSteps: 2, Sampler: Euler, CFG scale: 3, Seed: 77")
+    Image.new("RGB", (8, 8)).save(here / "theirs.png", pnginfo=said)
+    assert run(["inspect", "theirs.png"]) == 0
+    shown = capsys.readouterr().out
+    assert "the {can}" in shown
+    assert "77" in shown
+    assert "personae generate --like theirs.png" in shown
+
+
+def test_a_persona_file_shows_what_is_packed(
+    artifact: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pack", "mira.persona", "--cast", f"mira={artifact}"]) == 0
+    capsys.readouterr()
+    assert run(["inspect", "mira.persona"]) == 0
+    shown = capsys.readouterr().out
+    assert "artifacts/mira.lora.safetensors" in shown
+    assert "personae unpack mira.persona" in shown
 
 
 def test_a_run_shows_how_far_it_is(

@@ -9,7 +9,7 @@ import torch
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.strength import Strength
-from personae.errors import ArtifactError, UnsupportedError, UsageError
+from personae.errors import ArtifactError, UsageError
 from personae.generation.cast import Cast
 from personae.models.family import Family
 from tiny_world import artifact_of, bare, bases, make, prediction, stir
@@ -132,15 +132,30 @@ def test_strengths_are_those_asked_for(sd1: Family, files: dict[str, Path]) -> N
         assert torch.equal(prediction(sd1), wanted)
 
 
-def test_two_members_with_one_placeholder_are_refused_and_freed(sd1: Family) -> None:
-    artifact = artifact_of(stir(make("textual_inversion", sd1)), sd1)
+def test_members_with_one_word_share_a_cast_under_words_of_their_own(
+    sd1: Family, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = artifact_of(stir(make("textual_inversion", sd1), seed=1), sd1)
+    pair = [stir(make("textual_inversion", sd1), seed=2), make("lora", sd1)]
+    second = artifact_of(pair, sd1)
+    alone = []
+    for artifact in (first, second):
+        cast = Cast()
+        cast.add("a", artifact)
+        with cast.on(sd1):
+            alone.append(cast.encode(sd1, cast.spell("{a} at sea")).embeds)
     cast = Cast()
-    cast.add("a", artifact)
-    cast.add("b", artifact)
-    with pytest.raises(UnsupportedError, match="the placeholder <mira> is taken"), cast.on(sd1):
-        pass
+    cast.add("a", first)
+    cast.add("b", second)
+    with cast.on(sd1):
+        assert [cast.spell("{a}"), cast.spell("{b}")] == ["<mira>", "<b>"]
+        for name, wanted in zip("ab", alone, strict=True):
+            assert torch.equal(cast.encode(sd1, cast.spell(f"{{{name}}} at sea")).embeds, wanted)
+    assert "'b' brings the word <mira>" in caplog.text
+    assert cast.members["b"].phrase == "<mira>"
     assert bare(sd1)
     assert not sd1.towers[0].has_placeholder("<mira>")
+    assert not sd1.towers[0].has_placeholder("<b>")
 
 
 def test_a_strength_for_nobody_is_refused_with_the_nearest(files: dict[str, Path]) -> None:
@@ -173,3 +188,26 @@ def test_an_unknown_name_in_a_prompt_is_refused_with_the_nearest(
 def test_braces_without_a_name_are_refused_with_one_to_write(files: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match=r"braces without a name.*write \{mira\}"):
         Cast.load(files).mentioned("a picture of { }")
+
+
+def test_doubled_braces_are_braces(files: dict[str, Path]) -> None:
+    cast = Cast.load({"mira": files["mira"]})
+    assert cast.spell("{{x}} by {mira} {{{mira}}}") == "{x} by mira cat {mira cat}"
+    assert cast.mentioned("{{x}}") == ["mira"]
+    with pytest.raises(UsageError, match=r"write \{\{x\}\} for braces"):
+        cast.spell("{x}")
+
+
+def test_the_negative_prompt_names_members_of_its_own(sd1: Family, files: dict[str, Path]) -> None:
+    word = artifact_of(stir(make("textual_inversion", sd1)), sd1)
+    cast = Cast.load(files)
+    cast.add("neg", word)
+    with cast.on(sd1):
+        everybody = {*files, "neg"}
+        assert cast.acting("{mira} at sea", "") == ({"mira"}, {"mira"})
+        assert cast.acting("{mira} at sea", "blurry, {neg}") == ({"mira"}, {"mira", "neg"})
+        assert cast.acting("{mira} at sea", "blurry, <mira>") == ({"mira"}, {"mira", "neg"})
+        assert cast.acting("the sea", "{neg}") == (everybody - {"neg"}, everybody)
+        assert cast.acting("the sea", "") == (everybody, everybody)
+        with pytest.raises(UsageError, match=r"names \{nag\}, who is not in the cast"):
+            cast.acting("{mira}", "{nag}")

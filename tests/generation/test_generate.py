@@ -350,3 +350,71 @@ def test_rows_drawn_one_at_a_time_are_the_same_pictures(
     watch.remove()
     assert all(map(alike, together, apart))
     assert again.image.tobytes() == apart[1].image.tobytes()
+
+
+@pytest.mark.parametrize("negative", ["{neg}", "<mira>", "blurry, {neg}, dark"])
+def test_a_member_acts_where_the_negative_prompt_names_it(
+    sd1: Family, files: dict[str, Path], negative: str
+) -> None:
+    names = {"mira": files["lora"], "neg": files["textual_inversion"]}
+    sampling = FAST.model_copy(update={"negative_prompt": negative})
+    pictures = []
+    for strength in ("1", "0"):
+        with Cast.load(names, {"neg": strength}).on(sd1) as cast:
+            pictures += draw(sd1, [Shot("{mira} at sea")], sampling, cast)
+    assert not alike(*pictures)
+
+
+def test_a_lora_in_the_negative_prompt_acts_on_its_rows_alone(
+    sd1: Family, files: dict[str, Path]
+) -> None:
+    names = {"neg": files["lora"], "vega": files["hypernetwork"]}
+    sampling = FAST.model_copy(update={"negative_prompt": "{neg}"})
+    with Cast.load(names).on(sd1) as cast:
+        once = draw(sd1, [Shot("{vega}", 1), Shot("{vega} {neg}", 1)], sampling, cast)
+        plain = draw(sd1, [Shot("{vega}", 1)], FAST, cast)[0]
+    assert not alike(*once)
+    assert not alike(once[0], plain)
+
+
+def test_shared_weights_cannot_act_on_negative_rows_alone(
+    sd1: Family, files: dict[str, Path]
+) -> None:
+    names = {"neg": files["dreambooth"], "mira": files["lora"]}
+    sampling = FAST.model_copy(update={"negative_prompt": "{neg}"})
+    with (
+        Cast.load(names).on(sd1) as cast,
+        pytest.raises(UsageError, match="'neg' changes the weights of the whole base"),
+    ):
+        draw(sd1, [Shot("{mira}")], sampling, cast)
+
+
+def test_a_member_behind_the_last_token_is_refused_and_lost_words_are_told(
+    sd1: Family, files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    room = sd1.towers[0].length - 2
+    with Cast.load({"mira": files["lora"]}).on(sd1) as cast:
+        with pytest.raises(UsageError, match=rf"reads {room}; \{{mira\}} stands behind them"):
+            draw(sd1, [Shot("the can " * room + "{mira}")], FAST, cast)
+        sampling = FAST.model_copy(update={"negative_prompt": "the can " * room + "{mira}"})
+        with pytest.raises(UsageError, match=r"\{mira\} stands behind them"):
+            draw(sd1, [Shot("{mira}")], sampling, cast)
+        assert not [r for r in caplog.records if r.name.startswith("personae")]
+        long = Shot("{mira} " + "the can " * room)
+        picture = draw(sd1, [long], FAST, cast)[0]
+        assert f"the base reads {room}; the words after them are not drawn" in caplog.text
+        lost = picture.recipe.model_copy(
+            update={"batch": [picture.recipe.batch[0].model_copy(update={"prompt": long.prompt})]}
+        )
+        assert redraw(sd1, lost, cast).image.tobytes() == picture.image.tobytes()
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**400])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(UsageError, match="must be between"):
+        Shot("the can", seed)
+
+
+@pytest.mark.parametrize("seed", [2**64 - 1, -(2**63)])
+def test_the_largest_and_smallest_seeds_draw(sd1: Family, seed: int) -> None:
+    assert draw(sd1, [Shot("the can", seed)], FAST)[0].recipe.seed == seed

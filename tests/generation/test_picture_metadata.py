@@ -1,4 +1,6 @@
+import random
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +16,11 @@ from personae.generation.infotext import (
     to_infotext,
     to_invokeai,
 )
-from personae.generation.picture import Picture
+from personae.generation.picture import CHUNK, Picture
 from personae.generation.picture_metadata import (
     A1111,
     INVOKEAI,
+    read_recipe,
     read_settings,
     read_texts,
     save_picture,
@@ -38,7 +41,9 @@ def picture(
         fingerprint="0123456789abcdef",
         precision="float32",
         cast={"mira": MemberRecord(file="mira.safetensors", content_hash="ab" * 32)},
-        sampling=Sampling(steps=20, guidance_scale=5.5, negative_prompt=negative),
+        sampling=Sampling(
+            sampler="dpm++2m", steps=20, guidance_scale=5.5, negative_prompt=negative
+        ),
         batch=[RecipeRow(prompt=prompt, seed=7)],
     )
     return Picture(Image.new("RGB", (64, 48), (200, 30, 30)), recipe)
@@ -147,3 +152,48 @@ def test_pictures_without_settings_and_files_that_are_none_are_refused(tmp_path)
         read_settings(tmp_path / "absent.png")
     with pytest.raises(UsageError, match=r"\.webp"):
         save_picture(picture(), tmp_path / "mira.gif")
+
+
+def long_batch(rows: int, words: Callable[[int], str]) -> Picture:
+    one = picture()
+    batch = [RecipeRow(prompt=words(row), seed=row) for row in range(rows)]
+    return Picture(one.image, one.recipe.model_copy(update={"batch": batch}))
+
+
+def test_a_jpeg_holds_the_recipe_of_a_batch_of_long_prompts(tmp_path):
+    wanted = long_batch(24, lambda row: f"{{mira}} {row} " + "by the sea, ä" * 125)
+    path = save_picture(wanted, tmp_path / "a.jpg")
+    assert read_recipe(path) == wanted.recipe
+    assert read_settings(path).prompt == wanted.recipe.prompt
+
+
+def test_a_picture_is_written_though_its_recipe_has_no_room(tmp_path, caplog):
+    noise = random.Random(0)
+    wanted = long_batch(60, lambda row: "".join(chr(noise.randrange(33, 900)) for _ in range(1600)))
+    path = save_picture(wanted, tmp_path / "a.jpg")
+    assert "its recipe is too long for a JPEG" in caplog.text
+    assert read_recipe(path) is None
+    assert read_settings(path).prompt == wanted.recipe.prompt
+
+
+def test_braces_of_another_tool_are_braces_and_those_of_ours_are_members(tmp_path):
+    theirs = from_infotext("{a|b} girl\nNegative prompt: {x}\nSteps: 2, Sampler: Euler, Seed: 1")
+    assert theirs.as_prompt == "{{a|b}} girl"
+    assert theirs.sampling()["negative_prompt"] == "{{x}}"
+    path = save_picture(picture("{mira} at sea", "{mira}"), tmp_path / "a.png")
+    ours = from_infotext(read_texts(path)[A1111])
+    assert ours.as_prompt == "{mira} at sea"
+    assert ours.sampling()["negative_prompt"] == "{mira}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"batch": "' + "x" * 5000 + '"}', '{"row": 5, "batch": []}', "nonsense"],
+)
+def test_a_damaged_recipe_is_never_printed(text, tmp_path):
+    info = PngInfo()
+    info.add_itxt(CHUNK, text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    with pytest.raises(UsageError, match="its recipe is damaged") as caught:
+        read_recipe(tmp_path / "a.png")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))

@@ -10,13 +10,16 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from personae.core.registry import closest, nearest
 from personae.errors import UsageError
+
+_LONGEST_VALUE: Final = 80
+"""Letters of a wrong value that an error repeats."""
 
 
 class Config(BaseModel):
@@ -59,7 +62,14 @@ def first_problem(cls: type[Config], error: ValidationError) -> str:
     if problem["type"] == "literal_error":
         offer = nearest(str(problem["input"]), re.findall("'([^']+)'", problem["ctx"]["expected"]))
     message = problem["msg"].removeprefix("Value error, ").lower()
-    return f"'{key}' is {problem['input']!r}; {message}{offer and '.' + offer}"
+    if not path:  # about several keys together; the input is all of them
+        return message
+    return f"'{key}' is {_shown(problem['input'])}; {message}{offer and '.' + offer}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _offer(path: Sequence[str], cls: type[Config]) -> str:

@@ -6,6 +6,7 @@ that may change over the sampling steps, so that one can fade into another.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,9 +20,13 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.strength import Strength
 from personae.core.registry import nearest
 from personae.errors import ArtifactError, UsageError
+from personae.generation.prompts import filled, names_in
 from personae.models.family import Family
 from personae.models.text import Text
+from personae.models.text_tower import whole_word
 from personae.techniques.technique import Technique
+
+logger = logging.getLogger(__name__)
 
 TEXTS_KEPT = 64  # encoded prompts; a quarter of a megabyte each
 
@@ -34,17 +39,20 @@ class Member:
         artifact: what was learnt; `path` is where it was read from, if it was.
         strength: over the course of sampling.
         techniques: built for the base the cast is on; empty when it is on none.
+        renamed: (word, word in its place) where another member brings the same word.
     """
 
     artifact: Artifact
     strength: Strength = field(default_factory=Strength)
     path: Path | None = None
     techniques: list[Technique] = field(default_factory=list)
+    renamed: tuple[str, str] | None = None
 
     @property
     def phrase(self) -> str:
         """Return how prompts name this character."""
-        return self.artifact.card.character.phrase
+        phrase = self.artifact.card.character.phrase
+        return phrase.replace(*self.renamed) if self.renamed else phrase
 
 
 class Cast:
@@ -89,8 +97,8 @@ class Cast:
         """Put every member on `base` for the length of a `with` block."""
         self._base = base
         try:
-            for member in self.members.values():
-                self._enter(member)
+            for name, member in self.members.items():
+                self._enter(name, member)
             yield self
         finally:
             for member in reversed(self.members.values()):
@@ -106,7 +114,7 @@ class Cast:
             self.remove(name)
             self.members[name] = Member(artifact, Strength.parse(strength))
             if self._base is not None:
-                self._enter(self.members[name])
+                self._enter(name, self.members[name])
 
     def remove(self, name: str) -> None:
         """Let `name` go, if it is there; takes effect at once."""
@@ -115,17 +123,41 @@ class Cast:
             self._leave(member)
             self._texts.clear()
 
-    def _enter(self, member: Member) -> None:
+    def _enter(self, name: str, member: Member) -> None:
         try:
             member.techniques = member.artifact.build(self._base)
         except ArtifactError as error:
             raise ArtifactError(f"{member.path}: {error}" if member.path else str(error)) from None
         for technique in member.techniques:
             technique.strength = member.strength.at(0.0)
+            if technique.names_character:
+                self._give_word(name, member, technique)
             technique.inject()
+
+    def _give_word(self, name: str, member: Member, technique: Technique) -> None:
+        """Give a technique a word of its own where another member brings the same one."""
+        word = technique.phrase(name, "")
+
+        def taken(word: str) -> bool:
+            return any(tower.has_placeholder(word) for tower in self._base.towers)
+
+        if not taken(word):
+            return
+        words = (f"<{name}{number}>" for number in ("", *range(2, 1000)))
+        free = next(word for word in words if not taken(word))
+        technique.rename_word(free)
+        member.renamed = (word, free)
+        logger.warning(
+            "'%s' brings the word %s, which another member has; prompts call it {%s} or %s",
+            name,
+            word,
+            name,
+            free,
+        )
 
     @staticmethod
     def _leave(member: Member) -> None:
+        member.renamed = None
         for technique in reversed(member.techniques):
             if technique.injected:
                 technique.eject()
@@ -161,7 +193,38 @@ class Cast:
         Raises:
             UsageError: a name in braces is not in the cast.
         """
-        names = re.findall(r"\{([^{}]*)\}", prompt)
+        return self._in_braces(prompt) or list(self.members)
+
+    def acting(self, prompt: str, negative_prompt: str) -> tuple[set[str], set[str]]:
+        """Return the members that act on a prompt's row, and those that act on its negative row.
+
+        A member that the negative prompt alone names acts there alone. It is named in braces or, if
+        it brings a word of its own, by that word. All others act on both rows, as they always did.
+
+        Raises:
+            UsageError: a name in braces is not in the cast.
+        """
+        against = set(self._in_braces(negative_prompt))
+        following = set(self._in_braces(prompt)) or self.members.keys() - against
+        written = {
+            name
+            for name, member in self.members.items()
+            if any(technique.names_character for technique in member.techniques)
+            and re.search(whole_word(member.phrase), negative_prompt)
+        }
+        return following, following | against | written
+
+    def spell(self, prompt: str) -> str:
+        """Return the prompt with each {name} replaced by that character's phrase."""
+        self._in_braces(prompt)
+        return filled(prompt, self.phrase_of)
+
+    def phrase_of(self, name: str) -> str:
+        """Return how prompts name the member called `name`."""
+        return self.members[name].phrase
+
+    def _in_braces(self, prompt: str) -> list[str]:
+        names = list(dict.fromkeys(names_in(prompt)))
         for name in names:
             if name not in self.members:
                 cast = ", ".join(self.members) or "nobody"
@@ -172,11 +235,7 @@ class Cast:
                     )
                 raise UsageError(
                     f"the prompt names {{{name}}}, who is not in the cast ({cast})."
-                    f"{nearest(name, self.members)} Bind the name with --cast {name}=FILE"
+                    f"{nearest(name, self.members)} Bind the name with --cast {name}=FILE, or "
+                    f"write {{{{{name}}}}} for braces"
                 )
-        return list(dict.fromkeys(names)) or list(self.members)
-
-    def spell(self, prompt: str) -> str:
-        """Return the prompt with each {name} replaced by that character's phrase."""
-        self.mentioned(prompt)
-        return re.sub(r"\{([^{}]*)\}", lambda match: self.members[match[1]].phrase, prompt)
+        return names

@@ -13,6 +13,7 @@ from personae.errors import UsageError
 from personae.generation.cast import Cast
 from personae.generation.decoding import decode, to_images
 from personae.generation.picture import Picture
+from personae.generation.prompts import check_length
 from personae.generation.recipe import recipe
 from personae.generation.sampler import Shot, picture_size, sample, sampling_on
 from personae.generation.settings import Sampling
@@ -35,22 +36,27 @@ def generate(
     cast: Cast | None = None,
     *,
     batch_size: int = 4,
+    strict: bool = True,
 ) -> Iterator[Drawing | Picture]:
     """Draw `shots`, yielding progress and, batch by batch, pictures in the order of the shots.
 
     A `cast` must be on `base` already (`with cast.on(base)`). A prompt is drawn with the members
-    it names in braces, or with all members if it names none.
+    it names in braces, or with all members if it names none; a member that the negative prompt
+    names acts there. Without `strict`, a member that a prompt names beyond the last token that is
+    read is lost with a warning.
 
     Raises:
-        UsageError: a name is not in the cast, the cast is not on the base, or the base has not the
-            size or sampler.
+        UsageError: a name is not in the cast or behind the last token, the cast is not on the base,
+            or the base has not the size or sampler.
     """
     cast = cast or Cast()
     for name, member in cast.members.items():
         if not member.techniques:
             raise UsageError(f"'{name}' is not on the base; draw inside `with cast.on(base)`")
     sampling = sampling_on(base, sampling)
-    batches = list(_batches(shots, cast, batch_size))
+    batches = list(_batches(shots, cast, sampling, batch_size))
+    prompts = [shot.prompt for shot in shots] + [sampling.negative_prompt]
+    check_length(base, prompts, cast.phrase_of, strict=strict)
     done, total = 0, sampling.steps * len(batches)
     finished: dict[int, Picture] = {}
     upcoming = 0
@@ -83,21 +89,31 @@ def draw(
     cast: Cast | None = None,
     *,
     batch_size: int = 4,
+    strict: bool = True,
 ) -> list[Picture]:
     """Return the pictures of `generate` without the progress."""
-    events = generate(base, shots, sampling, cast, batch_size=batch_size)
+    events = generate(base, shots, sampling, cast, batch_size=batch_size, strict=strict)
     return [event for event in events if isinstance(event, Picture)]
 
 
-def _batches(shots: Sequence[Shot], cast: Cast, batch_size: int) -> Iterator[list[int]]:
+def _batches(
+    shots: Sequence[Shot], cast: Cast, sampling: Sampling, batch_size: int
+) -> Iterator[list[int]]:
     """Yield row numbers that can share a batch: those with the same weight-changing members."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, shot in enumerate(shots):
+        following, against = cast.acting(shot.prompt, sampling.negative_prompt)
         whole = tuple(
             name
-            for name in cast.mentioned(shot.prompt)
-            if not all(technique.per_row for technique in cast.members[name].techniques)
+            for name, member in cast.members.items()
+            if name in against and not all(technique.per_row for technique in member.techniques)
         )
+        for name in whole:
+            if name not in following:
+                raise UsageError(
+                    f"'{name}' changes the weights of the whole base, so it cannot act in the "
+                    "negative prompt alone; name it in the prompt too, or import it as a LoRA"
+                )
         groups.setdefault(whole, []).append(i)
     for rows in groups.values():
         yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))

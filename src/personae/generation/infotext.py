@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from personae.generation.prompts import literal
+
 LONGEST_TEXT = 2**20
 
 # Our samplers in the words of A1111 and InvokeAI; ours use no Karras schedule.
@@ -47,13 +49,24 @@ class Settings:
     model: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def ours(self) -> bool:
+        """Say whether personae wrote them, so that braces name members of a cast."""
+        return self.extra.get("Version", "").startswith("personae")
+
+    @property
+    def as_prompt(self) -> str:
+        """Return the prompt in our words: braces of other tools are braces."""
+        return self.prompt if self.ours else literal(self.prompt)
+
     def sampling(self) -> dict[str, Any]:
         """Return the fields that `Sampling` has, without those that are unknown."""
         wanted = ("steps", "guidance_scale", "width", "height", "sampler")
         known = {name: getattr(self, name) for name in wanted if getattr(self, name) is not None}
         if known.get("sampler") not in (None, *SAMPLERS):
             del known["sampler"]
-        return known | {"negative_prompt": self.negative_prompt}
+        negative = self.negative_prompt if self.ours else literal(self.negative_prompt)
+        return known | {"negative_prompt": negative}
 
 
 def to_infotext(settings: Settings) -> str:

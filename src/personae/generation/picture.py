@@ -11,11 +11,13 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
+from personae.core.config import first_problem
 from personae.core.files import replacing
 from personae.errors import UsageError
 from personae.generation.recipe import Recipe
 
 CHUNK = "personae"
+_LONGEST_REASON = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,23 @@ class Picture:
             raise UsageError(
                 f"{path}: holds no recipe; only PNGs drawn by personae and not re-saved have one"
             )
-        try:
-            return cls(loaded, Recipe.model_validate(json.loads(text)))
-        except (json.JSONDecodeError, ValidationError) as error:
-            raise UsageError(
-                f"{path}: its recipe is damaged ({str(error).splitlines()[0]})"
-            ) from None
+        return cls(loaded, parse_recipe(text, path))
+
+
+def parse_recipe(text: str, path: str | Path) -> Recipe:
+    """Return the recipe that a picture holds as text.
+
+    Raises:
+        UsageError: it is damaged; the message says where, and never repeats the text.
+    """
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("it is no table of values")
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        reason = first_problem(Recipe, error)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+    reason = reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "..."
+    raise UsageError(f"{path}: its recipe is damaged ({' '.join(reason.split())}); draw another")

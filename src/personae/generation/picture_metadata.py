@@ -5,7 +5,10 @@ PNG keeps them in text chunks, JPEG and WebP in EXIF.
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,8 +26,10 @@ from personae.generation.infotext import (
     to_infotext,
     to_invokeai,
 )
-from personae.generation.picture import CHUNK, Picture
+from personae.generation.picture import CHUNK, Picture, parse_recipe
 from personae.generation.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 A1111 = "parameters"
 INVOKEAI = "invokeai_metadata"
@@ -32,6 +37,9 @@ INVOKEAI = "invokeai_metadata"
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _QUALITY = 95
 _UNICODE = b"UNICODE\0"
+_PACKED = "zlib:"
+"""Begins a text of ours that is compressed and written in base 64."""
+_JPEG_ROOM = 65_527  # a segment holds 65,535 bytes, its own length and "Exif" among them
 
 
 def settings_of(recipe: Recipe, size: tuple[int, int]) -> Settings:
@@ -85,8 +93,36 @@ def save_picture(picture: Picture, path: str | Path) -> Path:
             picture.image.save(temporary, format="PNG", pnginfo=_chunks(texts))
         else:
             kind = _FORMATS[path.suffix.lower()]
-            picture.image.save(temporary, format=kind, quality=_QUALITY, exif=_exif(texts))
+            exif = _fitting_exif(texts, path) if kind == "JPEG" else _exif(texts)
+            picture.image.save(temporary, format=kind, quality=_QUALITY, exif=exif)
     return path
+
+
+def _fitting_exif(texts: Mapping[str, str], path: Path) -> Image.Exif:
+    """Return EXIF that a JPEG can hold; what has no room is packed, at last left out with a word.
+
+    A recipe names the prompts of its whole batch, which grow beyond 64 KiB but pack well.
+    """
+    packed = base64.b64encode(zlib.compress(texts[CHUNK].encode())).decode()
+    with_packed = {**texts, CHUNK: _PACKED + packed}
+    without_json = {name: text for name, text in with_packed.items() if name != INVOKEAI}
+    for content in (texts, with_packed, without_json):
+        exif = _exif(content)
+        if len(exif.tobytes()) <= _JPEG_ROOM:
+            return exif
+    logger.warning("%s: its recipe is too long for a JPEG and left out; use --format png", path)
+    exif = _exif({A1111: texts[A1111]})
+    return exif if len(exif.tobytes()) <= _JPEG_ROOM else Image.Exif()
+
+
+def read_recipe(path: str | Path) -> Recipe | None:
+    """Return the recipe that a picture of ours holds, or None if another tool drew it.
+
+    Raises:
+        UsageError: no such file, not a picture, or its recipe is damaged.
+    """
+    text = read_texts(path).get(CHUNK)
+    return None if text is None else parse_recipe(text, path)
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
@@ -156,13 +192,25 @@ def _exif(texts: Mapping[str, str]) -> Image.Exif:
     return exif
 
 
+def _unpacked(text: str) -> str:
+    if not text.startswith(_PACKED):
+        return text
+    try:
+        content = zlib.decompressobj().decompress(
+            base64.b64decode(text.removeprefix(_PACKED)), LONGEST_TEXT
+        )
+        return content.decode(errors="replace")
+    except (ValueError, zlib.error):
+        return text
+
+
 def _from_exif(exif: Image.Exif) -> dict[str, str]:
     texts: dict[str, str] = {}
     others = exif.get(ExifTags.Base.XPComment)
     if isinstance(others, bytes):
         try:
             content = json.loads(others.decode("utf-16-le").rstrip("\0"))
-            texts |= {k: v for k, v in content.items() if isinstance(v, str)}
+            texts |= {k: _unpacked(v) for k, v in content.items() if isinstance(v, str)}
         except (ValueError, AttributeError, RecursionError):
             pass  # another program's comment
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)

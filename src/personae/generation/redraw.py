@@ -4,37 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import read_card
 from personae.artifacts.strength import Strength
-from personae.core.config import first_problem
 from personae.core.devices import PRECISIONS
 from personae.errors import ArtifactError, UsageError
 from personae.generation.cast import Cast, Member
 from personae.generation.generate import draw
-from personae.generation.picture import CHUNK, Picture
-from personae.generation.picture_metadata import read_texts
+from personae.generation.picture import Picture
 from personae.generation.recipe import Recipe
 from personae.generation.sampler import Shot
 from personae.models.acceleration.choice import setting
 from personae.models.family import Family
 from personae.models.weights.quantised import QUANTISED
-
-
-def recipe_in(file: Path) -> Recipe | None:
-    """Return the recipe a picture of ours holds, or None if another tool drew it.
-
-    Raises:
-        UsageError: no such file, not a picture, or its recipe is damaged.
-    """
-    text = read_texts(file).get(CHUNK)
-    try:
-        return None if text is None else Recipe.model_validate_json(text)
-    except ValidationError as error:
-        reason = first_problem(Recipe, error)
-        raise UsageError(f"{file}: its recipe is damaged ({reason}); draw another") from None
 
 
 def artifacts_at_hand(recipe: Recipe, picture: Path) -> dict[str, Path]:
@@ -122,4 +104,5 @@ def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:
             )
     shots = [Shot(row.prompt, row.seed) for row in wanted.batch]
     base = base.allowing(setting(",".join(wanted.acceleration) or "none"))
-    return draw(base, shots, wanted.sampling, cast, batch_size=len(shots))[wanted.row]
+    pictures = draw(base, shots, wanted.sampling, cast, batch_size=len(shots), strict=False)
+    return pictures[wanted.row]

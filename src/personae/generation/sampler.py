@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from personae.errors import UsageError
 from personae.generation.cast import Cast, Member
 from personae.generation.settings import Sampling
 from personae.models.family import Family
@@ -16,10 +17,21 @@ from personae.models.text import Frame, Text
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture to draw: a prompt (characters in braces) and a seed."""
+    """One picture to draw: a prompt (characters in braces) and a seed of at most 64 bits.
+
+    Raises:
+        UsageError: the seed is beyond what generators take.
+    """
 
     prompt: str
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse seeds that no generator takes."""
+        if not -(2**63) <= self.seed < 2**64:
+            raise UsageError(
+                f"seed is {self.seed}; it must be between -2^63 and 2^64 - 1 ({2**64 - 1})"
+            )
 
 
 @torch.no_grad()
@@ -30,7 +42,9 @@ def sample(base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast) 
     scheduler = base.scheduler(sampling.sampler, sampling.steps, noise.shape[1:])
     latents = noise * scheduler.init_noise_sigma
     guided = base.is_guided(sampling.guidance_scale)
-    named = [set(cast.mentioned(shot.prompt)) for shot in batch] * (2 if guided else 1)
+    acting = [cast.acting(shot.prompt, sampling.negative_prompt) for shot in batch]
+    named = [against for _, against in acting] if guided else []
+    named += [following for following, _ in acting]
     frames = [Frame.whole(*picture_size(base, sampling))] * len(named)
     conditions = base.conditions(frames, sampling.guidance_scale)
     text, text_state = None, None
@@ -98,13 +112,12 @@ def _encode(
     """Return the text of [negative rows, rows] (or rows alone without guidance)."""
     plain, negative = [], []
     for shot in batch:
-        named = cast.mentioned(shot.prompt)
-        for name, member in cast.members.items():
-            for technique in member.techniques:
-                technique.strength = _strength_now(member, name in named, progress)
+        following, against = cast.acting(shot.prompt, sampling.negative_prompt)
+        _set_strengths(cast, [following], progress)
         plain.append(cast.encode(base, cast.spell(shot.prompt)))
         if base.is_guided(sampling.guidance_scale):
-            negative.append(cast.encode(base, sampling.negative_prompt))
+            _set_strengths(cast, [against], progress)
+            negative.append(cast.encode(base, cast.spell(sampling.negative_prompt)))
     return Text.concatenate(negative + plain)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from personae.core.config import Config
 from personae.core.devices import SHAPES_ONLY
 from personae.core.registry import PlugIn
-from personae.errors import UsageError
+from personae.errors import UnsupportedError, UsageError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
 
@@ -164,6 +164,14 @@ class Technique(nn.Module, PlugIn, ABC):
         A plain rare word before the class noun, as in DreamBooth (arXiv:2208.12242, section 3.2).
         """
         return f"{name} {class_noun}".strip()
+
+    def rename_word(self, word: str) -> None:
+        """Let `word` name the character from now on; only where `names_character`, not attached.
+
+        Raises:
+            UnsupportedError: the technique brings no word of its own.
+        """
+        raise UnsupportedError(f"{self.title} brings no word, so none can be given to it")
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return the optimiser's groups: `params`, `lr`, `weight_decay`."""

@@ -91,6 +91,10 @@ class TextualInversion(Technique):
         """Return the placeholder; the class noun is left out, since the vectors carry it."""
         return self.config.placeholder
 
+    def rename_word(self, word: str) -> None:
+        """Let `word` stand for the vectors from now on; the technique must not be injected."""
+        self.config = self.config.model_copy(update={"placeholder": word})
+
     def inject(self) -> Self:
         """Let every tower know the placeholder.
 

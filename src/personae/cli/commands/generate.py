@@ -81,13 +81,13 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw characters in new scenes; each picture holds the recipe that draws it again."""
-    from personae.generation.redraw import recipe_in
+    from personae.generation.picture_metadata import read_recipe
 
     terminal, given = Terminal(as_json), settings_given(ctx)
     members = load_cast(cast, strength)
     if like is not None:
         _refuse_changes([*(prompts or []), *given, *(strength or [])])
-        recipe = recipe_in(like)
+        recipe = read_recipe(like)
         if recipe is not None:
             draw_again(terminal, recipe, members, like, out, source=base, device=device)
             return
@@ -134,7 +134,7 @@ def shot_like(file: Path) -> tuple[list[Shot], dict[str, Any]]:
     from personae.generation.sampler import Shot
 
     settings = read_settings(file)
-    return [Shot(settings.prompt, settings.seed or 0)], settings.sampling()
+    return [Shot(settings.as_prompt, settings.seed or 0)], settings.sampling()
 
 
 def draw_again(

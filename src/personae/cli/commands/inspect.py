@@ -1,9 +1,10 @@
-"""`personae inspect`: what is in an artifact, a picture or a run folder."""
+"""`personae inspect`: what is in an artifact, a picture, a .persona file or a run folder."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,8 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.artifacts.card import Card
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"})
+PERSONA = ".persona"
 # Longer lists of names in the settings of a technique are told as counts.
 MOST_NAMES = 4
 
@@ -29,11 +31,13 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect_file(
-    file: Annotated[Path, typer.Argument(help="An artifact, a drawn picture, or a run folder.")],
+    file: Annotated[
+        Path, typer.Argument(help="An artifact, a picture, a .persona file, or a run folder.")
+    ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what an artifact, a picture or a run folder holds."""
+    """Say what an artifact, a picture, a .persona file or a run folder holds."""
     terminal = Terminal(as_json)
     if not file.exists():
         raise UsageError(f"{file}: does not exist; check the path")
@@ -41,6 +45,8 @@ def inspect_file(
         _show_run(terminal, file)
     elif file.suffix.lower() in PICTURES:
         _show_picture(terminal, file)
+    elif file.suffix.lower() == PERSONA:
+        _show_persona(terminal, file)
     else:
         _show_artifact(terminal, file, tensors=tensors)
 
@@ -133,11 +139,17 @@ def _training(card: Card) -> str:
 
 
 def _show_picture(terminal: Terminal, file: Path) -> None:
-    from personae.generation.picture import Picture
+    from PIL import Image
+
+    from personae.generation.picture_metadata import read_recipe
     from personae.generation.redraw import artifacts_at_hand
 
-    picture = Picture.open(file)
-    recipe = picture.recipe
+    recipe = read_recipe(file)
+    if recipe is None:
+        _show_foreign_picture(terminal, file)
+        return
+    with Image.open(file) as image:
+        width, height = image.size
     terminal.tell("recipe", path=file, recipe=recipe.model_dump(mode="json"))
     cast = {
         f"cast {name}": f"{member.file} at strength {member.strength} ({member.content_hash[:12]})"
@@ -151,7 +163,7 @@ def _show_picture(terminal: Terminal, file: Path) -> None:
     terminal.say(
         _facts(
             {
-                "picture": f"{tilde(file)} ({picture.image.width} x {picture.image.height})",
+                "picture": f"{tilde(file)} ({width} x {height})",
                 "prompt": recipe.prompt,
                 "seed": str(recipe.seed),
                 **cast,
@@ -169,6 +181,53 @@ def _show_picture(terminal: Terminal, file: Path) -> None:
         for name, member in recipe.cast.items()
     )
     terminal.command(f"personae generate --like {typed(file)}{members}")
+
+
+def _show_foreign_picture(terminal: Terminal, file: Path) -> None:
+    """Show the settings that another tool left in a picture."""
+    from personae.generation.picture_metadata import read_settings
+
+    settings = read_settings(file)
+    terminal.tell("settings", path=file, settings=asdict(settings))
+    named = {
+        "negative": settings.negative_prompt,
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "guidance": settings.guidance_scale,
+        "sampler": settings.sampler,
+        "model": settings.model,
+        **settings.extra,
+    }
+    known = {name: str(value) for name, value in named.items() if value not in (None, "")}
+    sides = f" ({settings.width} x {settings.height})" if settings.width else ""
+    terminal.say(_facts({"picture": f"{tilde(file)}{sides}", "prompt": settings.prompt, **known}))
+    terminal.say("Another tool drew it. Draw something like it with")
+    terminal.command(f"personae generate --like {typed(file)}")
+
+
+def _show_persona(terminal: Terminal, file: Path) -> None:
+    from personae.formats.persona import read_manifest
+
+    manifest = read_manifest(file)
+    terminal.tell("persona", path=file, manifest=manifest.model_dump(mode="json"))
+    packed = {
+        each.file: f"{each.technique} for {each.base}, strength {each.strength}"
+        for each in manifest.artifacts
+    }
+    terminal.say(
+        _facts(
+            {
+                "file": f"{tilde(file)} ({size(file.stat().st_size)})",
+                "character": f"{manifest.name}, a {manifest.class_noun}",
+                "licence": manifest.licence or "not said",
+                "consent": manifest.consent or "not said",
+                **packed,
+                "holds": count(len(manifest.files), "file"),
+            }
+        )
+    )
+    terminal.say("Unpack it with")
+    terminal.command(f"personae unpack {typed(file)}")
 
 
 def _show_run(terminal: Terminal, folder: Path) -> None:

@@ -4,7 +4,7 @@ import torch
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.extract import extract
 from personae.artifacts.low_rank import updates_of
-from personae.artifacts.merge import merge, resize
+from personae.artifacts.merge import dare, merge, resize, ties
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, UnsupportedError, UsageError
 from personae.techniques.technique import Technique
@@ -58,7 +58,7 @@ def test_merging_with_full_rank_by_svd_is_the_sum_too(base):
 
 
 @pytest.mark.parametrize("method", ["ties", "dare"])
-def test_ties_and_dare_follow_peft_and_repeat_themselves(method, base):
+def test_ties_and_dare_repeat_themselves_and_draw_from_no_global_state(method, base):
     a, b = (trained("lora", base, seed, rank=2) for seed in (1, 2))
     first = merge([(a, 1.0), (b, 1.0)], method, rank=8, density=0.5)
     state = torch.random.get_rng_state()
@@ -68,6 +68,39 @@ def test_ties_and_dare_follow_peft_and_repeat_themselves(method, base):
     plain = deltas(merge([(a, 1.0), (b, 1.0)]))
     assert any((delta - plain[layer]).abs().max() > 0.05 for layer, delta in deltas(first).items())
     assert first.build(base)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.5, 0.99])
+@pytest.mark.parametrize("shape", [(5, 7), (6, 4, 3, 3), (1, 1)])
+def test_ties_and_dare_equal_those_of_peft(shape, density):
+    peft = pytest.importorskip("peft.utils.merge_utils")
+    changes = [torch.randn(shape, generator=generator(seed)) for seed in range(3)]
+    strengths = [0.7, -0.5, 1.0]
+    changes[1] = changes[0].neg()  # sums of zero, and signs against each other
+    given = torch.tensor(strengths)
+    assert torch.equal(ties(changes, strengths, density), peft.ties(changes, given, density))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(11)
+        wanted = peft.dare_linear(changes, given, density)
+    assert torch.equal(dare(changes, strengths, density, generator(11)), wanted)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_ties_by_hand():
+    """Trimmed to two of four values, each value is the mean of those with the elected sign."""
+    first, second = torch.tensor([4.0, -3.0, 0.5, 0.1]), torch.tensor([2.0, 0.1, -6.0, 0.2])
+    assert ties([first, second], [1.0, 1.0], 0.5).tolist() == [3.0, -3.0, -6.0, 0.0]
+    against = torch.tensor([-9.0, 8.0, 0.0, 0.0])
+    assert ties([first, against], [1.0, 0.5], 0.5).tolist() == [-4.5, 4.0, 0.0, 0.0]
+
+
+def test_dare_keeps_its_share_and_the_mean():
+    kept = dare([torch.ones(200, 200)], [2.0], 0.25, generator(1))
+    assert set(kept.unique().tolist()) == {0.0, 8.0}
+    assert kept.mean().item() == pytest.approx(2.0, rel=0.05)
 
 
 def test_ties_with_everything_kept_and_one_sign_is_the_sum(base):

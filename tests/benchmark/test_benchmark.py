@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,14 @@ def test_plans_that_cannot_be_measured_are_refused() -> None:
         Plan(precision="fp16", against="diffusers").precisions()
     with pytest.raises(UsageError, match="needs a diffusers folder"):
         where(Plan(base="some/hub-id", against="diffusers"))
+
+
+def test_the_plain_loop_without_peft_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UsageError, match=r"needs peft .* pip install 'personae\[bench\]'"):
+        where(Plan(against="diffusers"))
 
 
 def test_a_process_measures_and_one_that_breaks_is_told(folder: Path, tmp_path: Path) -> None:

@@ -127,16 +127,64 @@ def _concatenated(parts: Sequence[tuple[LowRankUpdate, float]]) -> LowRankUpdate
 def _settled(
     parts: Sequence[tuple[LowRankUpdate, float]], method: Method, density: float, seed: int
 ) -> Tensor:
-    """Return the merged change of one layer by peft's own rules."""
-    from peft.utils.merge_utils import dare_linear, ties
-
+    """Return the merged change of one layer."""
     deltas = [update.delta() for update, _ in parts]
-    strengths = torch.tensor([strength for _, strength in parts])
+    strengths = [strength for _, strength in parts]
     if method == "ties":
         return ties(deltas, strengths, density)
-    with torch.random.fork_rng(devices=[]):  # peft draws from torch's own generator
-        torch.default_generator.manual_seed(seed)
-        return dare_linear(deltas, strengths, density)
+    return dare(deltas, strengths, density, torch.Generator().manual_seed(seed))
+
+
+def ties(deltas: Sequence[Tensor], strengths: Sequence[float], density: float) -> Tensor:
+    """Return changes of one weight merged by trimming, electing signs and a disjoint mean.
+
+    Source: Yadav et al. 2023, arXiv:2306.01708, algorithm 1. Each change d_t keeps its largest
+    values; a sign g = sgn(sum_t d_t) is elected for each value; the result is the mean of those
+    that have it, (1 / |A|) sum_(t in A) s_t d_t with A = {t: sgn(d_t) = g}. The strengths s_t
+    count in the mean and not in the election, as in peft; the paper has one factor at the end.
+
+    Args:
+        deltas: of one shape.
+        strengths: of each.
+        density: share of the values of each that are kept, in (0, 1).
+    """
+    trimmed = torch.stack([_trimmed(delta, density) for delta in deltas])
+    elected = torch.where(trimmed.sum(0) >= 0, 1.0, -1.0)
+    agreeing = trimmed.sign() == elected
+    return (_times(trimmed, strengths) * agreeing).sum(0) / agreeing.sum(0).clamp(min=1)
+
+
+def dare(
+    deltas: Sequence[Tensor], strengths: Sequence[float], density: float, draws: torch.Generator
+) -> Tensor:
+    """Return the sum of changes of one weight of which values were dropped at random.
+
+    Source: Yu et al. 2023, arXiv:2311.03099: d' = (1 - m) d / (1 - p) with m ~ Bernoulli(p), so
+    that d' is d on average. Here density = 1 - p.
+
+    Args:
+        deltas: of one shape.
+        strengths: factor of each.
+        density: share of the values of each that are kept, in (0, 1).
+        draws: which.
+    """
+    kept = [
+        delta * torch.bernoulli(torch.full_like(delta, density), generator=draws) / density
+        for delta in deltas
+    ]
+    return _times(torch.stack(kept), strengths).sum(0)
+
+
+def _trimmed(delta: Tensor, density: float) -> Tensor:
+    """Return `delta` with all but the largest `density` of its values set to zero."""
+    largest = delta.abs().flatten().topk(int(density * delta.numel())).indices
+    mask = torch.zeros_like(delta).flatten()
+    mask[largest] = 1
+    return delta * mask.reshape(delta.shape)
+
+
+def _times(stacked: Tensor, factors: Sequence[float]) -> Tensor:
+    return stacked * torch.tensor(factors).reshape(-1, *(1 for _ in stacked.shape[1:]))
 
 
 def _together(artifacts: Iterable[Artifact]) -> CharacterRecord:

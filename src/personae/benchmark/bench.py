@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from personae.benchmark.jobs import Job, Plan, techniques_of
@@ -65,8 +66,13 @@ def where(plan: Plan) -> str:
     """Return the folder or name of the base; the shaped one is made the first time.
 
     Raises:
-        UsageError: the plain loop is asked for on a base that is no diffusers folder.
+        UsageError: the plain loop is asked for on a base that is no diffusers folder, or without
+            peft.
     """
+    if plan.against and find_spec("peft") is None:
+        raise UsageError(
+            f"--against {plan.against} needs peft for its LoRA; pip install 'personae[bench]'"
+        )
     if plan.base == SHAPED:
         from personae.benchmark.shapes import shaped_base
 

@@ -9,8 +9,6 @@ from statistics import median
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from personae.benchmark.jobs import Job
@@ -82,6 +80,9 @@ class PlainDrawing:
         return self.job.now() - before
 
     def _lora_file(self) -> Path:
+        from peft import LoraConfig
+        from peft.utils import get_peft_model_state_dict
+
         rank, unet = self.job.rank, self.pipe.unet
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_LAYERS))
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))

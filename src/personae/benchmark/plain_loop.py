@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
-from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,6 +71,8 @@ class PlainLoop:
 
     def train_lora(self) -> list[nn.Parameter]:
         """Add peft's LoRA to the attention layers."""
+        from peft import LoraConfig
+
         unet = self.pipe.unet
         unet.add_adapter(LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=LORA_LAYERS))
         trained = [p for p in unet.parameters() if p.requires_grad]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from torch import nn
 
+from personae.errors import ArtifactError, UnsupportedError
+from personae.formats.format import export_file, formats
 from personae.formats.layout import LAYOUTS
-from tiny_world import bases
+from tiny_world import artifact_of, bases, make
 
 
 @pytest.mark.parametrize("name", bases())
@@ -34,4 +39,33 @@ def test_layers_are_every_linear_and_convolution_by_network_and_name(name: str) 
 
 @pytest.mark.parametrize("name", bases())
 def test_the_kind_of_file_is_one_that_the_formats_know_or_none(name: str) -> None:
-    assert bases()[name].file_layout in {*LAYOUTS, None}
+    base = bases()[name]
+    assert set(base.file_layouts) <= set(LAYOUTS)
+    assert base.file_layout in (base.file_layouts or {None})
+
+
+FORMATS = [(name, each) for name in bases() for each in formats()]
+
+
+@pytest.mark.parametrize(("name", "format_"), FORMATS)
+def test_a_format_writes_for_a_family_or_refuses_it_in_a_line(
+    name: str, format_: str, tmp_path: Path
+) -> None:
+    base, kind = bases()[name], formats()[format_]
+    try:
+        artifact = artifact_of(make(kind.techniques[0], base), base)
+    except UnsupportedError:
+        return
+    refused = refusal_of(lambda: export_file(artifact, format_, tmp_path / "file", base))
+    assert "\n" not in refused
+    assert bool(list(tmp_path.iterdir())) != bool(refused)
+    assert refused or kind.any_family or base.file_layout
+
+
+def refusal_of(attempt: Callable[[], object]) -> str:
+    """Return the words in which an attempt is refused, or nothing if it is not."""
+    try:
+        attempt()
+    except (UnsupportedError, ArtifactError) as error:
+        return str(error)
+    return ""

@@ -24,7 +24,8 @@ class Unknown(StableDiffusion):
     """A family that other tools keep in no file of these formats, with another denoiser."""
 
     denoiser_component = "transformer"
-    file_layout = None
+    file_layouts = ()
+    file_layout = Family.file_layout
 
 
 def unknown(base: Family) -> Unknown:

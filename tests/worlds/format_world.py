@@ -72,6 +72,8 @@ def tiny_xl() -> StableDiffusionXLPipeline:
 class TwoTowers(StableDiffusion):
     """The networks of Stable Diffusion XL, which no family here loads yet."""
 
+    file_layouts = ("sdxl",)
+
     @property
     def file_layout(self) -> str:
         return "sdxl"

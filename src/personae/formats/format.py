@@ -34,6 +34,8 @@ class Format(PlugIn, ABC):
         techniques: what it can carry.
         readers: tools that open the file, with the version that was checked where it matters.
         not_readers: tools that do not, with the reason.
+        any_family: whether it fits every family of bases, and not only those of which other tools
+            know files (`Family.file_layouts`).
         needs_base: whether writing reads the loaded base.
         has_sidecar: whether readers show a text and a picture that lie beside the file.
     """
@@ -46,6 +48,7 @@ class Format(PlugIn, ABC):
     techniques: ClassVar[tuple[str, ...]]
     readers: ClassVar[tuple[str, ...]]
     not_readers: ClassVar[tuple[str, ...]]
+    any_family: ClassVar[bool] = False
     needs_base: ClassVar[bool] = False
     has_sidecar: ClassVar[bool] = False
 
@@ -100,16 +103,11 @@ def export_file(
 
     Raises:
         UsageError: no such format, or it has no place for a preview.
-        UnsupportedError: the format cannot carry the technique.
+        UnsupportedError: the format cannot carry the technique, or has no files for its family.
         ArtifactError: the base is not the one the artifact was made for.
     """
     kind = lookup(Format, name)
-    if not {record.name for record in artifact.card.techniques} <= set(kind.techniques):
-        able = [each.name for each in formats().values() if artifact.technique in each.techniques]
-        raise UnsupportedError(
-            f"{kind.title} cannot carry {artifact.technique}; formats that can: "
-            f"{', '.join(able) or 'none'}"
-        )
+    _check_carries(kind, artifact)
     if preview is not None and not kind.has_sidecar:
         raise UsageError(f"{kind.title} has no place for a preview; leave it out")
     shown = None if preview is None else open_preview(Path(preview))
@@ -126,6 +124,24 @@ def export_file(
     if kind.has_sidecar:
         write_sidecar(artifact, written, base, shown)
     return written
+
+
+def _check_carries(kind: type[Format], artifact: Artifact) -> None:
+    """Raise UnsupportedError unless files of `kind` hold such an artifact for such a base."""
+    family = lookup(Family, artifact.card.base.family)
+    able = [
+        each
+        for each in formats().values()
+        if artifact.technique in each.techniques and (each.any_family or family.file_layouts)
+    ]
+    others = f"formats that can: {', '.join(each.name for each in able) or 'none'}"
+    if not {record.name for record in artifact.card.techniques} <= set(kind.techniques):
+        raise UnsupportedError(f"{kind.title} cannot carry {artifact.technique}; {others}")
+    if not kind.any_family and not family.file_layouts:
+        raise UnsupportedError(
+            f"{kind.title} cannot carry a {artifact.technique} for a base of family {family.name}, "
+            f"which the programs that open it do not know; {others}"
+        )
 
 
 def with_ending(path: Path, kind: type[Format]) -> Path:

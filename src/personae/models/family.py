@@ -65,7 +65,9 @@ class Family(PlugIn, ABC):
 
     A class sets `name`, `targets`, `samplers` ({name: scheduler config -> diffusers scheduler}) and
     `usual_sampler`, the one that pictures are drawn with where nobody names another, and
-    `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer").
+    `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer"). `file_layouts`
+    names the kinds of files that A1111, ComfyUI and kohya's scripts have for its bases, keys of
+    `LAYOUTS` in `formats/layout.py`; without any, formats that need one refuse the family.
 
     Attributes:
         denoiser: the network that is asked to undo noise (U-Net or transformer).
@@ -109,6 +111,7 @@ class Family(PlugIn, ABC):
     usual_sampler: ClassVar[str]
     denoiser_component: ClassVar[str]
     autoencoder_component: ClassVar[str] = "vae"
+    file_layouts: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod
@@ -280,12 +283,11 @@ class Family(PlugIn, ABC):
 
     @property
     def file_layout(self) -> str | None:
-        """Return how other tools call the kind of checkpoint that it is: a key of `LAYOUTS`.
+        """Return the one of `file_layouts` that this base has, or None where there is none.
 
-        `formats/layout.py` holds what the kinds mean. None where files for A1111, ComfyUI and kohya
-        are not written here; the formats then refuse this base.
+        A family with several says how to tell them apart.
         """
-        return None
+        return self.file_layouts[0] if self.file_layouts else None
 
     def overlay(self, network: nn.Module) -> WeightOverlay:
         """Return the one overlay of `network`, shared by all techniques that lay deltas on it."""

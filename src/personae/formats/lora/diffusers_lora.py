@@ -30,6 +30,7 @@ class DiffusersLora(Format):
     title = "LoRA for diffusers"
     suffix = ".safetensors"
     techniques = ("lora",)
+    any_family = True
     readers = ("diffusers", "personae")
     not_readers = (
         "A1111 and InvokeAI (no such names for Stable Diffusion)",

@@ -39,6 +39,7 @@ class PeftLora(Format):
     title = "LoRA folder of PEFT"
     suffix = ""
     techniques = ("lora",)
+    any_family = True
     readers = ("peft", "personae")
     not_readers = (
         "diffusers' load_lora_weights (ignores the names without an error)",

@@ -37,6 +37,7 @@ class StableDiffusion(Family):
 
     name = "stable_diffusion"
     denoiser_component = "unet"
+    file_layouts = ("sd1", "sd2")
     targets = TargetSets(
         sets={
             "cross_attention": r"attn2\.to_(q|k|v|out\.0)$",

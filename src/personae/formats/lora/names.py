@@ -38,7 +38,9 @@ def diffusers_name(layer: str, family: type[Family]) -> str:
     network, name = layer.split(".", 1)
     if network == "denoiser":
         return f"{family.denoiser_component}.{name}"
-    return f"{text_component(_tower(network))}.{with_text_model(name)}"
+    # CLIP's level; language models as text encoders have none
+    path = with_text_model(name) if family.file_layouts else name
+    return f"{text_component(_tower(network))}.{path}"
 
 
 def index_of_names(base: Family) -> dict[str, str]:

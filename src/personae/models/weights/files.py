@@ -35,7 +35,7 @@ NO_WEIGHT = "position_ids"  # older files hold this range of numbers too
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where a tensor lies in a file."""
+    """Where a tensor lies in a file that is read here: a `TensorPlace` in torch's own format."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]

@@ -89,8 +89,8 @@ def load_pipeline(
 ) -> Any:
     """Load a diffusers pipeline straight into `dtype`; no float32 copy is made on the way.
 
-    Networks of a local folder are read tensor by tensor (`reading`) where their files allow it; of
-    those named in `unloaded` only the shapes, on `device`.
+    Networks of a local folder are read tensor by tensor (`weights.files`) where their files allow
+    it; of those named in `unloaded` only the shapes, on `device`.
 
     A single file holds weights only. Its configuration and tokenizer come from a diffusers folder
     beside it that has its name without the ending (`model.safetensors` and `model/`), or, without

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,24 @@ def test_the_size_of_a_base_is_read_from_its_headers(folder: Path) -> None:
     assert about.kind == "StableDiffusionPipeline"
     assert about.resolution == load_base(folder, device="cpu").resolution
     assert about.parameters > numbers
+
+
+@pytest.mark.parametrize(
+    ("part", "size", "wanted"),
+    [("unet", 16, 128), ("transformer", 16, 128), ("transformer", None, 64)],
+)
+def test_the_resolution_is_told_whatever_the_denoiser_is_called(
+    part: str, size: int | None, wanted: int, folder: Path
+) -> None:
+    """A transformer may name no size; then it is that of the autoencoder, in pixels."""
+    (folder / "unet").rename(folder / part)
+    config = folder / part / "config.json"
+    changed = json.loads(config.read_text()) | {"sample_size": size}
+    if size is None:
+        del changed["sample_size"]
+    config.write_text(json.dumps(changed))
+    assert json.loads((folder / "vae" / "config.json").read_text())["sample_size"] == 64
+    assert describe_base(folder).resolution == wanted
 
 
 def test_the_advice_of_a_base_is_read(folder: Path) -> None:

@@ -20,6 +20,8 @@ from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import BaseError
 from personae.models.weights.files import networks
 
+AUTOENCODER = "vae"  # its folder in every pipeline of diffusers
+
 
 def is_single_file(source: str | Path) -> bool:
     """Say whether `source` is a checkpoint file rather than a folder or a hub id."""
@@ -180,10 +182,16 @@ def describe_base(folder: Path) -> BaseDescription:
 
 def _resolution(folder: Path) -> int | None:
     """Return the side in pixels of the pictures the denoiser was trained on, if it says so."""
-    configs = [folder / part / "config.json" for part in ("unet", "transformer", "vae")]
-    values = [json.loads(path.read_text(encoding="utf-8")) for path in configs if path.is_file()]
-    if not all(isinstance(value, dict) for value in values):
+    parts = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*/config.json"))
+    }
+    if not all(isinstance(config, dict) for config in parts.values()):
         raise ValueError("a config.json holds no table")
-    sample = next((value["sample_size"] for value in values if "sample_size" in value), None)
-    blocks = values[-1].get("block_out_channels", []) if values else []
-    return sample * 2 ** (len(blocks) - 1) if isinstance(sample, int) and blocks else None
+    autoencoder = parts.pop(AUTOENCODER, {})
+    pixels = autoencoder.get("sample_size")  # the denoiser's own is in latents
+    latents = next((each["sample_size"] for each in parts.values() if "sample_size" in each), None)
+    blocks = autoencoder.get("block_out_channels")
+    if isinstance(latents, int) and blocks:
+        return latents * 2 ** (len(blocks) - 1)
+    return pixels if isinstance(pixels, int) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from personae.core.units import count, duration, size
+from personae.core.units import count, duration, show, size
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,25 @@ def test_durations(seconds: float, words: str) -> None:
 )
 def test_sizes(byte_count: float, words: str) -> None:
     assert size(byte_count) == words
+
+
+@pytest.mark.parametrize(
+    ("cost", "amount", "words"),
+    [
+        ("peak_bytes", 612_000_000, "612 MB"),
+        ("peak_bytes", 999_600_000, "1.00 GB"),
+        ("added_bytes", 1_120_000_000, "1.12 GB"),
+        ("file_bytes", 1_640_000, "1.6 MB"),
+        ("parameters", 800_000, "0.80 M"),
+        ("parameters", 1000, "1,000"),
+        ("seconds", 58.2, "58 s"),
+        ("switch_seconds", 0.0204, "20 ms"),
+        ("seconds", None, "unknown"),
+        ("seconds", float("nan"), "unknown"),
+    ],
+)
+def test_costs(cost: str, amount: float | None, words: str) -> None:
+    assert show(cost, amount) == words
 
 
 def test_counts_agree_in_number() -> None:

@@ -64,15 +64,17 @@ WORDS = {
 
 
 def show(cost: str, amount: float | None) -> str:
-    """Return a cost for people: "58 s", "1.6 MB", "612 MiB", "0.80 M"."""
+    """Return a cost for people: "58 s", "1.6 MB", "0.80 M"; memory as "612 MB" or "1.12 GB".
+
+    Memory and files are in the same units, powers of 1000, as they stand side by side.
+    """
     if amount is None or amount != amount:
         return "unknown"
     match cost:
         case "file_bytes":
             return size(amount)
         case "peak_bytes" | "added_bytes":
-            whole = amount / 2**30
-            return f"{whole:.2f} GiB" if whole >= 1 else f"{amount / 2**20:.0f} MiB"
+            return f"{amount / 1e9:.2f} GB" if amount >= 999.5e6 else f"{amount / 1e6:.0f} MB"
         case "parameters":
             return f"{amount / 1e6:.2f} M" if amount >= 1e5 else f"{amount:,.0f}"
         case _:

@@ -42,7 +42,7 @@ def test_wrong_limits_are_refused(text):
 
 
 def test_costs_are_shown_with_their_units():
-    assert show("peak_bytes", 3 * 2**29) == "1.50 GiB"
+    assert show("peak_bytes", 3 * 2**29) == "1.61 GB"
     assert show("file_bytes", 1_600_000) == "1.6 MB"
     assert show("seconds", 58.2) == "58 s"
     assert show("switch_seconds", 0.0214) == "21 ms"

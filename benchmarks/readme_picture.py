@@ -54,7 +54,7 @@ def trained(technique: str, character: Path, base: Family, folder: Path, steps: 
         for event in train(config, folder, resume=run.config_file.is_file(), base=base):
             if isinstance(event, Step) and event.step % 25 == 0:
                 print(technique, event.step, event.steps, f"{event.loss:.3f}", flush=True)
-    return folder / run.result()["artifact"]
+    return folder / run.result().artifact
 
 
 def row(title: str, who: str, base: Family, cast: Cast, seed: int) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
@@ -14,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from personae.artifacts.card import TrainingRecord
 from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
 from personae.training.events import Step
-from personae.training.run_folder import RunFolder
+from personae.training.run_folder import RunFolder, RunResult
 
 
 def test_the_newest_readable_checkpoint_is_taken_up(tmp_path: Path) -> None:
@@ -72,8 +74,27 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_result_is_read_back(tmp_path: Path) -> None:
-    RunFolder(tmp_path).write_result({"likeness": 0.5, "artifact": Path("x.safetensors")})
-    assert RunFolder(tmp_path).result() == {"likeness": 0.5, "artifact": "x.safetensors"}
+    result = RunResult(
+        artifact="x.safetensors", training=TrainingRecord(steps=3), file_bytes=5, likeness=0.5
+    )
+    RunFolder(tmp_path).write_result(result)
+    assert RunFolder(tmp_path).result() == result
+    assert json.loads((tmp_path / "result.json").read_text())["likeness"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", "null", "[" * 100_000, "9" * 5000,
+        '{"artifact": "../../x", "training": {}, "file_bytes": 1}',
+        '{"artifact": "x", "training": 3, "file_bytes": 1}',
+    ],
+)  # fmt: skip
+def test_a_damaged_result_is_refused_with_what_to_do(text: str, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"result\.json: is damaged .*--resume") as refusal:
+        RunFolder(tmp_path).result()
+    assert "\n" not in str(refusal.value)
 
 
 def test_a_file_is_the_old_or_the_new_one_and_never_a_part(tmp_path: Path) -> None:

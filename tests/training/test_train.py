@@ -121,7 +121,7 @@ def test_a_run_tells_what_it_does_and_leaves_an_artifact(
     assert artifact.card.training.steps == 10
     assert artifact.card.training.pictures == 5  # the sixth is held out
     result = RunFolder(tmp_path / "run").result()
-    assert result["artifact"] == events[-1].path.name
+    assert result.artifact == events[-1].path.name
     assert events[-1].file_bytes == events[-1].path.stat().st_size
     for event in only(events, Preview):
         assert Picture.open(event.path).recipe.cast.keys() == {"character"}

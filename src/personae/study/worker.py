@@ -188,16 +188,16 @@ def _train(cell: Cell, base: Family, character: Character) -> _Trained:
                 memory = peak_bytes(base.device)  # of training alone: nothing is drawn yet
             _note(event)
     result = folder.result()
-    record = result["training"]
+    record = result.training
     costs = {
-        "seconds": record["seconds"],
-        "peak_bytes": memory or record["peak_bytes"],
+        "seconds": record.seconds,
+        "peak_bytes": memory or record.peak_bytes,
         "added_bytes": max(0, memory - before) if memory and before else None,
-        "parameters": record["parameters"],
-        "file_bytes": result["file_bytes"],
+        "parameters": record.parameters,
+        "file_bytes": result.file_bytes,
     }
     costs = {name: amount for name, amount in costs.items() if amount is not None}
-    return _Trained(folder.path / result["artifact"], costs, record)
+    return _Trained(folder.path / result.artifact, costs, record.model_dump())
 
 
 def _resident(base: Family) -> int:

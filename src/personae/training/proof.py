@@ -10,7 +10,7 @@ from personae.errors import TrainingError
 from personae.generation.cast import Cast, Member
 from personae.training.events import Finished, MonitorNote
 from personae.training.previews import draw_previews, saved
-from personae.training.run_folder import RunFolder
+from personae.training.run_folder import RunFolder, RunResult
 from personae.training.trainer import Trainer, artifact_of
 
 PROOF_STEPS = 4  # a difference in what was saved shows in the first of them
@@ -49,11 +49,7 @@ def finish(trainer: Trainer, folder: RunFolder) -> Iterator[Event]:
         path, record.seconds, record.peak_bytes, record.parameters, path.stat().st_size
     )
     folder.write_result(
-        {
-            "artifact": path.name,
-            "training": record.model_dump(mode="json"),
-            "file_bytes": finished.file_bytes,
-        }
+        RunResult(artifact=path.name, training=record, file_bytes=finished.file_bytes)
     )
     yield finished
 

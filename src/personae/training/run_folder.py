@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field, ValidationError
 
 import personae.training.events  # noqa: F401  so that their kinds can be read back
-from personae.core.config import read_toml, to_toml
+from personae.artifacts.card import TrainingRecord
+from personae.core.config import Config, first_problem, read_toml, to_toml
 from personae.core.devices import HOST
 from personae.core.event import Event, EventLog
 from personae.core.files import replacing, write_text
@@ -19,6 +21,17 @@ from personae.errors import TrainingError, UsageError
 from personae.training.settings import RunConfig
 
 KEPT_CHECKPOINTS = 2  # the newest, and one before it in case the newest is damaged
+
+
+class RunResult(Config, extra="allow"):
+    """What a finished run left: the schema of its `result.json`."""
+
+    artifact: str = Field(pattern=r"^[^/\\]+$")
+    """Name of the artifact's file in the run's folder."""
+    training: TrainingRecord
+    """What the training was and what it cost, as the artifact's card has it."""
+    file_bytes: int
+    """Size of the artifact's file."""
 
 
 class RunFolder:
@@ -113,15 +126,27 @@ class RunFolder:
             )
         return None
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: RunResult) -> None:
         """Write the result; its presence marks the run as finished."""
-        write_text(self.result_file, json.dumps(result, indent=2, default=str) + "\n")
+        write_text(self.result_file, json.dumps(result.model_dump(mode="json"), indent=2) + "\n")
 
-    def result(self) -> dict[str, Any] | None:
-        """Read the result, or None while the run is not finished."""
+    def result(self) -> RunResult | None:
+        """Read the result, or None while the run is not finished.
+
+        Raises:
+            TrainingError: the file is damaged.
+        """
         if not self.result_file.is_file():
             return None
-        return json.loads(self.result_file.read_text(encoding="utf-8"))
+        try:
+            return RunResult.model_validate(json.loads(self.result_file.read_bytes()))
+        except (ValueError, RecursionError) as error:
+            wrong = isinstance(error, ValidationError)
+            reason = first_problem(RunResult, error) if wrong else "it is not JSON"
+            raise TrainingError(
+                f"{self.result_file}: is damaged ({reason}); delete it, then write it anew with "
+                f"--resume {self.path}"
+            ) from None
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("step-*.pt"))

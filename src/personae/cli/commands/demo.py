@@ -113,7 +113,7 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
         result = kept.result()
     else:
         terminal.say(f"{escape(tilde(run))} is trained already; delete it to train anew.")
-    return run / result["artifact"]
+    return run / result.artifact
 
 
 def present(

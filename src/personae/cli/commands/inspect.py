@@ -244,9 +244,9 @@ def _show_run(terminal: Terminal, folder: Path) -> None:
         "steps": step.steps if step else config.schedule.steps,
         "loss": step.loss if step else None,
     }
-    terminal.tell(
-        "run", path=folder, **state, config=config.model_dump(mode="json"), result=result or {}
-    )
+    stored = result.model_dump(mode="json") if result else {}
+    settings = config.model_dump(mode="json")
+    terminal.tell("run", path=folder, **state, config=settings, result=stored)
     notes = [event.message for event in events if isinstance(event, MonitorNote)]
     facts = {
         "run": tilde(folder),
@@ -259,7 +259,7 @@ def _show_run(terminal: Terminal, folder: Path) -> None:
     if notes:
         facts["verdict"] = notes[-1]
     if result:
-        facts["artifact"] = f"{folder / result['artifact']} ({size(result['file_bytes'])})"
+        facts["artifact"] = f"{folder / result.artifact} ({size(result.file_bytes)})"
     terminal.say(_facts(facts))
     if not result:
         terminal.say("Continue it with")

@@ -15,9 +15,10 @@ import pytest
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import read_card
 from personae.cli.app import run
-from personae.cli.commands.train import free_folder, run_groups, stopping_on_signal
+from personae.cli.commands.train import run_groups, stopping_on_signal
 from personae.cli.terminal import Terminal
 from personae.core.config import read_toml
+from personae.training.run_folder import free_folder
 from personae.training.settings import RunConfig
 
 SHORT = ("--steps", "2", "--batch-size", "2", "--preview-prompts", "{character}")

@@ -101,6 +101,24 @@ class Study:
         file = Path(file)
         return cls.plan(read_toml(file), folder or file.parent, where=str(file))
 
+    @classmethod
+    def open(cls, place: str | Path, folder: str | Path | None = None) -> Self:
+        """Plan the study of a file, or of the folder it runs in.
+
+        Args:
+            place: a study file, or a folder with `study.toml`.
+            folder: where it runs; by default that folder, or `studies/` and the file's name.
+
+        Raises:
+            UsageError: there is none, or a key or value is wrong.
+        """
+        place = Path(place)
+        file = place / "study.toml" if place.is_dir() else place
+        if not file.is_file() and place.suffix != ".toml":
+            raise UsageError(f"{place}: holds no study (no study.toml); check the path")
+        usual = file.parent if file.name == "study.toml" else Path("studies") / file.stem
+        return cls.read(file, folder or usual)
+
     def begin(self) -> None:
         """Write the study file and every cell's spec."""
         write_text(self.folder / "study.toml", to_toml_values(self.values))

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 import personae.training.events  # noqa: F401  so that their kinds can be read back
 from personae.artifacts.card import TrainingRecord
+from personae.characters.character_toml import as_name
 from personae.core.config import Config, first_problem, read_toml, to_toml
 from personae.core.devices import HOST
 from personae.core.event import Event, EventLog
@@ -150,6 +151,17 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+
+def free_folder(config: RunConfig) -> Path:
+    """Return runs/<character>-<technique>, with a number where that is taken."""
+    stem = f"{as_name(config.character.stem)}-{config.technique}"
+    taken = 1
+    folder = Path("runs") / stem
+    while folder.exists():
+        taken += 1
+        folder = Path("runs") / f"{stem}-{taken}"
+    return folder
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:

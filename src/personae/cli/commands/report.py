@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from personae.cli.commands.study import LimitOption, open_study, show_report
+from personae.cli.commands.study import LimitOption, show_report
 from personae.cli.terminal import AsJson, Terminal
 
 
@@ -27,6 +27,7 @@ def report(
     """Write the report of what a study has found so far."""
     from personae.reports.study_report import write_report
     from personae.study.comparison.limits import Limits
+    from personae.study.study import Study
 
-    written = write_report(open_study(folder), Limits.parse(limit), out)
+    written = write_report(Study.open(folder), Limits.parse(limit), out)
     show_report(Terminal(as_json), written)

@@ -12,7 +12,6 @@ from rich.table import Table
 from personae.cli.cast_options import quiet_libraries
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.core.units import count, duration
-from personae.errors import UsageError
 
 if TYPE_CHECKING:
     from personae.reports.study_report import Report
@@ -69,7 +68,7 @@ def run(
     from personae.study.study import Study
 
     quiet_libraries()
-    study = Study.read(file, out or folder_of(file))
+    study = Study.open(file, out)
     follow(Terminal(as_json), study, runner(study, jobs, ray), limit, retry_failed=retry_failed)
 
 
@@ -80,9 +79,10 @@ def status(
 ) -> None:
     """List the cells of a study: done, failed and why, or pending."""
     from personae.study.result import CellFailure
+    from personae.study.study import Study
 
     terminal, table = Terminal(as_json), Table("cell", "state")
-    for cell in open_study(file, out).cells:
+    for cell in Study.open(file, out).cells:
         result = cell.result()
         failed = isinstance(result, CellFailure)
         state = "pending" if result is None else "failed" if failed else "done"
@@ -90,25 +90,6 @@ def status(
         table.add_row(escape(cell.name), escape(f"{state}: {error}" if error else state))
         terminal.tell("cell", cell=cell.name, state=state, error=error)
     terminal.say(table)
-
-
-def folder_of(file: Path) -> Path:
-    """Return where a study runs unless told: its own folder if it lies in one, else studies/."""
-    return file.parent if file.name == "study.toml" else Path("studies") / file.stem
-
-
-def open_study(place: Path, out: Path | None = None) -> Study:
-    """Return the study of a file or of a folder.
-
-    Raises:
-        UsageError: there is none.
-    """
-    from personae.study.study import Study
-
-    file = place / "study.toml" if place.is_dir() else place
-    if not file.is_file():
-        raise UsageError(f"{place}: holds no study (no study.toml); check the path")
-    return Study.read(file, out or folder_of(file))
 
 
 def runner(study: Study, jobs: int | None = None, ray: str | None = None) -> Runner:

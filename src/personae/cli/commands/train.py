@@ -85,6 +85,8 @@ def train(
 
         run, target = RunFolder(resume).config(), resume
     else:
+        from personae.training.run_folder import free_folder
+
         run = read_run(given, folder, config)
         target = out or free_folder(run)
     stopped = follow_run(terminal, run, target, resume=resume is not None)
@@ -114,19 +116,6 @@ def read_run(given: dict[str, Any], folder: Path | None, config: Path | None) ->
             f"--technique {name}"
         )
     return run
-
-
-def free_folder(run: RunConfig) -> Path:
-    """Return runs/<character>-<technique>, with a number where that is taken."""
-    from personae.characters.character_toml import as_name
-
-    stem = f"{as_name(Path(run.character).stem)}-{run.technique}"
-    taken = 1
-    folder = Path("runs") / stem
-    while folder.exists():
-        taken += 1
-        folder = Path("runs") / f"{stem}-{taken}"
-    return folder
 
 
 def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = False) -> bool:

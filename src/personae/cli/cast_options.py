@@ -1,4 +1,4 @@
-"""What commands load before they can draw: a base without the libraries' chatter, and a cast."""
+"""Options that name a cast and a base, and what they load, without the libraries' chatter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning curves: how likeness, agreement and the loss on held-out pictures went, step by step."""
+"""Learning curves of a study, a line for each technique; `loss_curve` draws that of one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a report, inside the page: same prompt and seed side by side."""
+"""Pictures inside of pages, and those of a study: same prompt and seed side by side."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def _saved(
 
 @dataclass(slots=True)
 class _Trained:
-    """What training gave: the file, what it cost, what was noted."""
+    """What training gave: the file, what it cost, and its record from the artifact's card."""
 
     artifact: Path
     costs: dict[str, float]

@@ -1,6 +1,6 @@
 """Scoring checkpoints while training, keeping the one worth keeping, and stopping in time.
 
-Every checkpoint draws a small suite under its own seeds. `checkpoint_choice` decides; here the
+Every checkpoint draws a small suite under its own seeds. `selection_rules` decides; here the
 checkpoints are drawn, stored, and the chosen one is put back into the techniques.
 """
 

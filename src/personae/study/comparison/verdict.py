@@ -20,7 +20,7 @@ UNSCALED = (
     "that are ignored: the results are older, or the suite has no real pictures and the character "
     "too few captions. Caption the pictures and run the study again."
 )
-MANY_COPIES = 0.25  # as the bound of checkpoint_choice: one picture in four
+MANY_COPIES = 0.25  # as the bound of training/selection_rules.py: one picture in four
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,8 @@ def main() -> None:
         for operands in (whole, halves):
             operands[0].requires_grad_()
         row = [milliseconds(action, whole), milliseconds(action, halves)]
-        wide_products.widen(torch.bfloat16)
-        row.append(milliseconds(action, halves))
-        wide_products.leave()
+        with wide_products.Widening():
+            row.append(milliseconds(action, halves))
         print(f"| {title} | " + " | ".join(f"{each:.1f}" for each in row) + " |", flush=True)
 
 

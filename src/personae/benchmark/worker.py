@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 
 from personae.benchmark.jobs import Job
 from personae.errors import PersonaeError
@@ -37,13 +38,13 @@ def _peak(job: Job) -> dict[str, object]:
 
     from personae.benchmark.machine import peak_rates
     from personae.core.devices import pick_device
-    from personae.models.acceleration.wide_products import widen_slow_products
+    from personae.models.acceleration.wide_products import Widening, lacks_kernels
     from personae.models.weights.quantised import pick_format
 
     device = pick_device(job.device)
     dtype = pick_format(job.precision, device)
-    widen_slow_products(device, dtype)
-    rates = peak_rates(device, dtype, job.now)
+    with Widening() if lacks_kernels(device, dtype) else nullcontext():
+        rates = peak_rates(device, dtype, job.now)
     about = {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": str(device)}
     return {"rates": rates, "peak_rate": max(rates.values()), **about}
 

@@ -12,6 +12,7 @@ from personae.core.doors import door
 if TYPE_CHECKING:
     from personae.models.acceleration.acceleration import Acceleration
     from personae.models.acceleration.packs import Packs
+    from personae.models.acceleration.wide_products import widened
     from personae.models.family import Family
     from personae.models.layers import layers_matching
     from personae.models.load import load_base
@@ -36,6 +37,7 @@ __all__ = [
     "TextTower",
     "layers_matching",
     "load_base",
+    "widened",
 ]
 
 __getattr__, __dir__ = door(
@@ -55,5 +57,6 @@ __getattr__, __dir__ = door(
         "TextTower": "text_tower",
         "layers_matching": "layers",
         "load_base": "load",
+        "widened": "acceleration.wide_products",
     },
 )

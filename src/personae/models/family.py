@@ -83,6 +83,7 @@ class Family(PlugIn, ABC):
         quantised: format of the denoiser's linear layers where they are quantised, or "".
         recommendations: {technique: fields of `Recommended`} where this base wants others.
         overlays: the deltas laid over its networks, by identity; use `overlay`.
+        widened: products in 16 bits are computed in float32 (`acceleration/wide_products`).
         unloaded: networks whose weights are out of memory now, such as those that it was loaded
             without.
     """
@@ -101,6 +102,7 @@ class Family(PlugIn, ABC):
     acceleration: str = "none"
     forwards: Forwards = field(default_factory=Forwards)
     quantised: str = ""
+    widened: bool = False
     unloaded: Unloaded = field(default_factory=lambda: Unloaded([]))
 
     package: ClassVar[str] = "personae.models.families"

@@ -10,7 +10,7 @@ from personae.core.devices import pick_device
 from personae.core.registry import discover
 from personae.errors import BaseError
 from personae.models.acceleration.choice import setting
-from personae.models.acceleration.wide_products import widen_slow_products
+from personae.models.acceleration.wide_products import lacks_kernels, widen_calls
 from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.quantised import QUANTISED, pick_format, quantise
@@ -33,8 +33,9 @@ def load_base(
         precision: auto, bf16, fp16 or fp32: the format of the frozen weights; int8 or nf4 keep the
             denoiser's linear layers in 8 or 4 bits (needs torchao).
         acceleration: auto (measured on this machine), lean (those that take no memory), none, or
-            names joined by commas. Unless it is none, products in 16 bits are computed in float32
-            on processors without kernels for them (`wide_products`).
+            names joined by commas. Unless it is none, calls of the base compute products in 16
+            bits in float32 on processors without kernels for them; a backward pass of your own then
+            belongs into `with widened(base)`.
         denoiser_unloaded: leave the denoiser's weights in their file, where that can be read again,
             until `base.unloaded.reload()`; calls before that read them part by part.
 
@@ -48,8 +49,6 @@ def load_base(
     for family in families.values():
         if family.recognises(where):
             dtype = pick_format(precision, chosen)
-            if quicker != "none":
-                widen_slow_products(chosen, dtype)
             unloaded = denoiser_unloaded and precision not in QUANTISED  # quantised in memory
             base = family.load(where, chosen, dtype, denoiser_unloaded=unloaded)
             if precision in QUANTISED:
@@ -57,6 +56,8 @@ def load_base(
                 base.quantised = precision
             base.source, base.acceleration = str(source), quicker
             base.recommendations = _recommendations(Path(where))
+            if quicker != "none" and lacks_kernels(chosen, dtype):
+                widen_calls(base)
             return base
     kind = "a single file" if sources.is_single_file(where) else sources.pipeline_class(where)
     raise BaseError(

@@ -18,6 +18,7 @@ from personae.core.devices import synchronize
 from personae.core.memory import give_back_freed, peak_bytes
 from personae.core.seeds import seeded
 from personae.models.acceleration.choice import accelerated
+from personae.models.acceleration.wide_products import widened
 from personae.models.family import Family
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
@@ -176,7 +177,8 @@ class Trainer:
                     total += loss.item()
                     if not math.isfinite(total):
                         return total
-                    loss.backward()
+                    with widened(self.base):
+                        loss.backward()
         return total
 
     def _noised(self, pictures: TrainingSet, stream: str, step: int, part: int) -> Noised:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from personae.core.devices import HOST, SHAPES_ONLY
-from personae.models.acceleration import wide_products
+from personae.models import load
+from personae.models.acceleration.threads import in_parallel
 from personae.models.acceleration.wide_products import (
+    PRODUCTS,
+    Room,
     Widening,
-    is_widened,
     lacks_kernels,
-    widen,
-    widen_slow_products,
+    widened,
 )
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
@@ -42,9 +45,8 @@ OPERATIONS: dict[str, tuple[Operation, list[tuple[int, ...]]]] = {
 @pytest.fixture(params=FORMATS, ids=str)
 def half(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
     """Yield a format whose products are widened while the test runs."""
-    widen(request.param)
-    yield request.param
-    wide_products.leave()
+    with Widening():
+        yield request.param
 
 
 def drawn(shapes: list[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
@@ -75,15 +77,12 @@ def test_a_product_is_that_of_float32_rounded_once_and_so_are_its_gradients(
 
 
 def with_and_without(name: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """Return results and gradients on operands in `dtype` while bf16 is widened, and torch's."""
+    """Return results and gradients on operands in `dtype` with widening on, and torch's own."""
     operation, shapes = OPERATIONS[name]
     operands = drawn(shapes, dtype)
     plain = with_gradients(operation, operands)
-    widen(torch.bfloat16)
-    try:
+    with Widening():
         return with_gradients(operation, operands), plain
-    finally:
-        wide_products.leave()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -109,10 +108,27 @@ def test_operands_of_one_thread_are_not_those_of_another(half: torch.dtype) -> N
     pairs = [
         [each.detach() for each in drawn([(size, 64), (64, size)], half)] for size in (96, 32) * 8
     ]
+
+    def product(pair: list[Tensor]) -> Tensor:
+        with Widening():
+            return pair[0] @ pair[1]
+
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda pair: pair[0] @ pair[1], pairs * 4))
+        found = list(threads.map(product, pairs * 4))
     for (a, b), mine in zip(pairs * 4, found, strict=True):
         assert torch.equal(mine, (a.float() @ b.float()).to(half))
+
+
+def test_pieces_in_parallel_are_widened_where_their_caller_is() -> None:
+    a, b = (each.detach() for each in drawn([(64, 512), (512, 64)], torch.float16))
+    rows = [torch.empty(32, 64, dtype=torch.float16) for _ in range(2)]
+
+    def piece(part: Tensor, out: Tensor) -> None:
+        out.copy_(part @ b)
+
+    with Widening():
+        in_parallel(piece, zip(a.split(32), rows, strict=True), at_once=2)
+    assert torch.equal(torch.cat(rows), (a.float() @ b.float()).half())
 
 
 def test_operands_keep_their_layout(half: torch.dtype) -> None:
@@ -132,16 +148,24 @@ def test_operands_keep_their_layout(half: torch.dtype) -> None:
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_torch_gets_its_kernels_back() -> None:
+def test_torch_keeps_its_own_kernels_outside() -> None:
     a, b = (each.detach() for each in drawn([(64, 512), (512, 64)], torch.bfloat16))
     plain = peak_allocated(lambda: a @ b)
-    widen(torch.bfloat16)
-    assert is_widened(HOST, torch.bfloat16)
-    assert not is_widened(HOST, torch.float16)
-    assert not is_widened(torch.device("cuda"), torch.bfloat16)
-    wide_products.leave()
-    assert not is_widened(HOST, torch.bfloat16)
+    with Widening():
+        assert peak_allocated_inside(lambda: a @ b) > plain
+        with ThreadPoolExecutor(1) as other:  # a thread of a host program, for one
+            assert other.submit(peak_allocated, lambda: a @ b).result() == plain
     assert peak_allocated(lambda: a @ b) == plain
+
+
+def peak_allocated_inside(run: Callable[[], object]) -> int:
+    """Return what `run` takes with a room of its own for operands."""
+
+    def widening() -> None:
+        with Widening(Room()):
+            run()
+
+    return peak_allocated(widening)
 
 
 def test_nothing_widened_is_kept_for_the_backward_pass(half: torch.dtype) -> None:
@@ -166,16 +190,10 @@ def test_a_forecast_counts_what_is_widened() -> None:
     )
 
     def product() -> None:
-        with Widening():
-            functional.linear(x, weight)
+        functional.linear(x, weight)
 
-    halves = 2 * 4 * 64
-    assert peak_allocated(product) == halves
-    widen(torch.bfloat16)
-    try:
-        assert peak_allocated(product) >= 4 * (4 * 64 + 64 * 64 + 4 * 64)
-    finally:
-        wide_products.leave()
+    assert peak_allocated(product) == 2 * 4 * 64
+    assert peak_allocated_inside(product) >= 4 * (4 * 64 + 64 * 64 + 4 * 64)
 
 
 def test_only_a_processor_without_kernels_is_helped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,30 +201,67 @@ def test_only_a_processor_without_kernels_is_helped(monkeypatch: pytest.MonkeyPa
     assert lacks_kernels(HOST, torch.bfloat16)
     assert not lacks_kernels(HOST, torch.float32)
     assert not lacks_kernels(torch.device("cuda"), torch.bfloat16)
-    try:
-        widen_slow_products(HOST, torch.float32)
-        assert not is_widened(HOST, torch.float32)
-        widen_slow_products(HOST, torch.bfloat16)
-        assert is_widened(HOST, torch.bfloat16)
-    finally:
-        wide_products.leave()
+
+
+class Watching(TorchDispatchMode):
+    """Notes the formats in which matrices are multiplied and convolutions computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.formats: set[torch.dtype] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func in PRODUCTS:
+            self.formats.add(next(each for each in args if isinstance(each, Tensor)).dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def formats_of(run: Callable[[], object]) -> set[torch.dtype]:
+    """Return the formats in which `run` computes products."""
+    with Watching() as watching:
+        run()
+    return watching.formats
 
 
 @pytest.mark.parametrize(("acceleration", "helped"), [("none", False), ("lean", True)])
 def test_a_base_in_16_bits_is_computed_as_its_processor_can(
     acceleration: str, helped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wide_products, "lacks_kernels", lambda *_: True)
+    """In its own calls, and in a backward pass that asks for it; elsewhere torch is plain."""
+    monkeypatch.setattr(load, "lacks_kernels", lambda *_: True)
     tiny_stable_diffusion(1).save_pretrained(tmp_path / "base")
-    try:
-        base = load_base(
-            tmp_path / "base", device="cpu", precision="bf16", acceleration=acceleration
-        )
-        assert is_widened(HOST, torch.bfloat16) is helped
-        latents, times = noisy(base)
-        with torch.no_grad():
-            prediction = base.denoise(latents, times, base.encode_text(["a can", "a man"]))
-        assert prediction.dtype == torch.bfloat16
-        assert prediction.isfinite().all()
-    finally:
-        wide_products.leave()
+    base = load_base(tmp_path / "base", device="cpu", precision="bf16", acceleration=acceleration)
+    wide, plain = {torch.float32 if helped else torch.bfloat16}, {torch.bfloat16}
+    latents, times = noisy(base)
+    pixels = torch.zeros(1, 3, 64, 64)
+    text = base.encode_text(["a can", "a man"])
+    assert formats_of(lambda: base.encode_text(["a can"])) == wide
+    assert formats_of(lambda: base.decode_image(base.encode_image(pixels))) == wide
+    denoised: list[Tensor] = []
+    latents.requires_grad_()
+    assert formats_of(lambda: denoised.append(base.denoise(latents, times, text))) == wide
+    assert denoised[0].dtype == torch.bfloat16
+    a, b = (each.detach() for each in drawn([(5, 7), (7, 3)], torch.bfloat16))
+    assert formats_of(lambda: a @ b) == plain
+
+    def backward() -> None:
+        with widened(base):
+            denoised[0].sum().backward()
+
+    assert formats_of(backward) == wide
+    assert latents.grad.isfinite().all()
+
+
+def test_a_call_that_is_broken_off_leaves_torch_as_it_was(half: torch.dtype) -> None:
+    a, b = (each.detach() for each in drawn([(5, 7), (7, 3)], half))
+
+    def broken() -> None:
+        with Widening():
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as thread:
+        with pytest.raises(KeyboardInterrupt):
+            thread.submit(broken).result()
+        assert thread.submit(formats_of, lambda: a @ b).result() == {half}

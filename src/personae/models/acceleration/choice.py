@@ -21,6 +21,7 @@ from personae.core.registry import discover, nearest
 from personae.errors import UsageError
 from personae.models.acceleration.acceleration import Acceleration
 from personae.models.acceleration.timing import quickest
+from personae.models.acceleration.wide_products import widened
 from personae.models.family import Family
 
 VARIABLE = "PERSONAE_ACCELERATION"
@@ -161,7 +162,8 @@ def quickest_of_plain(
     for mode in before:
         base.forwards.choose(mode, {})
     try:
-        return quickest(base, parts, rows, size, training=training)
+        with widened(base):
+            return quickest(base, parts, rows, size, training=training)
     finally:
         for mode, chosen in before.items():
             base.forwards.choose(mode, chosen)

@@ -15,6 +15,8 @@ from threading import Barrier
 
 import torch
 
+from personae.models.acceleration.wide_products import carried
+
 
 def in_parallel(compute: Callable[..., None], pieces: Iterable[tuple], at_once: int) -> None:
     """Call `compute` once for each of `pieces`, without gradients, in no fixed order.
@@ -25,14 +27,18 @@ def in_parallel(compute: Callable[..., None], pieces: Iterable[tuple], at_once: 
         at_once: how many calls at once, at most one for each of torch's threads.
     """
 
+    widening = carried()
+
     @torch.no_grad()
     def call(piece: tuple) -> None:
-        compute(*piece)
+        with widening():
+            compute(*piece)
 
     workers = min(at_once, torch.get_num_threads())
     if workers < 2:
-        for piece in pieces:
-            call(piece)
+        with torch.no_grad():
+            for piece in pieces:
+                compute(*piece)
         return
     for _ in _pool(os.getpid(), workers, torch.get_num_threads()).map(call, pieces):
         pass

@@ -4,42 +4,43 @@ Without such kernels torch multiplies number by number: on a processor with AVX2
 convolution in bf16 takes a hundred times as long as in float32 (docs/results.md). Here operands are
 widened to float32 for the length of one product, whose result is rounded once, as processors with
 such kernels do it. What is kept stays in 16 bits: weights, activations, gradients.
+
+This holds inside the calls of a base that `widen_calls` got, and inside `with widened(...)`, which
+a backward pass needs; torch itself and all else in the process stay as they are.
 """
 
 from __future__ import annotations
 
 import threading
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.library import Library, get_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from personae.core.devices import HOST, SHAPES_ONLY
+from personae.models.family import Family
+from personae.models.forwards import Forward
 
 KERNELS = {  # formats of 16 bits, and what says whether oneDNN multiplies in them here
     torch.bfloat16: "_is_mkldnn_bf16_supported",
     torch.float16: "_is_mkldnn_fp16_supported",
 }
-ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
-OPERATORS = (
-    *("mm", "addmm", "bmm", "baddbmm"),
-    *("mm.out", "addmm.out", "bmm.out", "baddbmm.out"),
-    *("convolution", "convolution_backward"),
-    *(ATTENTION, f"{ATTENTION}_backward"),
-)
-
-_widened: set[torch.dtype] = set()
-_libraries: list[Library] = []  # hold the kernels in their places as long as they live
-
-
-def widen_slow_products(device: torch.device, dtype: torch.dtype) -> None:
-    """Let products in `dtype` be computed in float32 in this process, if `device` needs it."""
-    if lacks_kernels(device, dtype):
-        widen(dtype)
+ON = (HOST.type, SHAPES_ONLY.type)
+aten = torch.ops.aten
+ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu.default
+PRODUCTS = {  # operators, and those that give a new tensor for the same
+    **{each.default: each.default for each in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)},
+    **{each.out: each.default for each in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)},
+    aten.convolution.default: aten.convolution.default,
+    aten.convolution_backward.default: aten.convolution_backward.default,
+    ATTENTION: ATTENTION,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: (
+        aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+    ),
+}
 
 
 def lacks_kernels(device: torch.device, dtype: torch.dtype) -> bool:
@@ -50,28 +51,49 @@ def lacks_kernels(device: torch.device, dtype: torch.dtype) -> bool:
     return has is None or not torch.backends.mkldnn.is_available() or not has()
 
 
-def widen(dtype: torch.dtype) -> None:
-    """Let products in `dtype` be computed in float32 on the processor, in this process."""
-    _widened.add(dtype)
-    if _libraries:
-        return
-    _libraries.append(Library("aten", "IMPL"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that kernels of torch's own are replaced
-        for name in OPERATORS:
-            _libraries[0].impl(name, _kernel(name), "CPU", with_keyset=True)
+def widen_calls(base: Family) -> None:
+    """Let every call of a network of `base` compute its products in float32, from now on.
+
+    Its gradients too, where the backward pass runs inside `with widened(base)`.
+    """
+    base.widened = True
+    networks = [*base.networks.values(), *base.autoencoder.children()]
+    for network in networks:
+        network.forward = _Widened(network.forward)
 
 
-def leave() -> None:
-    """Give torch all its own kernels back."""
-    while _libraries:
-        _libraries.pop()._destroy()
-    _widened.clear()
+class _Widened:
+    """A forward whose products are widened while it is called."""
+
+    def __init__(self, plain: Forward) -> None:
+        self.plain = plain
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        with _inside():
+            return self.plain(*given, **named)
 
 
-def is_widened(device: torch.device, dtype: torch.dtype) -> bool:
-    """Say whether products in `dtype` are computed in float32 on `device`."""
-    return device.type == HOST.type and dtype in _widened
+def widened(base: Family) -> AbstractContextManager[object]:
+    """Return a context in which products are widened in this thread, where calls of `base` are.
+
+    It must not outlive a call: no `yield` belongs inside.
+    """
+    return _inside() if base.widened else nullcontext()
+
+
+def carried() -> Callable[[], AbstractContextManager[object]]:
+    """Return what makes contexts for other threads, which widen there what is widened here."""
+    return Widening if _here.active else nullcontext
+
+
+@contextmanager
+def _inside() -> Iterator[None]:
+    """Widen products in this thread, unless that is done already."""
+    if _here.active:
+        yield
+    else:
+        with Widening():
+            yield
 
 
 class Room:
@@ -99,64 +121,62 @@ class Room:
         return wide
 
 
-class _Rooms(threading.local):
-    """A room for each thread."""
+class _Here(threading.local):
+    """What a thread has of its own: a room, and whether its products are widened now."""
 
     def __init__(self) -> None:
-        self.mine = Room()
+        self.room, self.active = Room(), False
 
 
-def _kernel(name: str) -> Callable[..., Any]:
-    """Return what computes an operator of torch from now on."""
-    plain = get_kernel(f"aten::{name}", "CPU")
-    fresh = get_kernel(f"aten::{name.removesuffix('.out')}", "CPU")
-
-    def compute(keys: Any, *given: Any, **named: Any) -> Any:
-        half = _half(given)
-        if half is None:
-            return plain.call_boxed(keys, *given, **named)
-        out = named.pop("out", None)
-        result = fresh.call_boxed(keys, *_rooms.mine.widen(given), **named)
-        return _rounded(name, result, half, out)
-
-    return compute
+_here = _Here()
 
 
 class Widening(TorchDispatchMode):
-    """Does the same to tensors without values, so that a forecast counts what is widened."""
+    """A mode in which products of 16 bits are widened, on the processor, in one thread.
 
-    def __init__(self) -> None:
+    Args:
+        room: where operands lie; for tensors without values one of their own.
+    """
+
+    def __init__(self, room: Room | None = None) -> None:
         super().__init__()
-        self._room = Room()
+        self._room, self._before = room, False
+
+    def __enter__(self) -> Self:
+        self._before, _here.active = _here.active, True
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _here.active = self._before
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        name, named = func.name().removeprefix("aten::"), dict(kwargs or {})
-        half = _half(args) if name in OPERATORS else None
+        fresh = PRODUCTS.get(func)
+        half = None if fresh is None else _half(args)
+        named = kwargs or {}
         if half is None:
             return func(*args, **named)
-        out = named.pop("out", None)
-        fresh = getattr(torch.ops.aten, name.removesuffix(".out")).default
-        return _rounded(name, fresh(*self._room.widen(args), **named), half, out)
-
-
-_rooms = _Rooms()
+        out = named.get("out")
+        named = {key: value for key, value in named.items() if key != "out"}
+        room = self._room or _here.room
+        return _rounded(func, fresh(*room.widen(args), **named), half, out)
 
 
 def _half(given: Sequence[Any]) -> torch.dtype | None:
     """Return the format of the first operand, if it is one that is widened."""
     first = next(each for each in given if isinstance(each, Tensor))
-    return first.dtype if first.dtype in _widened else None
+    return first.dtype if first.dtype in KERNELS and first.device.type in ON else None
 
 
-def _rounded(name: str, result: Any, half: torch.dtype, out: Tensor | None) -> Any:
-    """Return what the operator called `name` gives, in the formats in which torch gives it."""
+def _rounded(func: Any, result: Any, half: torch.dtype, out: Tensor | None) -> Any:
+    """Return what the operator `func` gives, in the formats in which torch gives it."""
     if out is not None:
         return out.copy_(result)
     if isinstance(result, Tensor):
         return _copied(result, half)
-    if name == ATTENTION:  # the second is the logarithm of sums, float32 in any case
+    if func is ATTENTION:  # the second is the logarithm of sums, float32 in any case
         return _copied(result[0], half), *result[1:]
     return tuple(each if each is None else _copied(each, half) for each in result)
 

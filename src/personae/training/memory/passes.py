@@ -19,7 +19,7 @@ from personae.core.cache import default_folder
 from personae.core.files import write_text
 from personae.generation.decoding import decode_tiled
 from personae.generation.settings import Sampling
-from personae.models.acceleration.wide_products import Widening, is_widened
+from personae.models.acceleration.wide_products import Room, Widening
 from personae.models.family import Family
 from personae.models.text import Text
 from personae.techniques.technique import Technique
@@ -70,7 +70,7 @@ def _remembered(facts: dict[str, Any], run: Callable[[], None], device: torch.de
 
 
 def _widening(run: Callable[[], None]) -> None:
-    with Widening():
+    with Widening(Room()):
         run()
 
 
@@ -82,7 +82,7 @@ def _facts(config: RunConfig, base: Family) -> dict[str, Any]:
         "diffusers": version("diffusers"),
         "personae": __version__,
         "base": [base.fingerprint, base.quantised, str(base.dtype), base.device.type],
-        "widened": is_widened(base.device, base.dtype),
+        "widened": base.widened,
         "techniques": own,
     }
 

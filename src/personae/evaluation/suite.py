@@ -187,11 +187,6 @@ def spelled(prompt: str, who: str) -> str:
     return filled.replace(CHARACTER, who).replace(CLASS, who)
 
 
-def default_seeds(count: int) -> list[int]:
-    """Return the seeds of a suite drawn `count` times."""
-    return list(range(FIRST_SEED, FIRST_SEED + count))
-
-
 def load_suite(name_or_path: str | Path = "toon") -> Suite:
     """Load a shipped suite by name, or a TOML file.
 

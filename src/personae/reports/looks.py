@@ -14,7 +14,6 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.rows import Row
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5AA2", "#8A6D3B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -83,8 +82,3 @@ def svg(name: str, size: tuple[float, float], paint: Callable[[Figure], None], l
     body = text[text.index("<svg") :]
     escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return body.replace("<svg", f'<svg role="img" aria-label="{escaped}"', 1)
-
-
-def label_of(row: Row) -> str:
-    """Return the name of a row as plots write it."""
-    return row.title

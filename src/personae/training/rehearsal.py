@@ -11,7 +11,7 @@ from personae.training.events import Forecast
 from personae.training.optim.optimizers import held_on, state_bytes
 from personae.training.trainer import Trainer
 
-WARMED_UP = 1.0  # seconds of a first pass beside which what is set up in it does not count
+WARMED_UP = 1.0  # seconds; what is set up in a first pass that takes longer does not count
 
 
 def forecast(trainer: Trainer) -> Forecast:

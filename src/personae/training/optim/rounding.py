@@ -8,14 +8,10 @@ arXiv:2010.06192, section 3: stochastic rounding (right on average, no memory) a
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from personae.core.seeds import generator_for
-
-Rounding = Literal["nearest", "stochastic", "kahan"]
 
 # Elements handled at once: their float32 copies stay in a processor's cache. Half as long as with
 # 2^16, where calling the operators takes as much time as they do; 2^19 is slower again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -27,11 +28,13 @@ def written(sd1: Family, tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **card: Any) -> None:
-    """Write the file again with other tensors or other fields of its card."""
+    """Write the file again with other tensors or other fields of its card, and the hash of it."""
     with safe_open(path, "pt") as file:
         values = json.loads(file.metadata()["personae"])
     kept = tensors or load_file(path)
-    save_file(kept, path, {"personae": json.dumps({**values, **card})})
+    text = json.dumps({**values, **card})
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    save_file(kept, path, {"personae": text, "personae_sha256": seal})
 
 
 def refusal(path: Path) -> str:
@@ -119,9 +122,67 @@ def test_a_file_with_another_tensor_in_it_is_refused(written: Path) -> None:
     assert "sha256 differs" in refusal(written)
 
 
+def edit_card(path: Path, before: str, after: str) -> None:
+    """Change the text of the card and nothing else, as with an editor."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert before in metadata["personae"]
+    metadata["personae"] = metadata["personae"].replace(before, after)
+    save_file(load_file(path), path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"alpha":null', '"alpha":64'),
+        ('"phrase":"mira cat"', '"phrase":"cat"'),
+        ('"rank_stabilised":false', '"rank_stabilised":true'),
+        ('"name":"mira"', '"name":"mara"'),
+        ('"format_version":2', '"format_version":1'),
+    ],
+)
+def test_an_edited_card_is_refused(written: Path, before: str, after: str) -> None:
+    edit_card(written, before, after)
+    assert "its card is not the one it was saved with (sha256 differs)" in refusal(written)
+    with pytest.raises(ArtifactError, match="sha256 differs"):
+        read_card(written)
+
+
+def test_a_card_without_its_hash_is_refused(written: Path) -> None:
+    with safe_open(written, "pt") as file:
+        card = file.metadata()["personae"]
+    save_file(load_file(written), written, {"personae": card})
+    assert "sha256 differs" in refusal(written)
+
+
+def test_a_file_of_the_format_without_that_hash_still_opens(written: Path, tmp_path: Path) -> None:
+    card = Artifact.load(written).card.model_copy(update={"format_version": 1})
+    assert read_card(written).sealed
+    save_file(load_file(written), written, {"personae": card.model_dump_json()})
+    old = Artifact.load(written)
+    assert not old.card.sealed
+    assert read_card(old.save(tmp_path / "new.safetensors")).sealed
+
+
+def test_a_technique_listed_twice_is_refused(written: Path) -> None:
+    record = Artifact.load(written).card.techniques[0].model_dump()
+    rewrite(written, techniques=[record, record])
+    assert "a technique is listed twice" in refusal(written)
+
+
+def test_what_decides_a_picture_has_a_hash_that_times_and_names_do_not_change(
+    written: Path,
+) -> None:
+    card = Artifact.load(written).card
+    renamed = card.model_copy(update={"notes": {"a": "b"}, "metrics": {"likeness": 0.5}})
+    assert renamed.drawing_hash == card.drawing_hash
+    other = card.character.model_copy(update={"phrase": "cat"})
+    assert card.model_copy(update={"character": other}).drawing_hash != card.drawing_hash
+
+
 def test_a_file_of_a_newer_format_asks_for_an_update(written: Path) -> None:
-    rewrite(written, format_version=2, something_new=True)
-    assert "has format version 2, this personae reads up to 1; update personae" in refusal(written)
+    rewrite(written, format_version=3, something_new=True)
+    assert "has format version 3, this personae reads up to 2; update personae" in refusal(written)
 
 
 def test_a_file_of_another_program_is_pointed_to_import(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import metadata_of
 from personae.characters.character import Character
 from personae.cli.app import run
 from personae.generation.generate import draw
@@ -140,9 +141,20 @@ def test_a_tampered_artifact_is_refused(
     tensors = load_file(artifact)
     name = next(iter(tensors))
     tensors[name] = tensors[name] + 1
-    metadata = {"personae": Artifact.load(artifact).card.model_dump_json()}
-    save_file(tensors, here / "bad.safetensors", metadata)
-    assert "was altered" in refused("inspect", "bad.safetensors", code=1)
+    card = Artifact.load(artifact).card
+    save_file(tensors, here / "bad.safetensors", metadata_of(card))
+    assert "its tensors do not match its card" in refused("inspect", "bad.safetensors", code=1)
+
+
+def test_a_card_that_no_hash_covers_is_told(
+    artifact: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = Artifact.load(artifact).card.model_copy(update={"format_version": 1})
+    save_file(load_file(artifact), here / "old.safetensors", {"personae": card.model_dump_json()})
+    assert run(["inspect", "old.safetensors"]) == 0
+    assert "no hash covers it" in " ".join(capsys.readouterr().out.split())
+    assert run(["inspect", str(artifact)]) == 0
+    assert "covered by a hash" in " ".join(capsys.readouterr().out.split())
 
 
 def test_foreign_and_missing_files_are_refused(here: Path, refused: Callable[..., str]) -> None:

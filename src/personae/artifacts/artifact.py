@@ -22,6 +22,7 @@ from personae.artifacts.card import (
     CharacterRecord,
     TechniqueRecord,
     content_hash,
+    metadata_of,
     read_card,
     stored_name,
 )
@@ -129,7 +130,7 @@ class Artifact:
             if not torch.isfinite(tensor).all():
                 raise ArtifactError(f"tensor '{name}' is not finite; the training broke")
         with replacing(path) as temporary:
-            save_file(self.tensors, temporary, {"personae": self.card.model_dump_json()})
+            save_file(self.tensors, temporary, metadata_of(self.card))
         return path
 
     @classmethod

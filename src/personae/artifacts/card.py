@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
 from personae.core.config import Config, first_problem
 from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import ArtifactError, MissingFileError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+SEALED_SINCE = 2
+"""From this format version on a file states the sha256 of its card's text beside the card."""
 SUFFIX = ".safetensors"
+CARD, SEAL = "personae", "personae_sha256"  # entries of a file's metadata
 
 
 class TechniqueRecord(Config):
@@ -70,12 +73,41 @@ class Card(Config):
     notes: dict[str, str] = {}
     content_hash: str = ""
 
+    @field_validator("techniques")
+    @classmethod
+    def _each_once(cls, records: list[TechniqueRecord]) -> list[TechniqueRecord]:
+        names = [record.name for record in records]
+        if len(set(names)) < len(names):
+            raise ValueError("a technique is listed twice")
+        return records
+
+    @property
+    def sealed(self) -> bool:
+        """Say whether a change of the card would have been found when its file was read."""
+        return self.format_version >= SEALED_SINCE
+
+    @property
+    def drawing_hash(self) -> str:
+        """Return the sha256 of all here that decides a picture: tensors, settings, phrase."""
+        techniques = [record.model_dump(mode="json") for record in self.techniques]
+        about = [self.content_hash, techniques, self.character.phrase]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def metadata_of(card: Card) -> dict[str, str]:
+    """Return the metadata of a file with this card: the card and its sha256.
+
+    The card holds the hash of the tensors, so that its own covers the whole file.
+    """
+    text = card.model_copy(update={"format_version": FORMAT_VERSION}).model_dump_json()
+    return {CARD: text, SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
 
 def read_card(path: str | Path) -> Card:
     """Read the card alone, without the tensors.
 
     Raises:
-        ArtifactError: missing, truncated, of a newer format, or not ours.
+        ArtifactError: missing, truncated, altered, of a newer format, or not ours.
     """
     if not Path(path).is_file():
         raise MissingFileError(f"{path}: no such file; check the path")
@@ -92,16 +124,23 @@ def read_card(path: str | Path) -> Card:
         raise ArtifactError(
             f"{path}: is no whole safetensors file ({error}); copy or download it again"
         ) from None
-    if "personae" not in metadata:
+    if CARD not in metadata:
         raise ArtifactError(f"{path}: was not made by personae; bring it in with `personae import`")
     try:
-        values = json.loads(metadata["personae"])
+        values = json.loads(metadata[CARD])
         if values.get("format_version", 0) > FORMAT_VERSION:
             raise ArtifactError(
                 f"{path}: has format version {values['format_version']}, this personae reads up to "
                 f"{FORMAT_VERSION}; update personae"
             )
-        return Card.model_validate(values)
+        card = Card.model_validate(values)
+        seal = hashlib.sha256(metadata[CARD].encode()).hexdigest()
+        if (SEAL in metadata or card.sealed) and metadata.get(SEAL) != seal:
+            raise ArtifactError(
+                f"{path}: its card is not the one it was saved with (sha256 differs); the file was "
+                "altered; copy or train it again"
+            )
+        return card
     except ValidationError as error:
         raise ArtifactError(
             f"{path}: its card is damaged ({first_problem(Card, error)}); copy or train it again"

@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from personae.artifacts.card import Card
 from personae.core.config import Config
 from personae.generation.cast import Cast
 from personae.generation.sampler import Shot
@@ -28,7 +29,16 @@ class MemberRecord(Config):
 
     file: str
     content_hash: str
+    """Of the tensors of its artifact."""
+    drawing_hash: str = ""
+    """Of tensors, settings and phrase; older recipes have none."""
     strength: str = "1"
+
+    def is_of(self, card: Card) -> bool:
+        """Say whether the artifact of `card` is the one the picture was drawn with."""
+        if self.drawing_hash:
+            return card.drawing_hash == self.drawing_hash
+        return card.content_hash == self.content_hash
 
 
 class Recipe(Config):
@@ -84,6 +94,7 @@ def recipe(
             name: MemberRecord(
                 file=Path(member.path).name if member.path else name,
                 content_hash=member.artifact.card.content_hash,
+                drawing_hash=member.artifact.card.drawing_hash,
                 strength=str(member.strength),
             )
             for name, member in cast.members.items()

@@ -23,14 +23,14 @@ def artifacts_at_hand(recipe: Recipe, picture: Path) -> dict[str, Path]:
     """Return where the artifacts of a recipe are, by the names of its cast, as far as found.
 
     Looked for beside the picture, in the working folder and in the run folders of `runs/`. What a
-    file is called is not enough: its tensors must have the recorded hash.
+    file is called is not enough: it must have the recorded hash.
     """
     places = [picture.parent, Path(), *sorted(Path("runs").glob("*/"))]
     found: dict[str, Path] = {}
     for name, record in recipe.cast.items():
         for file in (place / Path(record.file).name for place in places):
             try:
-                if file.is_file() and read_card(file).content_hash == record.content_hash:
+                if file.is_file() and record.is_of(read_card(file)):
                     found.setdefault(name, file)
             except ArtifactError:  # of another kind, or damaged: not the one looked for
                 continue
@@ -92,7 +92,7 @@ def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:
             raise UsageError(f"the picture was drawn without '{name}'; take it out of the cast")
     for name, record in wanted.cast.items():
         member = cast.members.get(name)
-        if member is None or member.artifact.card.content_hash != record.content_hash:
+        if member is None or not record.is_of(member.artifact.card):
             raise UsageError(
                 f"the picture was drawn with '{name}' from {record.file} "
                 f"({record.content_hash[:12]}); give that file with --cast {name}=FILE"

@@ -83,6 +83,9 @@ def _show_artifact(terminal: Terminal, file: Path, *, tensors: bool) -> None:
                 **card.notes,
                 "holds": f"{len(shapes):,} tensors, {numbers:,} numbers in {formats}",
                 "sha256": card.content_hash,
+                "card": "covered by a hash, and as it was saved"
+                if card.sealed
+                else "of an older format: no hash covers it, so changes of it would not be seen",
             }
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,34 @@ def test_values_that_are_not_finite_are_never_written(sd1: Family, tmp_path: Pat
     with pytest.raises(ArtifactError, match="is not finite; the training broke"):
         artifact_of(technique, sd1).save(path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda t: t.fill_(float("nan")), "is not finite"),
+        (lambda t: t.fill_(float("-inf")), "is not finite"),
+        (lambda t: t.long(), "holds int64; expected floating values"),
+        (lambda t: t.bool(), "holds bool; expected floating values"),
+        (lambda t: t.to(torch.complex64), "holds complex64; expected floating values"),
+        (lambda t: t.to(torch.float8_e4m3fn), "holds float8_e4m3fn; expected floating values of"),
+    ],
+)
+def test_what_is_never_written_is_never_read(
+    written: Path, spoil: Callable[[torch.Tensor], torch.Tensor], told: str
+) -> None:
+    tensors = load_file(written)
+    name = next(iter(tensors))
+    tensors[name] = spoil(tensors[name])
+    rewrite(written, tensors, content_hash=content_hash(tensors))
+    assert f"tensor '{name}' {told}" in refusal(written)
+
+
+@pytest.mark.parametrize("alpha", ["1e308", "Infinity", "NaN", "0", "-1"])
+def test_settings_out_of_range_are_refused(written: Path, sd1: Family, alpha: str) -> None:
+    rewrite(written, techniques=[{"name": "lora", "config": {"rank": 2, "alpha": float(alpha)}}])
+    with pytest.raises(ArtifactError, match=r"card of lora: 'alpha' is .*; input should be"):
+        Artifact.load(written).build(sd1)
 
 
 def test_a_failed_save_leaves_the_earlier_file(written: Path, sd1: Family) -> None:

@@ -57,7 +57,20 @@ def test_a_strength_reads_back_what_it_prints(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "strong", "0.5:1,0.2:0", "1.5:1", "-0.1:1", "0:1:2", "nan", "inf", "0:nan", ":", "1,"],
+    [
+        "",
+        "strong",
+        "0.5:1,0.2:0",
+        "1.5:1",
+        "-0.1:1",
+        "0:1:2",
+        "nan",
+        "inf",
+        "1e308",
+        "0:-101",
+        ":",
+        "1,",
+    ],
 )
 def test_a_strength_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(

@@ -127,8 +127,8 @@ class Artifact:
         """
         path = Path(path)
         for name, tensor in self.tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise ArtifactError(f"tensor '{name}' is not finite; the training broke")
+            if fault := fault_of(tensor):
+                raise ArtifactError(f"tensor '{name}' {fault}; the training broke")
         with replacing(path) as temporary:
             save_file(self.tensors, temporary, metadata_of(self.card))
         return path
@@ -138,17 +138,28 @@ class Artifact:
         """Read a file and check that it is whole and unaltered.
 
         Raises:
-            ArtifactError: missing, truncated, altered, of a newer format, or not ours.
+            ArtifactError: missing, truncated, altered, of a newer format, or not ours; or a
+                tensor is not of finite floating values.
         """
         card, tensors = read_card(path), {}
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - safe_open is no dict
                 tensors[name] = file.get_tensor(name)
+                if fault := fault_of(tensors[name]):
+                    raise ArtifactError(f"{path}: tensor '{name}' {fault}; train it again")
         if content_hash(tensors) != card.content_hash:
             raise ArtifactError(
                 f"{path}: its tensors do not match its card (sha256 differs); the file was altered"
             )
         return cls(card, tensors)
+
+
+def fault_of(tensor: Tensor) -> str:
+    """Return in words why a tensor cannot be in an artifact, or nothing."""
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return f"holds {kind}; expected floating values of 16 bits or more"
+    return "" if torch.isfinite(tensor).all() else "is not finite"
 
 
 def record_of(base: Family) -> BaseRecord:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
 from personae.errors import UsageError
+
+LARGEST = 100
+"""Far past every strength that draws anything; 1e308 times a small number is no number any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,12 @@ class Strength:
         if len(numbers) == 1 and len(numbers[0]) == 1:
             numbers = [[0.0, *numbers[0]]]
         frames = tuple((part[0], part[-1]) for part in numbers if len(part) == 2)
-        whole = len(frames) == len(numbers) > 0 and all(math.isfinite(v) for _, v in frames)
+        whole = len(frames) == len(numbers) > 0 and all(abs(v) <= LARGEST for _, v in frames)
         ordered = all(a[0] <= b[0] for a, b in pairwise(frames))
         if not whole or not ordered or not all(0 <= at <= 1 for at, _ in frames):
             raise UsageError(
-                f"strength is '{text}'; expected a number such as 0.8, or progress:strength pairs "
-                "in order such as 0:1,0.5:0.2"
+                f"strength is '{text}'; expected a number such as 0.8 (-{LARGEST} to {LARGEST}), "
+                "or progress:strength pairs in order such as 0:1,0.5:0.2"
             )
         return cls(frames)
 

@@ -25,7 +25,9 @@ _LONGEST_VALUE: Final = 80
 class Config(BaseModel):
     """Base of every group of settings; each field carries a description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @classmethod
     def parse(cls, values: dict[str, Any], *, where: str = "configuration") -> Self:

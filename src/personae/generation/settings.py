@@ -14,7 +14,7 @@ class Sampling(Config):
     """Sampler: auto (the base's usual one), ddim, euler, dpm++2m or unipc."""
     steps: int = Field(25, ge=1, le=1000)
     """Steps from noise to picture."""
-    guidance_scale: float = Field(5.0, ge=1)
+    guidance_scale: float = Field(5.0, ge=1, le=1000)
     """Classifier-free guidance (arXiv:2207.12598); 1 = off. Typical: 3 to 8."""
     width: int | None = Field(None, gt=0)
     """Width in pixels; default: the base's own."""

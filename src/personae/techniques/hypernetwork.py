@@ -22,6 +22,8 @@ from personae.models.recommended import Recommended
 from personae.techniques.activations import ACTIVATIONS, at_zero
 from personae.techniques.technique import Technique, TechniqueConfig, allocated_on
 
+WIDEST = 64  # times the width of the context
+
 
 class HypernetworkConfig(TechniqueConfig):
     """Settings of hypernetworks."""
@@ -52,14 +54,16 @@ class HypernetworkConfig(TechniqueConfig):
     """zero_last starts exactly at the base; the others are A1111's and do not."""
     self_attention: bool = True
     """Also read by the self-attention layers (their widths get networks of their own)."""
-    max_ratio: float = Field(1.0, gt=0)
+    max_ratio: float = Field(1.0, gt=0, le=1000)
     """Bound of the mean size of H(c) relative to c; the last layer is scaled down to keep it."""
 
     @field_validator("layer_structure")
     @classmethod
     def _ends_are_one(cls, value: list[float]) -> list[float]:
-        if len(value) < 2 or value[0] != 1 or value[-1] != 1 or min(value) <= 0:
-            raise ValueError("must start and end with 1 and hold positive numbers, as [1, 2, 1]")
+        if len(value) < 2 or value[0] != 1 or value[-1] != 1:
+            raise ValueError("must start and end with 1, as [1, 2, 1]")
+        if not all(0 < each <= WIDEST for each in value):
+            raise ValueError(f"must hold positive numbers up to {WIDEST}, as [1, 2, 1]")
         return value
 
     @field_validator("dropout_structure")

@@ -34,7 +34,7 @@ class LoRAConfig(TechniqueConfig):
 
     rank: int = Field(16, ge=1)
     """Rank of the update of each layer. Typical: 4 to 64."""
-    alpha: float | None = Field(None, gt=0)
+    alpha: float | None = Field(None, gt=0, le=1e5)
     """The update is scaled by alpha / rank. Default: the rank, so that the scale is 1."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the inputs of each update dropped while training."""
@@ -47,7 +47,7 @@ class LoRAConfig(TechniqueConfig):
     targets and text_encoder; a layer narrower than rank gets as many ranks as it is wide."""
     rank_stabilised: bool = False
     """Scale by alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732, equation 4)."""
-    up_learning_rate_ratio: float = Field(1.0, ge=1)
+    up_learning_rate_ratio: float = Field(1.0, ge=1, le=1e4)
     """Learning rate of B relative to A (LoRA+, arXiv:2402.12354, section 4; they advise 16)."""
 
     @property

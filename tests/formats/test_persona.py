@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from personae.artifacts.artifact import Artifact
-from personae.characters.character import Character
+from personae.characters.census import take_census
+from personae.characters.character import Character, read_dataset
+from personae.characters.image_files import load_picture
 from personae.errors import ArtifactError, PersonaeError, UsageError
 from personae.formats.persona import MANIFEST, Contents, pack, read_manifest, unpack
 from tiny_world import artifact_of, bases, make, paint
@@ -50,6 +52,50 @@ def test_what_is_packed_comes_out_the_same(packed, tmp_path):
     assert (after.name, after.class_noun) == (before.name, before.class_noun)
     assert len(after.held_out) == len(before.held_out)
     assert (tmp_path / "out" / "previews" / "001.png").is_file()
+
+
+def test_repeats_weights_class_pictures_and_inverted_masks_come_out_the_same(tmp_path):
+    paint(tmp_path / "a")
+    paint(tmp_path / "b", 2)
+    paint(tmp_path / "c", 3)
+    for name in "abc":
+        for picture in (tmp_path / name).glob("*.png"):
+            tinted = load_picture(picture)
+            tinted.putpixel((0, 0), (ord(name), 0, 0))
+            tinted.save(picture)
+    (tmp_path / "m").mkdir()
+    for picture in (tmp_path / "a").glob("*.png"):
+        mask = Image.new("L", load_picture(picture).size, 255)
+        mask.paste(0, (0, 0, 16, 16))
+        mask.save(tmp_path / "m" / picture.name)
+    job = tmp_path / "job.yaml"
+    sets = [
+        {"folder_path": "a", "num_repeats": 10, "mask_path": "m", "invert_mask": True},
+        {"folder_path": "b", "loss_multiplier": 0.5},
+        {"folder_path": "c", "is_reg": True, "num_repeats": 2},
+    ]
+    job.write_text(json.dumps({"config": {"process": [{"datasets": sets}]}}))
+    before = Character.open(job)
+    unpack(pack(Contents({}, before), tmp_path / "mira"), tmp_path / "out")
+    after = Character.open(tmp_path / "out" / "references")
+
+    def said(references):
+        return sorted(
+            (
+                r.image().tobytes(),
+                r.caption or "",
+                r.repeats,
+                r.loss_weight,
+                b"" if r.mask is None else r.mask_image().tobytes(),
+            )
+            for r in references
+        )
+
+    for part in ("references", "held_out", "prior"):
+        assert said(getattr(after, part)) == said(getattr(before, part)), part
+    assert {r.repeats for r in after.references} == {10, 1}
+    assert len(after.prior) == 3
+    assert take_census(tmp_path / "out" / "references", read_dataset(after.folder)).unused == ()
 
 
 def test_equal_contents_give_equal_bytes(packed, tmp_path):

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from personae.core import units
 from personae.errors import PersonaeError, UsageError
 
+_LFS = b"version https://git-lfs.github.com/spec/"
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 """What ships inside the package: `bases` and `encoders`."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -77,3 +79,17 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def lfs_pointer(path: Path) -> str:
+    """Return what to do about a file that only points to another in Git LFS; "" for any other.
+
+    Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
+    """
+    with path.open("rb") as file:
+        start = file.read(1024)
+    if not start.startswith(_LFS):
+        return ""
+    size = re.search(rb"^size (\d{1,18})$", start, re.MULTILINE)
+    told = f" of {units.size(int(size[1]))}" if size else ""
+    return f"it is a Git LFS pointer to a file{told}; fetch that with `git lfs pull`"

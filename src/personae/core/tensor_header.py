@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from personae.core.files import lfs_pointer
+
 LARGEST_HEADER = 16 * 2**20
 """Bytes. The header of the largest known checkpoints (SDXL, 2,515 tensors) has 0.3 MB."""
 
@@ -86,6 +88,9 @@ def read_tensor_header(path: Path) -> TensorHeader:
         HeaderError: it is no whole safetensors file.
         OSError: it is not there or cannot be read.
     """
+    pointer = lfs_pointer(path)
+    if pointer:
+        raise HeaderError(pointer)
     with path.open("rb") as file:
         size = path.stat().st_size
         length = int.from_bytes(file.read(8), "little")

@@ -14,14 +14,13 @@ from typing import ClassVar
 from personae.artifacts.artifact import Artifact
 from personae.core.registry import PlugIn, discover, lookup
 from personae.errors import ArtifactError, MissingFileError, UnsupportedError, UsageError
-from personae.formats.safe_pickle import load_pickle
+from personae.formats.safe_pickle import PICKLES, load_pickle
 from personae.formats.sidecar import open_preview, write_sidecar
 from personae.formats.tensor_file import read_header
 from personae.models.family import Family
 from personae.models.load import load_base
 
 TENSORS = ".safetensors"
-PICKLES = (".pt", ".bin", ".ckpt", ".pth")
 
 
 class Format(PlugIn, ABC):

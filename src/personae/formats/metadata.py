@@ -7,6 +7,7 @@ all values are strings.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from personae.techniques.technique import Technique
 
 CHARACTER = "personae.characters.character"
 LONGEST_PHRASE = 300
+_TOKEN_FOLDER = re.compile(r"\d{1,9}_(.+)")
 
 
 def model_spec(artifact: Artifact, layout: Layout, *, part: str, title: str) -> dict[str, str]:
@@ -91,21 +93,27 @@ def kohya_metadata(
 def character_in(metadata: Mapping[str, str], path: Path) -> CharacterRecord:
     """Return whom a file shows: as it says, else named after the file.
 
-    The phrase is ours if we wrote the file, else ModelSpec's trigger phrase, else the tag that
-    kohya's scripts counted most often, else the name.
+    The phrase is ours if we wrote the file, else ModelSpec's trigger phrase, else the words of the
+    folder that kohya's scripts trained on ("10_mira girl"), else the file's name. The tags they
+    counted are no name: the most frequent one is "1girl", or a whole caption.
     """
     try:
         return CharacterRecord.model_validate_json(metadata.get(CHARACTER, ""))
     except ValidationError:
-        phrase = metadata.get("modelspec.trigger_phrase") or _most_frequent_tag(metadata)
+        phrase = metadata.get("modelspec.trigger_phrase") or _folder_words(metadata)
         phrase = " ".join((phrase or path.stem).split())[:LONGEST_PHRASE]
         return CharacterRecord(name=path.stem, class_noun="", phrase=phrase)
 
 
-def _most_frequent_tag(metadata: Mapping[str, str]) -> str | None:
-    try:
-        folders = json.loads(metadata.get("ss_tag_frequency", "{}"))
-        counts = {tag: n for tags in folders.values() for tag, n in tags.items()}
-        return max(counts, key=counts.__getitem__) if counts else None
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return None
+def _folder_words(metadata: Mapping[str, str]) -> str | None:
+    """Return the words of the one folder `<repeats>_<words>` that a file was trained on."""
+    found: set[str] = set()
+    for key in ("ss_tag_frequency", "ss_dataset_dirs"):
+        try:
+            folders = json.loads(metadata.get(key, "{}"))
+        except (ValueError, RecursionError):
+            continue
+        names = folders if isinstance(folders, dict) else ()
+        found |= {match[1] for name in names if (match := _TOKEN_FOLDER.fullmatch(name))}
+    words = {" ".join(each.replace("_", " ").split()) for each in found} - {""}
+    return words.pop() if len(words) == 1 else None

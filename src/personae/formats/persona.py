@@ -20,10 +20,8 @@ from pydantic import ValidationError
 from personae.artifacts.card import SUFFIX, read_card
 from personae.artifacts.strength import Strength
 from personae.characters.character import Character
-from personae.characters.character_toml import FILE_NAME as CHARACTER_FILE
-from personae.characters.character_toml import CharacterFile
 from personae.characters.image_files import SUFFIXES as PICTURE_SUFFIXES
-from personae.core.config import to_toml
+from personae.characters.portable import pictures_of
 from personae.core.files import replacing
 from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.formats.persona_manifest import (
@@ -85,7 +83,7 @@ def pack(contents: Contents, path: str | Path) -> Path:
     for number, preview in enumerate(contents.previews, 1):
         sources[f"previews/{number:03d}{preview.suffix.lower()}"] = preview
     if contents.character is not None:
-        sources |= dict(_pictures(contents.character))
+        sources |= dict(pictures_of(contents.character))
     stated = contents.character.licence if contents.character else None
     manifest = Manifest(
         name=name,
@@ -158,30 +156,6 @@ def _packed_artifact(file: Path, strength: str) -> PackedArtifact:
         fingerprint=card.base.fingerprint,
         metrics=card.metrics,
     )
-
-
-def _pictures(character: Character) -> Iterator[tuple[str, Path | bytes]]:
-    """Yield members that make a folder `Character.open` reads as the same character."""
-    held_out = []
-    for number, reference in enumerate((*character.references, *character.held_out), 1):
-        stem = f"{number:03d}"
-        member = f"{stem}{reference.path.suffix.lower()}"
-        yield f"references/{member}", reference.path
-        if reference.caption:
-            yield f"references/{stem}.txt", reference.caption.encode()
-        if reference.mask is not None:
-            yield f"references/masks/{stem}{reference.mask.suffix.lower()}", reference.mask
-        if reference in character.held_out:
-            held_out.append(member)
-    about = {
-        "name": character.name,
-        "class_noun": character.class_noun,
-        "phrase": character.phrase,
-        "asymmetric": character.asymmetric,
-        "licence": character.licence,
-        "held_out": tuple(held_out),
-    }
-    yield f"references/{CHARACTER_FILE}", to_toml(CharacterFile(**about)).encode()
 
 
 def _packed_file(source: Path | bytes) -> PackedFile:

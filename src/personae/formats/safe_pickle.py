@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from personae.core.devices import HOST
-from personae.core.files import replacing
+from personae.core.files import lfs_pointer, replacing
 from personae.errors import ArtifactError
 
+PICKLES = (".pt", ".bin", ".ckpt", ".pth")
 MOST_BYTES = 2 * 2**30
 """Largest embedding or hypernetwork that is read; real ones are below 700 MB."""
 MOST_MEMBERS = 4096
@@ -53,6 +54,22 @@ def load_pickle(path: Path) -> Any:
     return content
 
 
+def tensors_in(path: Path) -> dict[str, torch.Tensor] | None:
+    """Return {name: tensor} of a file that holds nothing else, None for any other; never raises."""
+    if path.suffix not in PICKLES or not path.is_file():
+        return None
+    try:
+        content = load_pickle(path)
+    except ArtifactError:
+        return None
+    if isinstance(content, dict) and set(content) == {"state_dict"}:
+        content = content["state_dict"]
+    plain = isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    )
+    return dict(content) if plain and content else None
+
+
 def _check_tensors(content: Any, path: Path) -> None:
     """Refuse tensors that show the same bytes many times over, and so unfold when computed with."""
     waiting, seen = [content], set()
@@ -70,6 +87,9 @@ def _check_tensors(content: Any, path: Path) -> None:
 
 def _check_size(path: Path) -> None:
     try:
+        pointer = lfs_pointer(path)
+        if pointer:
+            raise ArtifactError(f"{path}: {pointer}")
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise ArtifactError(f"{path}: is {size} bytes; at most {MOST_BYTES} are read")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +20,7 @@ from torch import Tensor
 from personae.core.files import replacing
 from personae.core.tensor_header import HeaderError, TensorHeader, read_tensor_header
 from personae.errors import ArtifactError
+from personae.formats.safe_pickle import tensors_in
 
 HASH_TO_COME = "0" * 64
 """Stands in metadata for the sha256 of the tensor bytes until they are written."""
@@ -47,6 +50,43 @@ def header_or_none(path: Path) -> TensorHeader | None:
         return None
 
 
+@dataclass(frozen=True)
+class TensorFile:
+    """A file of named tensors, safetensors or a pickle of tensors alone.
+
+    Attributes:
+        shapes: {name: shape}.
+        metadata: free text by key; nothing for a pickle.
+    """
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
+
+    @classmethod
+    def open(cls, path: Path) -> Self | None:
+        """Return what the file holds, None where it is neither; never raises."""
+        header = header_or_none(path)
+        if header is not None:
+            return cls(path, header.shapes, header.metadata)
+        tensors = tensors_in(path)
+        if tensors is None:
+            return None
+        return cls(path, {name: tuple(value.shape) for name, value in tensors.items()}, {})
+
+    def tensors(self, names: list[str] | None = None) -> dict[str, Tensor]:
+        """Return {name: value}, as `read_tensors` does.
+
+        Raises:
+            ArtifactError: truncated, a value is not finite, or a format is not floating.
+        """
+        pickled = tensors_in(self.path)
+        if pickled is None:
+            return read_tensors(self.path, names)
+        wanted = list(pickled) if names is None else names
+        return {name: checked(self.path, name, pickled[name].detach()) for name in wanted}
+
+
 def read_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
     """Return {name: value}; every value is finite and of a floating format of 16 bits or more.
 
@@ -74,6 +114,8 @@ def checked(path: Path, name: str, tensor: Tensor) -> Tensor:
     Raises:
         ArtifactError: its format is not floating, or a value is not finite.
     """
+    if tensor.numel() == 1 and not (tensor.is_floating_point() or tensor.is_complex()):
+        tensor = tensor.float()  # an alpha, which tools write in any format
     if not tensor.is_floating_point():
         raise ArtifactError(f"{path}: tensor '{name}' is {tensor.dtype}; expected floating values")
     if tensor.element_size() == 1:

@@ -57,5 +57,10 @@ def import_file(
     terminal.say(f"{kind.title} as {artifact.technique}: [bold]{escape(tilde(path))}[/]")
     for name, note in card.notes.items():
         terminal.say(f"  [dim]{name}:[/] {escape(note)}")
+    if phrase is None and card.character.phrase == file.stem:
+        terminal.say(
+            "The file does not say how prompts call it, so its name is taken; if another word was "
+            "trained, import it with --phrase WORD."
+        )
     terminal.say(f'Prompts say "{escape(card.character.phrase)}". Draw with')
     terminal.command(f'personae generate "{{it}} on a beach" --cast it={typed(path)} --base {base}')

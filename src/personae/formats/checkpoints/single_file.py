@@ -99,7 +99,9 @@ class SingleFile(Format):
                     f"{shape} of base '{base.source}'; the checkpoint is of another kind"
                 ) from None
 
-        return difference(fetch, base, path=path, title=self.title, metadata=header.metadata)
+        formats = {place.format for name, place in header.tensors.items() if name.startswith(UNET)}
+        title = f"checkpoint in one file, {' and '.join(sorted(formats))}"
+        return difference(fetch, base, path=path, title=title, metadata=header.metadata)
 
 
 class FullCheckpoint(SingleFile):

@@ -20,7 +20,7 @@ from personae.formats.embeddings.parts import (
 )
 from personae.formats.format import Format
 from personae.formats.metadata import CHARACTER
-from personae.formats.safe_pickle import load_pickle
+from personae.formats.safe_pickle import load_pickle, tensors_in
 from personae.formats.tensor_file import (
     checked,
     header_or_none,
@@ -61,7 +61,8 @@ class DiffusersEmbedding(Format):
     def recognises(self, path: Path) -> bool:
         """Accept safetensors of one table under a name without dots, and `.bin` files."""
         if path.suffix in PICKLES:
-            return path.is_file()
+            tensors = tensors_in(path)
+            return tensors is not None and len(tensors) == 1
         header = header_or_none(path)
         if header is None or len(header.shapes) != 1:
             return False

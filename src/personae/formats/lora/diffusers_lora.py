@@ -16,7 +16,7 @@ from personae.formats.lora.names import diffusers_name
 from personae.formats.lora.parts import split_key
 from personae.formats.lora.reader import LoraFile, read_lora
 from personae.formats.metadata import CHARACTER
-from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
+from personae.formats.tensor_file import TensorFile, write_tensors
 from personae.models.family import Family
 
 ADAPTER_METADATA = "lora_adapter_metadata"
@@ -50,7 +50,7 @@ class DiffusersLora(Format):
 
     def recognises(self, path: Path) -> bool:
         """Accept files in which every tensor is a part of an update under a dotted name."""
-        header = header_or_none(path)
+        header = TensorFile.open(path)
         if header is None or not header.shapes:
             return False
         parts = [split_key(name) for name in header.shapes]
@@ -60,9 +60,9 @@ class DiffusersLora(Format):
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Read names of the attention-processor, `lora.down` and `lora_A` generations."""
-        header = read_header(path)
-        tensors = read_tensors(path)
-        file = LoraFile(path, tensors, header.metadata, _alphas(path, tensors, header.metadata))
+        content = TensorFile.open(path)
+        tensors = content.tensors()
+        file = LoraFile(path, tensors, content.metadata, _alphas(path, tensors, content.metadata))
         return read_lora(file, base, self.title)
 
 

@@ -17,7 +17,7 @@ from personae.formats.layout import Layout, layout_of
 from personae.formats.lora.names import kohya_name
 from personae.formats.lora.reader import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
-from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
+from personae.formats.tensor_file import TensorFile, write_tensors
 from personae.models.family import Family, text_network
 
 PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
@@ -62,7 +62,7 @@ class KohyaLora(Format):
 
     def recognises(self, path: Path) -> bool:
         """Accept files whose tensors all begin with kohya's prefixes."""
-        header = header_or_none(path)
+        header = TensorFile.open(path)
         if header is None:
             return False
         names = [name for name in header.shapes if not name.startswith(BUNDLED)]
@@ -70,15 +70,15 @@ class KohyaLora(Format):
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Read LoRA, LoCon, LoHa, LoKr, DoRA and full differences under kohya's names."""
-        header = read_header(path)
+        header = TensorFile.open(path)
         names = [name for name in header.shapes if not name.startswith(BUNDLED)]
         require_known(names, path)
-        file = LoraFile(path, read_tensors(path, names), header.metadata, {})
+        file = LoraFile(path, header.tensors(names), header.metadata, {})
         lora = read_lora(file, base, self.title)
         bundled = [name for name in header.shapes if name.startswith(BUNDLED)]
         if not bundled:
             return lora
-        return _joined(lora, _embedding(path, read_tensors(path, bundled), base))
+        return _joined(lora, _embedding(path, header.tensors(bundled), base))
 
 
 def _embedding(path: Path, tensors: dict[str, Tensor], base: Family) -> Artifact:

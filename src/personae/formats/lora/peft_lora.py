@@ -17,11 +17,12 @@ from personae.formats.format import Format
 from personae.formats.lora.parts import split_key
 from personae.formats.lora.reader import LoraFile, read_lora
 from personae.formats.metadata import CHARACTER
-from personae.formats.tensor_file import read_header, read_tensors, write_tensors
+from personae.formats.tensor_file import TensorFile, read_header, write_tensors
 from personae.models.family import Family
 
 SETTINGS = "adapter_config.json"
-TENSORS = "adapter_model.safetensors"
+STEM = "adapter_model"
+TENSORS = f"{STEM}.safetensors"
 LARGEST_SETTINGS = 2**20
 PATTERNS = ("rank_pattern", "alpha_pattern")
 # Keys of patterns are regular expressions to PEFT; one from a file is never run.
@@ -65,18 +66,29 @@ class PeftLora(Format):
         return path
 
     def recognises(self, path: Path) -> bool:
-        """Accept folders with adapter_config.json, at the top or for a text encoder."""
-        return path.is_dir() and bool(_folders(path))
+        """Accept folders with adapter_config.json, at the top or for a text encoder.
+
+        A file of such a folder is accepted by its name, and read with what lies beside it.
+        """
+        if path.is_dir():
+            return bool(_folders(path))
+        if not path.name.startswith(STEM):
+            return False
+        content = TensorFile.open(path)
+        return content is not None and all(
+            name.startswith("base_model.") for name in content.shapes
+        )
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Read the adapters of all networks in the folder."""
         tensors: dict[str, Tensor] = {}
         alphas: dict[str, float] = {}
         metadata: dict[str, str] = {}
-        for network, folder in _folders(path).items():
+        for network, folder in _places(path).items():
             settings = _read_settings(folder / SETTINGS)
-            metadata |= read_header(folder / TENSORS).metadata
-            for name, value in read_tensors(folder / TENSORS).items():
+            content = _content(folder)
+            metadata |= content.metadata
+            for name, value in content.tensors().items():
                 layer = name.removeprefix("base_model.model.")
                 renamed = f"{network}.{layer}"
                 tensors[renamed] = value
@@ -84,6 +96,32 @@ class PeftLora(Format):
                 if split is not None:
                     alphas[split[0]] = _alpha(settings, split[0].split(".", 1)[1], value)
         return read_lora(LoraFile(path, tensors, metadata, alphas), base, self.title)
+
+
+def _places(path: Path) -> dict[str, Path]:
+    """Return {network: folder} of a folder, or of the one file of it that was named.
+
+    Raises:
+        ArtifactError: the settings that say the scale do not lie beside the file.
+    """
+    if path.is_dir():
+        return _folders(path)
+    if not (path.parent / SETTINGS).is_file():
+        raise ArtifactError(
+            f"{path}: has no {SETTINGS} beside it, which holds its rank and alpha; fetch that too"
+        )
+    inside = path.parent.name.startswith("text_encoder")
+    return {path.parent.name if inside else "denoiser": path.parent}
+
+
+def _content(folder: Path) -> TensorFile:
+    """Return the tensors of an adapter; PEFT called them .bin before."""
+    for name in (TENSORS, f"{STEM}.bin"):
+        content = TensorFile.open(folder / name)
+        if content is not None:
+            return content
+    read_header(folder / TENSORS)  # says what is wrong with it
+    raise ArtifactError(f"{folder}: has no {TENSORS}; fetch it again")
 
 
 def _folders(path: Path) -> dict[str, Path]:
@@ -156,8 +194,8 @@ def _alpha(settings: dict[str, Any], layer: str, value: Tensor) -> float:
     """Return the alpha that gives PEFT's scale: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     try:
         own_rank, own_alpha = (_of_layer(settings, name, layer) for name in PATTERNS)
-        rank = int(settings["r"] if own_rank is None else own_rank)
+        rank = int(float(settings["r"] if own_rank is None else own_rank))
         alpha = float(settings.get("lora_alpha", rank) if own_alpha is None else own_alpha)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(f"settings of PEFT are damaged ({error})") from None
     return alpha * rank**0.5 if settings.get("use_rslora") and rank > 0 else alpha

@@ -63,7 +63,8 @@ def within_limit(
     """Load the base of a run and resolve its settings, so that it keeps to `config.memory`.
 
     Yields the settings with every default filled in, the base, and the plan where one was made.
-    Without a limit and without `unload` nothing is saved.
+    Without a limit and without `unload` nothing is saved. With one of them, the C library gives
+    freed memory back at once, in the whole process while the block lasts: it has no narrower way.
 
     Args:
         config: the run.

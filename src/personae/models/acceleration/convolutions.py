@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from personae.models.acceleration import unfolded
 from personae.models.acceleration.acceleration import Acceleration
-from personae.models.acceleration.packs import Packs, frozen, needs_gradient
+from personae.models.acceleration.packs import Packs, is_frozen, needs_gradient
 from personae.models.family import Family
 from personae.models.forwards import Forward
 from personae.models.weights.quantised import is_quantised
@@ -57,7 +57,7 @@ class QuickConvolutions(Acceleration):
         weight, bias = module.weight, module.bias
         if is_quantised(weight) or x.dtype != weight.dtype or x.dim() != 4:
             return plain(x)
-        if not frozen(module):
+        if not is_frozen(module):
             if unfolded.places(x.shape, module) > unfolded.MOST_PLACES:
                 return plain(x)
             return _Trained.apply(x, weight, bias, module)

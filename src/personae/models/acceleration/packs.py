@@ -15,7 +15,7 @@ from personae.models.family import Family
 from personae.models.weights.quantised import is_quantised
 
 
-def frozen(module: nn.Module) -> bool:
+def is_frozen(module: nn.Module) -> bool:
     """Say whether weight and bias are the base's own, whole and not trained.
 
     DreamBooth lets merged tensors stand in the place of parameters; those change with every step.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from personae.core.devices import has_matrix_cores
 from personae.models.acceleration.acceleration import Acceleration
-from personae.models.acceleration.packs import Packs, frozen
+from personae.models.acceleration.packs import Packs, is_frozen
 from personae.models.family import Family
 from personae.models.forwards import Forward
 
@@ -58,7 +58,7 @@ class ChannelsLast(Acceleration):
 def _forward(module: nn.Conv2d, plain: Forward, packs: Packs, x: Tensor) -> Tensor:
     if x.dim() != 4 or x.dtype != module.weight.dtype:
         return plain(x)
-    weight = packs.get("last", _laid) if frozen(module) else _laid(module.weight)
+    weight = packs.get("last", _laid) if is_frozen(module) else _laid(module.weight)
     return module._conv_forward(_laid(x), weight, module.bias)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.models.acceleration.acceleration import Acceleration
-from personae.models.acceleration.packs import Packs, frozen, has_packing, needs_gradient
+from personae.models.acceleration.packs import Packs, has_packing, is_frozen, needs_gradient
 from personae.models.family import Family
 from personae.models.forwards import Forward
 
@@ -45,7 +45,7 @@ class PackedLinears(Acceleration):
 
 def _forward(module: nn.Linear, plain: Forward, packs: Packs, x: Tensor) -> Tensor:
     rows = x.numel() // x.shape[-1]
-    if rows > MOST_ROWS or not frozen(module) or x.dtype != module.weight.dtype:
+    if rows > MOST_ROWS or not is_frozen(module) or x.dtype != module.weight.dtype:
         return plain(x)
     if needs_gradient(x):
         return _WithGradient.apply(x, module, packs)

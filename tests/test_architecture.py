@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -371,3 +372,56 @@ def test_everything_public_is_documented_and_typed() -> None:
 def test_vague_module_names_do_not_exist() -> None:
     vague = {"utils", "util", "helpers", "common", "manager", "misc", "tools"}
     assert not {path.stem for path in FILES} & vague
+
+
+PAGE = ROOT.parents[1] / "docs" / "architecture.md"
+
+
+def table_rows(heading: str) -> list[list[str]]:
+    """Return the cells of each row of the table below a heading of docs/architecture.md."""
+    section = PAGE.read_text("utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.*) \|$", section, re.M)
+    return [row.split(" | ") for row in rows[1:]]  # without the head
+
+
+def in_code(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_the_page_has_the_table_of_imports() -> None:
+    told, above = {}, set()
+    for name, _, _, may in table_rows("The rooms"):
+        (room_name,) = in_code(name)
+        told[room_name] = above - {"core"} if may == "all above" else set(in_code(may))
+        above.add(room_name)
+    asked = {name: met - {"core", "benchmark"} for name, met in ROOMS.items()}
+    told["cli"].discard("benchmark")
+    assert told == asked, "docs/architecture.md and ROOMS must say the same"
+
+
+def test_the_page_names_the_exceptions() -> None:
+    text = " ".join(PAGE.read_text("utf-8").split())
+    named = re.findall(r"`([\w/.]+)` imports `([\w/]+)`", text)
+    pairs = {tuple(name.removesuffix(".py").replace("/", ".") for name in pair) for pair in named}
+    besides = {(file, name) for file, names in BESIDES.items() for name in names}
+    assert pairs == besides | SUB_ROOMS, "docs/architecture.md, BESIDES and SUB_ROOMS differ"
+
+
+def test_the_way_of_a_picture_leads_through_functions_that_are_there() -> None:
+    for _, file, function, _ in table_rows("The way of a picture"):
+        (path,), (name,) = in_code(file), in_code(function)
+        body: list[ast.stmt] = tree(ROOT / path).body
+        for part in name.split("."):
+            found = [node for node in body if getattr(node, "name", None) == part]
+            assert found, f"docs/architecture.md: {path} has no {name}"
+            body = getattr(found[0], "body", [])
+
+
+def test_the_page_says_where_to_look_for_twenty_things() -> None:
+    rows = table_rows("I want to change X")
+    assert len(rows) >= 20
+    for what, where in rows:
+        places = [place for place in in_code(where) if "/" in place]
+        assert places, what
+        missing = [place for place in places if not (ROOT / place).exists()]
+        assert not missing, f"docs/architecture.md: {what}"

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +23,17 @@ from PIL import Image
 from typer.main import get_command
 
 from personae.cli.app import build, run
+from personae.core.devices import HOST
 from personae.core.seeds import generator_for
+from personae.errors import ArtifactError
 from personae.evaluation.metric import Evidence, Sample
+from personae.evaluation.suite import load_suite
 from personae.models.family import Family
-from tiny_world import bare, prediction, stir
+from tiny_world import artifact_of, bare, make, prediction, stir
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+COLUMNS = 120
 TOY_TRAINING = "--steps 1 --batch-size 1 --validate-every 99 --preview-prompts '{character}'"
 TOY = {
     "train": TOY_TRAINING,
@@ -47,7 +52,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def lines(page: Path) -> list[str]:
     """Return the commands that a page tells to type."""
-    console = "".join(blocks(page, "console")).splitlines()
+    console = "".join(blocks(page, "console")).replace("\\\n", "").splitlines()
     return [line.removeprefix("$ ") for line in console if line.startswith("$ ")]
 
 
@@ -114,6 +119,40 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the names by which links reach the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_into_pages_find_their_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s:]+)#([^)\s]+)\)", page.read_text("utf-8")):
+        assert anchor in anchors(page.parent / target), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "MODEL_CARD.md"], ids=lambda page: page.name)
+def test_no_line_is_long(page: Path) -> None:
+    """Tables are let off, whose rows cannot be wrapped."""
+    rows = page.read_text("utf-8").splitlines()
+    long = [row for row in rows if len(row) > COLUMNS and not row.startswith("|")]
+    assert not long
+
+
+def test_the_figures_of_the_results_are_those_of_the_logs() -> None:
+    folder = ROOT / "docs"
+    for section in (folder / "results.md").read_text("utf-8").split("\n## ")[1:]:
+        logs = set(re.findall(r"\((measurements/\w+\.md)", section))
+        assert logs, section.splitlines()[0]
+        known = figures("".join((folder / log).read_text("utf-8") for log in logs))
+        told = figures(re.sub(r"\]\([^)]*\)", "]", section))
+        assert told <= known, (section.splitlines()[0], told - known)
+
+
+def figures(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_named_in_prose_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = set(re.findall(r"`(--[a-z][a-z-]+)", page.read_text("utf-8")))
@@ -143,17 +182,19 @@ def test_pages_go_in_by_a_door(page: Path) -> None:
             assert hasattr(importlib.import_module(f"personae.{room}"), name), name
 
 
-def example(number: int) -> types.ModuleType:
-    """Return the plug-in of a code block of docs/adding.md as a module."""
-    module = types.ModuleType(f"docs_adding_{number}")
+def example(name: str) -> Any:
+    """Return the plug-in of docs/adding.md whose class has this name."""
+    (source,) = [
+        code for code in blocks(ROOT / "docs" / "adding.md", "python") if f"class {name}(" in code
+    ]
+    module = types.ModuleType(f"docs_adding_{name}")
     sys.modules[module.__name__] = module  # settings classes look their fields up by module
-    source = blocks(ROOT / "docs" / "adding.md", "python")[number]
     exec(compile(source, module.__name__, "exec"), vars(module))
-    return module
+    return getattr(module, name)
 
 
 def test_the_technique_of_the_docs_keeps_the_contract(base: Family) -> None:
-    shift = example(0).Shift
+    shift = example("Shift")
     technique = shift(shift.Config(), base, generator_for(0))
     before = prediction(base)
     technique.inject()
@@ -174,7 +215,59 @@ def test_the_metric_of_the_docs_measures_what_it_says() -> None:
         Sample(Image.fromarray(grey).convert("RGB"), "", "s", i) for i, grey in enumerate(greys)
     ]
     evidence = Evidence(drawn, [], [], identity=None, image_text=None)
-    assert example(1).Sharpness()(evidence).tolist() == [255, 0]
+    assert example("Sharpness")()(evidence).tolist() == [255, 0]
+
+
+def test_the_encoder_of_the_docs_tells_colours_apart() -> None:
+    encoder = example("MeanColour").load(None, HOST)
+    red, green = (Image.new("RGB", (4, 4), colour) for colour in ("red", "lime"))
+    rows = encoder.embed_images([red, green, red])
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1)
+    assert encoder.similarity(rows, rows)[0] == pytest.approx([1, 0, 1], abs=1e-5)
+    assert encoder.embed_images([]).shape == (0, 3)
+
+
+def test_the_dataset_layout_of_the_docs_reads_names(tmp_path: Path) -> None:
+    layout = example("NamesAreCaptions")()
+    Image.new("RGB", (4, 4)).save(tmp_path / "a woman at the beach.png")
+    assert not layout.matches(tmp_path)
+    (tmp_path / "names-are-captions").touch()
+    assert layout.matches(tmp_path)
+    (reference,) = layout.read(tmp_path).references
+    assert reference.caption == "a woman at the beach"
+
+
+def test_the_format_of_the_docs_keeps_every_tensor(base: Family, tmp_path: Path) -> None:
+    artifact, arrays = artifact_of(make("lora", base), base), example("Arrays")()
+    file = arrays.write(artifact, tmp_path / "mira.npz")
+    again = arrays.read(file, base)
+    assert again.card == artifact.card
+    assert {name: tensor.tolist() for name, tensor in again.tensors.items()} == {
+        name: tensor.tolist() for name, tensor in artifact.tensors.items()
+    }
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ArtifactError, match="is damaged"):
+        arrays.read(file, base)
+
+
+def test_the_acceleration_of_the_docs_computes_the_same(base: Family) -> None:
+    turned = example("TurnedLinears")
+    before = prediction(base)
+    chosen = {layer: [turned()] for layer in turned.modules(base).values()}
+    assert chosen
+    base.forwards.choose(False, chosen)
+    try:
+        with torch.no_grad():
+            after = prediction(base)
+    finally:
+        base.forwards.remove()
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_the_suite_of_the_docs_is_one(tmp_path: Path) -> None:
+    (text,) = [b for b in blocks(ROOT / "docs" / "adding.md", "toml") if "[[shots]]" in b]
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    assert [shot.id for shot in load_suite(tmp_path / "mine.toml").shots] == ["harbour", "woodcut"]
 
 
 def test_the_lengths_in_the_docs_are_those_of_the_files() -> None:
@@ -184,6 +277,8 @@ def test_the_lengths_in_the_docs_are_those_of_the_files() -> None:
         "Stable Diffusion": "models/families/stable_diffusion.py",
         "agreement": "evaluation/metrics/agreement.py",
         "diffusers LoRA": "formats/lora/diffusers_lora.py",
+        "DINO": "vision/encoders/dino.py",
+        "kept text": "models/acceleration/ways/kept_text.py",
         "flat folder": "characters/datasets/flat.py",
         "`init.py`": "cli/commands/init.py",
     }

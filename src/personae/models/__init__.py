@@ -11,7 +11,7 @@ from personae.core.doors import door
 
 if TYPE_CHECKING:
     from personae.models.acceleration.acceleration import Acceleration
-    from personae.models.acceleration.packs import Packs
+    from personae.models.acceleration.packs import Packs, is_frozen
     from personae.models.acceleration.wide_products import widened
     from personae.models.family import Family
     from personae.models.layers import layers_matching
@@ -35,6 +35,7 @@ __all__ = [
     "TargetSets",
     "Text",
     "TextTower",
+    "is_frozen",
     "layers_matching",
     "load_base",
     "widened",
@@ -55,6 +56,7 @@ __getattr__, __dir__ = door(
         "TargetSets": "targets",
         "Text": "text",
         "TextTower": "text_tower",
+        "is_frozen": "acceleration.packs",
         "layers_matching": "layers",
         "load_base": "load",
         "widened": "acceleration.wide_products",

@@ -154,8 +154,9 @@ def usual_jobs(study: Study) -> int:
     """Return how many cells of `study` to run side by side where nobody says it.
 
     The passes of a small base are too short to share between threads: on two cores a step on toon
-    takes as long with two threads as with one (docs/results.md), so two cells of one thread each
-    take half the time. A large base has the machine for itself, and so has a budget of seconds.
+    takes as long with two threads as with one (docs/measurements/techniques.md), so two cells of
+    one thread each take half the time. A large base has the machine for itself, and so has a
+    budget of seconds.
     """
     bases = {str(cell.spec.run.base) for cell in study.cells}
     on_host = all(pick_device(cell.spec.run.device) == HOST for cell in study.cells)

@@ -1,9 +1,9 @@
 """Products of 16-bit numbers on processors that have no kernels for them.
 
 Without such kernels torch multiplies number by number: on a processor with AVX2 alone, a
-convolution in bf16 takes a hundred times as long as in float32 (docs/results.md). Here operands are
-widened to float32 for the length of one product, whose result is rounded once, as processors with
-such kernels do it. What is kept stays in 16 bits: weights, activations, gradients.
+convolution in bf16 takes a hundred times as long as in float32 (docs/measurements/memory.md). Here
+operands are widened to float32 for the length of one product, whose result is rounded once, as
+processors with such kernels do it. What is kept stays in 16 bits: weights, activations, gradients.
 
 This holds inside the calls of a base that `widen_calls` got, and inside `with widened(...)`, which
 a backward pass needs; torch itself and all else in the process stay as they are.

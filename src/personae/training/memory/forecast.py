@@ -32,8 +32,8 @@ from personae.training.setup import build_techniques, unloadable
 SLACK = 0.03  # of the process at the end of a step; a margin, chosen and not derived
 # On a processor, besides tensors: compiled kernels with their scratch memory, and what the heap
 # holds between and behind tensors. Measured with toon and at the shape of Stable Diffusion 1.5
-# (docs/results.md), where LoRA and Textual Inversion come within 4 % of the forecast; the first
-# preview, whose shapes are others, leaves 30 MiB of kernels.
+# (docs/measurements/memory.md), where LoRA and Textual Inversion come within 4 % of the forecast;
+# the first preview, whose shapes are others, leaves 30 MiB of kernels.
 KERNELS = 2**30 // 8
 HEAP = 0.12  # of the networks; 0 where `unload` gives all back as it is freed
 

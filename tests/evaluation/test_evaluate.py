@@ -17,9 +17,11 @@ from personae.evaluation.evaluate import Drawn, Encoders, evaluate, measure
 from personae.evaluation.metric import Metric, Sample
 from personae.evaluation.prompt_following import found, margins
 from personae.evaluation.scores import Scores
+from personae.evaluation.settings import JudgingSettings, second_beside
 from personae.evaluation.statistics import mean_interval
 from personae.evaluation.suite import FIRST_SEED, load_suite, spelled
 from personae.training.selection import SEED
+from personae.vision.encoder import Encoder
 from personae.vision.load import load_encoder
 
 SEEDS = [FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 2]
@@ -83,11 +85,35 @@ def test_what_cannot_be_measured_is_said_and_the_rest_is_measured():
 
 
 def test_scores_survive_json(character):
-    encoders = Encoders.around(CharacterColour(), SceneColour())
+    encoders = Encoders.around(CharacterColour(), SceneColour(), CharacterColour())
     scores = evaluate(drawn("red"), character, encoders)
     text = json.dumps(scores.to_dict(), allow_nan=False)
     assert Scores.from_dict(json.loads(text)) == scores
-    assert scores.encoders["identity"] == "character_colour (none)"
+    assert scores.encoders["identity"] == scores.encoders["second"] == "character_colour (none)"
+
+
+def test_scores_of_before_there_was_a_second_encoder_or_a_floor_still_open(character):
+    encoders = Encoders.around(CharacterColour(), SceneColour())
+    stored = evaluate(drawn("red"), character, encoders).to_dict()
+    for name in ("likeness_second", "prompt_following", "right_prompt"):
+        del stored["metrics"][name]
+    for metric in stored["metrics"].values():
+        del metric["floor"]
+    old = Scores.from_dict(stored).metrics["likeness"]
+    assert old.floor is None
+    assert old.shares() == pytest.approx([value / old.ceiling for value in old.values])
+
+
+def test_the_second_encoder_is_one_that_is_installed_and_not_the_first(monkeypatch):
+    known = discover(Encoder)
+    for name in ("efficientnet_lite0", "dinov2", "dino"):
+        monkeypatch.setattr(known[name], "installed", lambda: True)
+    assert second_beside("toon_identity") == "efficientnet_lite0"
+    assert second_beside("efficientnet_lite0:mine.pth") == "dinov2"
+    monkeypatch.setattr(known["efficientnet_lite0"], "installed", lambda: False)
+    assert second_beside("dinov2") == "none"
+    assert JudgingSettings(second="clip").resolved("toon").second == "clip"
+    assert JudgingSettings().resolved("toon").second == "dinov2"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def test_the_same_settings_have_the_same_folder_and_others_another(character, tm
     assert places(seed=[0, 1]) > places(seed=0)
     assert not places(lora={"rank": 2}) & places()
     assert not places(budget="steps=3") & places()
+
+
+def test_cells_of_before_there_was_a_second_encoder_are_found_in_their_folders(character, tmp_path):
+    grid = {"character": str(character)}
+    cell = Study.plan(grid, tmp_path).cells[-1]
+    spec = cell.spec.model_dump_json().replace('"second":null,', "")
+    assert '"second"' not in spec
+    assert cell.name.endswith(hashlib.sha256(spec.encode()).hexdigest()[:8])
+    other = Study.plan({**grid, "judging": {"second": "dino"}}, tmp_path).cells[-1]
+    assert other.name != cell.name
 
 
 def test_a_changed_picture_makes_new_cells(tmp_path):

@@ -95,7 +95,7 @@ def evidence(
     held_out: Sequence[Image.Image] = (),
     class_generated: Sequence[Sample] = (),
     base_class: Sequence[Sample] = (),
-    **more: Any,
+    **more: Any,  # other parts of the evidence, by their names
 ) -> Evidence:
     """Return evidence seen through the colour encoders."""
     return Evidence(

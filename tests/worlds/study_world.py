@@ -79,6 +79,7 @@ def judging(world: Path) -> dict[str, Any]:
     return {
         "suite": str(world / "few.toml"),
         "identity": f"toon_identity:{world / 'identity'}",
+        "second": f"toon_identity:{world / 'identity'}",
         "image_text": f"toon_clip:{world / 'image_text'}",
         "seeds": 2,
         "class_seeds": 1,
@@ -122,8 +123,9 @@ def finished(folder: Path, values: dict[str, Any], findings: dict[str, dict[str,
         folder: of the study.
         values: its grid.
         findings: {row: {"likeness": mean, or a value for each shot and seed, "agreement": mean,
-            "following": share of the agreement of real pictures, cost: amount}}; a row that is not
-            named stays pending. Without "following" a result is like those of before there was one.
+            "second": mean likeness by another encoder, "following": share of the agreement of real
+            pictures, cost: amount}}; a row that is not named stays pending. Without "following" a
+            result is like those of before there was one.
     """
     study = Study.plan(values, folder)
     study.begin()
@@ -141,13 +143,16 @@ def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
         name: invented_score(keys, finding.get(name, 0.5) + wobble)
         for name in ("likeness", "agreement", "consistency", "medium_adherence")
     }
+    if "second" in finding:
+        metrics["likeness_second"] = invented_score(keys, finding["second"] + wobble)
     if "following" in finding:
         metrics["prompt_following"] = invented_score(keys, 0.8 * finding["following"] + wobble)
     metrics["memorisation"] = replace(
         invented_score(keys, wobble),
         details={"copies": [i < finding.get("copies", 0) for i in range(len(keys))]},
     )
-    scores = Scores(metrics, {"identity": "invented", "image_text": "invented"}, len(keys), 0)
+    encoders = {"identity": "invented", "image_text": "invented", "second": "invented too (it)"}
+    scores = Scores(metrics, encoders, len(keys), 0)
     trained = cell.spec.kind == "trained"
     costs = {name: finding.get(name, amount) for name, amount in COSTS.items()} if trained else {}
     colour = (int(255 * np.mean(finding.get("likeness", 0.5))) % 256, 120, 90)

@@ -33,21 +33,27 @@ IMAGE_TEXT: Final = "toon_clip"
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
-    """The two networks that look at pictures; both remember what they have seen.
+    """The networks that look at pictures; they remember what they have seen.
 
     Attributes:
         identity: tells characters apart.
         image_text: reads pictures and texts.
+        second: tells characters apart too, and learnt from other pictures; None: there is none.
     """
 
     identity: CachedEncoder
     image_text: CachedEncoder
+    second: CachedEncoder | None = None
 
     @classmethod
     def load(
-        cls, identity: str = IDENTITY, image_text: str = IMAGE_TEXT, device: str = "auto"
+        cls,
+        identity: str = IDENTITY,
+        image_text: str = IMAGE_TEXT,
+        device: str = "auto",
+        second: str | None = None,
     ) -> Self:
-        """Load both, by the names `load_encoder` takes.
+        """Load them, by the names `load_encoder` takes.
 
         Raises:
             UsageError: unknown name, or `image_text` reads no text.
@@ -56,19 +62,25 @@ class Encoders:
         return cls.around(
             load_encoder(identity, device=device),
             load_encoder(image_text, kind="image_text", device=device),
+            load_encoder(second, device=device) if second else None,
         )
 
     @classmethod
-    def around(cls, identity: Encoder, image_text: Encoder) -> Self:
+    def around(cls, identity: Encoder, image_text: Encoder, second: Encoder | None = None) -> Self:
         """Return loaded encoders, each with a memory."""
-        return cls(CachedEncoder(identity), CachedEncoder(image_text))
+        known = CachedEncoder(second) if second else None
+        return cls(CachedEncoder(identity), CachedEncoder(image_text), known)
 
     @property
     def names(self) -> dict[str, str]:
         """Return what was used, for results: scores of different encoders must not be mixed."""
         return {
             role: f"{encoder.name} ({encoder.weights})"
-            for role, encoder in (("identity", self.identity), ("image_text", self.image_text))
+            for role, encoder in (
+                *(("identity", self.identity), ("image_text", self.image_text)),
+                ("second", self.second),
+            )
+            if encoder is not None
         }
 
 
@@ -124,6 +136,7 @@ def evaluate(
         base_class=drawn.base_class,
         captions=[character.caption(reference, character.class_noun) for reference in real],
         suite_pictures=drawn.suite_pictures,
+        second=encoders.second,
     )
     return measure(evidence, encoders.names, metrics=metrics, confidence=confidence)
 
@@ -158,7 +171,8 @@ def score(metric: Metric, evidence: Evidence, confidence: float = CONFIDENCE) ->
     if np.isnan(values).all():
         return Score(metric.unit, metric.better, note="it applies to none of the pictures")
     interval = mean_interval(values, [shot for shot, _ in keys], confidence=confidence)
-    ceiling = metric.ceiling(evidence)
+    ceiling, floor = metric.ceiling(evidence), metric.floor(evidence)
+    zero = floor or 0.0
     return Score(
         unit=metric.unit,
         better=metric.better,
@@ -168,8 +182,11 @@ def score(metric: Metric, evidence: Evidence, confidence: float = CONFIDENCE) ->
         low=interval.low,
         high=interval.high,
         ceiling=ceiling,
-        share=interval.mean / ceiling if ceiling is not None and ceiling > 0 else None,
+        share=(interval.mean - zero) / (ceiling - zero)
+        if ceiling is not None and ceiling > zero
+        else None,
         details=metric.details(evidence),
+        floor=floor,
     )
 
 

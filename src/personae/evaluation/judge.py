@@ -14,7 +14,7 @@ from personae.errors import UsageError
 from personae.evaluation.evaluate import Drawn, Encoders, evaluate
 from personae.evaluation.metric import Sample
 from personae.evaluation.scores import Score, Scores
-from personae.evaluation.settings import JudgingSettings
+from personae.evaluation.settings import NONE, JudgingSettings
 from personae.evaluation.suite import FIRST_SEED, Request, Suite, load_suite
 from personae.generation.cast import Cast
 from personae.generation.generate import draw
@@ -51,7 +51,10 @@ class Judge:
             EncoderError: an encoder's weights are not there.
         """
         settings = settings.resolved(base.source)
-        encoders = Encoders.load(settings.identity, settings.image_text, str(base.device))
+        second = None if settings.second == NONE else settings.second
+        encoders = Encoders.load(
+            settings.identity, settings.image_text, str(base.device), second=second
+        )
         return cls(base, character, settings, load_suite(settings.suite), encoders)
 
     def small(self, shots: int) -> Judge:

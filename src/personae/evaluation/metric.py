@@ -64,6 +64,8 @@ class Evidence:
         training, held_out: real pictures it was trained on, and those it never saw.
         identity: encoder that tells characters apart.
         image_text: encoder that reads pictures and texts.
+        second: another encoder that tells characters apart, which learnt from other pictures than
+            the base; None: there is none.
         class_generated: pictures of the class ("a girl on a street"), by the same technique.
         base_class: the same prompts and seeds drawn by the untouched base.
         captions: what each picture of `real` shows, with the class noun in place of the
@@ -80,6 +82,12 @@ class Evidence:
     base_class: Sequence[Sample] = ()
     captions: Sequence[str] = ()
     suite_pictures: Sequence[Sequence[Sample]] = ()
+    second: Encoder | None = None
+
+    @property
+    def others(self) -> list[Image.Image]:
+        """Return pictures of other characters: the suite's real ones, else the base's own class."""
+        return [s.image for group in self.suite_pictures or [self.base_class] for s in group]
 
     @property
     def real(self) -> list[Image.Image]:
@@ -118,6 +126,10 @@ class Metric(PlugIn, ABC):
         """Return what real pictures of the character reach, or None if that has no meaning."""
         return None
 
+    def floor(self, evidence: Evidence) -> float | None:
+        """Return what pictures reach that have nothing of what is measured; None: that is 0."""
+        return None
+
     def details(self, evidence: Evidence) -> dict[str, Any]:
         """Return further findings: numbers, strings and lists of them, in the order of `over`."""
         return {}
@@ -139,6 +151,13 @@ def likeness_to(
     """Return the mean similarity of each image to all references, (n,)."""
     rows, columns = encoder.embed_images(images), encoder.embed_images(references)
     return encoder.similarity(rows, columns).astype(np.float64).mean(axis=1)
+
+
+def others_likeness(encoder: Encoder, evidence: Evidence) -> float | None:
+    """Return the mean likeness that pictures of other characters reach; None without any."""
+    if not evidence.others or not evidence.held_out:
+        return None
+    return float(likeness_to(encoder, evidence.others, evidence.held_out).mean())
 
 
 def real_likeness(encoder: Encoder, evidence: Evidence) -> float | None:

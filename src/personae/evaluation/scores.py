@@ -24,9 +24,10 @@ class Score:
         keys: the (shot, seed) of each value, to pair it with another technique's.
         mean, low, high: of the values, with the bootstrap interval over shots; None if no value.
         ceiling: what real pictures reach, or None.
-        share: mean / ceiling, or None.
+        share: (mean - floor) / (ceiling - floor), or None.
         details: further findings of the metric.
         note: why there is no value, or None.
+        floor: what pictures reach that have nothing of it (other characters); None is 0.
     """
 
     unit: str
@@ -40,6 +41,14 @@ class Score:
     share: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     note: str | None = None
+    floor: float | None = None
+
+    def shares(self) -> list[float | None]:
+        """Return each value on the scale from the floor, 0, to the ceiling, 1; [] without one."""
+        floor = self.floor or 0.0
+        if not self.values or self.ceiling is None or self.ceiling <= floor:
+            return []
+        return [None if v is None else (v - floor) / (self.ceiling - floor) for v in self.values]
 
     def array(self) -> np.ndarray:
         """Return the values as float64 (n,), nan where there is none."""

@@ -6,12 +6,16 @@ from typing import Self
 
 from pydantic import Field
 
+from personae.core import registry
 from personae.core.config import Config
 from personae.generation.settings import Sampling
 from personae.models.weights import sources
+from personae.vision.encoder import Encoder
 
 EMBEDDED = {"suite": "toon", "identity": "toon_identity", "image_text": "toon_clip"}
 OTHERS = {"suite": "general", "identity": "dinov2", "image_text": "clip"}
+SECOND = ("efficientnet_lite0", "dinov2", "dino")
+NONE = "none"
 
 
 class JudgingSettings(Config):
@@ -25,6 +29,10 @@ class JudgingSettings(Config):
     dinov2."""
     image_text: str | None = None
     """Encoder that reads pictures and texts. Default: toon_clip for an embedded base, else clip."""
+    second: str | None = None
+    """Encoder that looks at likeness beside `identity` and learnt from other pictures. Default:
+    efficientnet_lite0 if its package is installed, else dinov2 or dino if fetched before, else
+    none."""
     seeds: int = Field(2, ge=1)
     """Pictures of each shot about the character; diversity needs two."""
     class_seeds: int = Field(1, ge=1)
@@ -37,5 +45,15 @@ class JudgingSettings(Config):
     def resolved(self, base: str) -> Self:
         """Return the settings with every default filled in for the base of that name."""
         usual = EMBEDDED if base in sources.embedded_bases() else OTHERS
+        usual = usual | {"second": second_beside(self.identity or usual["identity"])}
         missing = {key: value for key, value in usual.items() if getattr(self, key) is None}
         return self.model_copy(update=missing)
+
+
+def second_beside(identity: str) -> str:
+    """Return the first of `SECOND` that is installed and is not `identity`, or "none"."""
+    known = registry.discover(Encoder)
+    for name in SECOND:
+        if not identity.startswith(name) and known[name].installed():
+            return name
+    return NONE

@@ -6,6 +6,7 @@ that broke keeps its error as its result, so that a study is not held up by it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,16 @@ class CellSpec(Config):
     """The swept fields and their values in this cell, by dotted name."""
     character_hash: str = ""
     """Digest of the character's pictures and captions, held-out ones included."""
+
+    @property
+    def digest(self) -> str:
+        """Return eight digits that stand for all of it.
+
+        Fields that older cells do not have count only where they are set, so that older cells are
+        found in their folders.
+        """
+        later = {"run": {"judging": {"second"}}} if self.run.judging.second is None else None
+        return hashlib.sha256(self.model_dump_json(exclude=later).encode()).hexdigest()[:8]
 
     @property
     def row(self) -> str:

@@ -284,11 +284,10 @@ def _specs(
 
 def _place(folder: Path, spec: CellSpec, opened: dict[str, Character]) -> Path:
     """Return the cell's folder: what it is in words, and a digest of all that decides it."""
-    digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:8]
     character = opened.get(str(spec.run.character))
     name = character.name if character else spec.run.character.name
-    words = [name, spec.row, *([f"s{spec.run.seed}"] if spec.kind == "trained" else []), digest]
-    return folder / "cells" / "-".join(words).replace(" ", "-").replace("/", "_")
+    words = [name, spec.row, *([f"s{spec.run.seed}"] if spec.kind == "trained" else [])]
+    return folder / "cells" / "-".join([*words, spec.digest]).replace(" ", "-").replace("/", "_")
 
 
 def pictures_hash(character: Character) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import ImageOps
 
-from colour_world import evidence, picture, sample
+from colour_world import SceneColour, evidence, picture, sample
 from personae.core.registry import discover
 from personae.errors import UsageError
+from personae.evaluation.evaluate import score
 from personae.evaluation.metric import Metric, Sample
 from personae.evaluation.metrics.agreement import Agreement
 from personae.evaluation.metrics.clip_i import ClipI
@@ -16,6 +17,7 @@ from personae.evaluation.metrics.consistency import Consistency
 from personae.evaluation.metrics.diversity import Diversity
 from personae.evaluation.metrics.drift import Drift
 from personae.evaluation.metrics.likeness import Likeness
+from personae.evaluation.metrics.likeness_second import LikenessSecond
 from personae.evaluation.metrics.medium_adherence import MediumAdherence
 from personae.evaluation.metrics.memorisation import NEARER, Memorisation
 from personae.evaluation.metrics.prior_collapse import PriorCollapse
@@ -35,7 +37,7 @@ def test_every_metric_gives_one_value_per_picture_in_words_and_numbers(metric: t
         for seed in (1, 2)
     ]
     classes = [sample("blue", "green", shot="class", seed=seed) for seed in (1, 2, 3)]
-    seen = evidence(drawn, REDS, REDS, classes, classes)
+    seen = evidence(drawn, REDS, REDS, classes, classes, second=SceneColour())
     values = metric()(seen)
     assert metric().missing(seen) is None
     assert values.shape == (len(getattr(seen, metric.over)),)
@@ -89,6 +91,37 @@ def test_likeness_has_no_ceiling_without_held_out_pictures():
     seen = evidence([sample("red")], training=REDS)
     assert Likeness().ceiling(seen) is None
     assert "hold_out" in Likeness().missing(seen)
+
+
+def test_the_second_encoder_sees_likeness_its_own_way():
+    drawn = [sample("red", "green"), sample("green", "red")]
+    seen = evidence(drawn, held_out=[picture("red", "red")] * 2, second=SceneColour())
+    np.testing.assert_allclose(Likeness()(seen), [1.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(LikenessSecond()(seen), [0.0, 1.0], atol=1e-6)
+    alone = evidence(drawn, held_out=REDS)
+    assert "no second encoder" in LikenessSecond().missing(alone)
+
+
+def test_likeness_is_nothing_for_other_characters_and_whole_for_the_characters_own_pictures():
+    own = [picture("red"), picture("red", "green")]
+    blend = picture("red")
+    blend.paste((0, 255, 0), (0, 0, 8, 2))  # red and green: 0.71 alike to a red character
+    classes = [Sample(blend, "", "class", seed) for seed in (1, 2)]
+    for more in ({"base_class": classes}, {"suite_pictures": [classes]}):
+        others = score(Likeness(), evidence(classes, own, own, **more))
+        itself = score(Likeness(), evidence([sample("red")], own, own, **more))
+        worse = score(Likeness(), evidence([sample("green")], own, own, **more))
+        assert others.floor == pytest.approx(1 / np.sqrt(2))
+        assert (others.share, itself.share) == (pytest.approx(0), pytest.approx(1))
+        assert worse.share == pytest.approx(-others.floor / (1 - others.floor))
+        assert others.shares() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_where_other_characters_are_as_alike_there_is_no_scale():
+    reds = [sample("red", shot="other")]
+    same = score(Likeness(), evidence(reds, REDS, REDS, suite_pictures=[reds]))
+    assert same.share is None
+    assert same.shares() == []
 
 
 def test_agreement_compares_each_picture_with_its_own_prompt():

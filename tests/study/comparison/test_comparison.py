@@ -115,8 +115,59 @@ def test_among_ties_the_fastest_is_advised(character, tmp_path):
     comparison = compared(character, tmp_path, findings, technique=["lora", "hypernetwork"])
     assert best_of(comparison.trained).name == "hypernetwork"
     assert comparison.row("lora").ranks["balance"].ties == ("hypernetwork",)
-    told = " ".join(decide(comparison, Limits.parse(None)).cautions)
-    assert "cannot be told apart" in told
+    verdict = decide(comparison, Limits.parse(None))
+    assert verdict.choice is None
+    assert "undecided. " in verdict.headline
+    assert "Hypernetwork trains fastest of them" in verdict.headline
+
+
+def test_a_lead_smaller_than_the_study_can_see_makes_no_winner(character, tmp_path):
+    behind = 0.72 - 0.8 * np.repeat([0.0, 0.15, 0.2, 0.37], 2)  # a lead that four shots vary about
+    findings = {
+        "lora": {"likeness": 0.72, "following": 1.0},
+        "dreambooth": {"likeness": behind, "following": 1.0},
+    }
+    comparison = compared(character, tmp_path, findings, technique=[*findings])
+    lora, dreambooth = comparison.trained
+    lead = comparison.difference("balance", lora, dreambooth)
+    assert not lead.tie
+    assert lead.interval.mean < comparison.visible("balance")
+    verdict = decide(comparison, Limits.parse(None))
+    assert verdict.choice is None
+    assert "nearer to each other" in verdict.headline
+    assert "LoRA and DreamBooth" in verdict.headline
+
+
+def test_a_winner_of_one_encoder_alone_is_no_winner(character, tmp_path):
+    findings = {
+        "lora": {"likeness": 0.7, "second": 0.5, "following": 0.9},
+        "dreambooth": {"likeness": 0.4, "second": 0.6, "following": 0.9},
+    }
+    comparison = compared(character, tmp_path, findings, technique=[*findings])
+    assert comparison.row("lora").mean("balance") == pytest.approx(0.6 / 0.8 * 0.9, abs=0.03)
+    verdict = decide(comparison, Limits.parse(None))
+    assert verdict.choice is None
+    assert "encoders disagree about the best" in verdict.headline
+    assert "by invented LoRA is and by invented too DreamBooth is" in verdict.headline
+    order = "by invented LoRA 88%, DreamBooth 50%; by invented too DreamBooth 75%, LoRA 63%"
+    assert order in " ".join(verdict.cautions)
+
+
+def test_a_winner_by_both_encoders_is_announced_with_what_each_saw(character, tmp_path):
+    findings = {
+        "lora": {"likeness": 0.7, "second": 0.6, "following": 0.9},
+        "dreambooth": {"likeness": 0.4, "second": 0.5, "following": 0.9},
+        "untouched": {"likeness": 0.1, "second": 0.1, "following": 1.0},
+    }
+    comparison = compared(character, tmp_path, findings, technique=["lora", "dreambooth"])
+    verdict = decide(comparison, Limits.parse(None))
+    assert verdict.choice == "lora"
+    assert "by the second encoder) and 90% of the agreement" in verdict.headline
+    told = " ".join(verdict.cautions)
+    assert "disagree" not in told
+    assert "one encoder alone" not in told
+    one = compared(character, tmp_path / "one")
+    assert "one encoder alone" in " ".join(decide(one, Limits.parse(None)).cautions)
 
 
 def test_the_verdict_warns_of_copies_and_of_a_likeness_the_base_has_too(character, tmp_path):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from personae.evaluation.metric import Evidence, Metric, images_of, likeness_to, real_likeness
+from personae.evaluation.metric import (
+    Evidence,
+    Metric,
+    images_of,
+    likeness_to,
+    others_likeness,
+    real_likeness,
+)
 
 
 class Likeness(Metric):
@@ -12,6 +19,7 @@ class Likeness(Metric):
 
     Its mean over pictures is the mean over all generated x held-out pairs: the DINO score, if the
     encoder is `dino`. Held-out pictures were never trained on, so copying does not raise it.
+    On its scale 0 is what other characters reach and 1 what the character's own pictures do.
     """
 
     name = "likeness"
@@ -28,3 +36,7 @@ class Likeness(Metric):
     def ceiling(self, evidence: Evidence) -> float | None:
         """Return the leave-one-out likeness of the real pictures."""
         return real_likeness(evidence.identity, evidence)
+
+    def floor(self, evidence: Evidence) -> float | None:
+        """Return the likeness of other characters, in the suite's scenes where it shows any."""
+        return others_likeness(evidence.identity, evidence)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Literal
 
 from personae.core.registry import discover
@@ -32,6 +33,11 @@ class Measure:
     source: str = ""
 
 
+EYES = {"likeness": "likeness_share", "likeness_second": "likeness_share_second"}
+"""{metric that sees the character: its share of what the character's own pictures reach}."""
+RAW = ("likeness", "likeness_second", "prompt_following", "agreement", "clip_i", "memorisation")
+"""Plain values, which mean something beside values of papers and not by themselves."""
+
 DERIVED = {
     "balance": Measure(
         "balance",
@@ -43,15 +49,23 @@ DERIVED = {
     ),
     "likeness_share": Measure(
         "likeness_share",
-        "likeness, of the ceiling",
+        "likeness, first encoder",
         "share",
         "higher",
         "share",
-        "likeness / leave-one-out likeness of the real pictures",
+        "0: what other characters reach; 1: the character's own pictures, each left out in turn",
+    ),
+    "likeness_share_second": Measure(
+        "likeness_share_second",
+        "likeness, second encoder",
+        "share",
+        "higher",
+        "share",
+        "the same by an encoder that learnt from other pictures than the base",
     ),
     "agreement_share": Measure(
         "agreement_share",
-        "agreement with the prompt, of real pictures",
+        "agreement with the prompt",
         "share",
         "higher",
         "share",
@@ -82,9 +96,9 @@ COSTS = {
 
 
 ORDER = (
-    *("balance", "likeness_share", "agreement_share", "right_prompt", "likeness"),
-    *("prompt_following", "agreement", "consistency", "medium_adherence"),
-    *("diversity", "drift", "prior_collapse", "copies", "memorisation", "clip_i"),
+    *("balance", "likeness_share", "likeness_share_second", "agreement_share", "right_prompt"),
+    *("consistency", "medium_adherence", "diversity", "drift", "prior_collapse", "copies"),
+    *RAW,
     *COSTS,
 )
 """Where a measure stands in tables: what decides first, metrics of other packages last."""
@@ -112,35 +126,39 @@ def derived_values(
             if not, the product has the raw cosine in its place, as results of before had.
     """
     likeness, agreement = metrics.get("likeness"), metrics.get("agreement")
-    shares, agreements = _shares(likeness), []
-    if shares:
-        yield "likeness_share", likeness.keys, shares
+    seen, agreements = [], []
+    for eye, share in EYES.items():
+        if eye in metrics and metrics[eye].shares():
+            seen.append(metrics[eye].shares())
+            yield share, metrics[eye].keys, seen[-1]
     if scaled and has_scale(metrics):
         agreement = metrics["prompt_following"]
-        agreements = _shares(agreement)
+        agreements = agreement.shares()
         yield "agreement_share", agreement.keys, agreements
     elif agreement:
         agreements = [max(0.0, value or 0.0) for value in agreement.values]
-    if shares and agreements and agreement.keys == likeness.keys:
-        # A picture may agree less with its prompt than with others; cut off at 0, chance would
-        # leave something of a technique that ignores all prompts.
-        products = [
-            max(0.0, mine or 0.0) * (theirs or 0.0)
-            for mine, theirs in zip(shares, agreements, strict=True)
-        ]
-        yield "balance", likeness.keys, products
+    if seen and agreements and agreement.keys == likeness.keys:
+        yield "balance", likeness.keys, products(zip(*seen, strict=True), agreements)
     copies = metrics["memorisation"].details.get("copies") if "memorisation" in metrics else None
     if copies:
         yield "copies", metrics["memorisation"].keys, [float(copy) for copy in copies]
 
 
+def products(
+    likenesses: Iterable[Iterable[float | None]], agreements: Iterable[float | None]
+) -> list[float]:
+    """Return likeness x agreement of each picture; likeness is the mean of what each eye saw.
+
+    A picture may agree less with its prompt than with others; cut off at 0, chance would leave
+    something of a technique that ignores all prompts.
+    """
+    return [
+        max(0.0, mean([one or 0.0 for one in eyes])) * (agreement or 0.0)
+        for eyes, agreement in zip(likenesses, agreements, strict=True)
+    ]
+
+
 def has_scale(metrics: Mapping[str, Score]) -> bool:
     """Say whether agreement with prompts was measured against real pictures of them."""
-    return bool(_shares(metrics.get("prompt_following")))
-
-
-def _shares(score: Score | None) -> list[float | None]:
-    """Return the values as shares of the ceiling; [] where there is no value or no ceiling."""
-    if score is None or not score.values or not score.ceiling or score.ceiling <= 0:
-        return []
-    return [None if value is None else value / score.ceiling for value in score.values]
+    following = metrics.get("prompt_following")
+    return following is not None and bool(following.shares())

@@ -13,7 +13,7 @@ from personae.errors import StudyError
 from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
 from personae.study.cell import Cell, CellSpec, Kind
-from personae.study.comparison.measures import derived_values, has_scale
+from personae.study.comparison.measures import EYES, derived_values, has_scale
 from personae.study.result import CellFailure, CellResult
 from personae.techniques.technique import Technique
 
@@ -178,7 +178,7 @@ def _fill_real(row: Row) -> None:
         if name not in row.values and all(mean is not None for mean in means):
             mean = float(np.mean(means))
             row.intervals[name] = Interval(mean, mean, mean, len(means))
-    for name, share in (("likeness", "likeness_share"), ("prompt_following", "agreement_share")):
+    for name, share in (*EYES.items(), ("prompt_following", "agreement_share")):
         if name in row.intervals:
             row.intervals[share] = Interval(1.0, 1.0, 1.0, len(row.found))
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from personae.core.units import count, show
 from personae.study.comparison.comparison import Comparison
+from personae.study.comparison.eyes import disagreement, eyes
 from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Row
 
 RULE = (
-    "The choice has the highest product of likeness and agreement with the prompt, each as a share "
-    "of what real pictures reach; among techniques the study cannot tell apart, the one that "
-    "trains fastest."
+    "The choice has the highest product of likeness and agreement with the prompt. Likeness runs "
+    "from 0, other characters, to 100%, the character's own pictures, and is the mean of both "
+    "encoders; agreement from 0, any prompt, to 100%, real pictures of the prompts. It is a choice "
+    "only if its lead is larger than the smallest difference the study can see, and if each "
+    "encoder puts it first."
+)
+ONE_EYE = (
+    "Likeness was judged by one encoder alone. If it learnt from the same pictures as the base, it "
+    "may prefer a technique for that; pip install personae[judge] and run the study again."
 )
 UNSCALED = (
     "Agreement is a plain cosine here, which hardly tells prompts that are followed from prompts "
@@ -28,7 +37,7 @@ class Verdict:
     """What the study advises.
 
     Attributes:
-        choice: name of the row to take, or None if none is within the limits.
+        choice: name of the row to take, or None if the study does not decide.
         headline: the choice in one sentence.
         others: a sentence on each other technique.
         cautions: what to know before believing it.
@@ -49,12 +58,14 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
     choice = best_of(allowed)
     subject = _listed(comparison.characters)
     if choice is None:
-        headline = f"For {subject}: no technique is within {limits.text}."
-    elif _no_better(choice, comparison):
+        doubt, headline = None, f"For {subject}: no technique is within {limits.text}."
+    elif doubt := _no_better(choice, comparison):
         headline = (
             f"For {subject} nothing is decided: {choice.title} would be taken, but it is no more "
             "like the character than the untouched base. Train longer, or at higher rates."
         )
+    elif doubt := undecided(comparison, allowed):
+        headline = f"For {subject}: undecided. {doubt}"
     else:
         headline = f"For {subject} on this machine: {choice.title}. {_reach(choice)}."
     others = [
@@ -64,19 +75,54 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
         for row in _by_balance(comparison.trained)
         if row is not choice
     ]
+    if doubt:
+        others.insert(0, f"{choice.title}: {_reach(choice)[3:]}.")
     before = comparison.untouched
     if before and before.mean("likeness_share") is not None:
         others.append(f"The untouched base reaches {before.mean('likeness_share'):.0%}.")
-    return Verdict(
-        choice.name if choice else None, headline, others, _cautions(comparison, choice, allowed)
-    )
+    decided = choice.name if choice and not doubt else None
+    return Verdict(decided, headline, others, _cautions(comparison, choice, allowed))
+
+
+def undecided(comparison: Comparison, rows: Sequence[Row]) -> str | None:
+    """Return in words why none of `rows` can be called the best, or None if one can."""
+    equals, resolution = rivals(comparison, rows), comparison.visible("balance")
+    if len(equals) > 1 and np.isnan(resolution):
+        return "Likeness x agreement is not known well enough to compare. Draw more shots."
+    if len(equals) > 1:
+        names = _listed([row.title for row in equals])
+        fastest = min(equals, key=_seconds)
+        return (
+            f"{names} are nearer to each other in likeness x agreement than the "
+            f"{resolution:.2f} that this study can see; {fastest.title} trains "
+            "fastest of them. More seeds or shots would tell."
+        )
+    firsts = {eye.name: eye.best for eye in eyes(comparison, rows)}
+    if len({row.name for row in firsts.values()}) > 1:
+        told = _listed([f"by {name} {row.title} is" for name, row in firsts.items()])
+        return f"The encoders disagree about the best: {told}. Look at the pictures."
+    return None
+
+
+def rivals(comparison: Comparison, rows: Sequence[Row]) -> list[Row]:
+    """Return the row with the best balance and those not clearly behind it, best first.
+
+    Clearly behind is what differs beyond a tie and by at least the smallest difference that the
+    study finds with the usual power.
+    """
+    ordered, resolution = _by_balance(rows), comparison.visible("balance")
+    tied = {row.name for row in leaders(rows)}
+    return [
+        row
+        for row in ordered
+        if row.name in tied
+        or not (ordered[0].mean("balance") or 0.0) - (row.mean("balance") or 0.0) >= resolution
+    ]
 
 
 def best_of(rows: Sequence[Row]) -> Row | None:
     """Return the row with the best balance; of those tied with it, the one that trains fastest."""
-    return min(
-        leaders(rows), key=lambda row: row.cost_means.get("seconds", float("inf")), default=None
-    )
+    return min(leaders(rows), key=_seconds, default=None)
 
 
 def leaders(rows: Sequence[Row]) -> list[Row]:
@@ -86,6 +132,10 @@ def leaders(rows: Sequence[Row]) -> list[Row]:
     return [row for row in ordered if row is ordered[0] or row.name in ties]
 
 
+def _seconds(row: Row) -> float:
+    return row.cost_means.get("seconds", float("inf"))
+
+
 def _by_balance(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: -(row.mean("balance") or 0.0))
 
@@ -93,12 +143,15 @@ def _by_balance(rows: Sequence[Row]) -> list[Row]:
 def _reach(row: Row) -> str:
     """Return what a row reaches and costs: "It reaches 93 % of ... in 58 s and 1.6 MB"."""
     share, costs = row.mean("likeness_share"), row.cost_means
-    reached = f"reaches {share:.0%} of the likeness ceiling" if share is not None else "is trained"
+    reached = f"reaches {share:.0%} of the likeness" if share is not None else "is trained"
+    second = row.mean("likeness_share_second")
+    if second is not None:
+        reached += f" ({second:.0%} by the second encoder)"
     agreement, right = row.mean("agreement_share"), row.mean("right_prompt")
     if agreement is not None:
-        reached += f" and {agreement:.0%} of the agreement with prompts"
+        reached += f" and {agreement:.0%} of the agreement with prompts that real pictures have"
     if right is not None:
-        reached += f" (the right one is found in {right:.0%} of its pictures)"
+        reached += f" (the right prompt is found in {right:.0%})"
     cost = [
         show(name, costs[name]) + word
         for name, word in (("seconds", ""), ("file_bytes", ""), ("peak_bytes", " of memory"))
@@ -111,9 +164,10 @@ def _compared(row: Row, choice: Row, comparison: Comparison) -> str:
     likeness = comparison.difference("likeness_share", row, choice)
     scaled = "agreement_share" in row.values
     agreement = comparison.difference("agreement_share" if scaled else "agreement", row, choice)
-    share = row.mean("likeness_share")
+    share, second = row.mean("likeness_share"), row.mean("likeness_share_second")
+    both = f" and {second:.0%}" if second is not None else ""
     words = [
-        f"reaches {share:.0%}" if share is not None else "has no likeness",
+        f"reaches {share:.0%}{both}" if share is not None else "has no likeness",
         "(a tie)" if likeness.tie else f"({_points(likeness.interval.mean)})",
     ]
     if not agreement.tie:
@@ -155,18 +209,18 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
     smallest = comparison.visible("likeness_share")
     if smallest == smallest:
         told.append(
-            f"Differences in likeness below {smallest * 100:.2g}% of the ceiling cannot be seen in "
-            "this study; more seeds or shots would show smaller ones."
+            f"Differences in likeness below {smallest * 100:.2g}% cannot be seen in this study; "
+            "more seeds or shots would show smaller ones."
         )
+    split = disagreement(comparison, allowed)
+    if split:
+        told.append(split)
+    elif not any("likeness_share_second" in row.values for row in comparison.trained):
+        told.append(ONE_EYE)
     if not any("agreement_share" in row.values for row in comparison.trained):
         told.append(UNSCALED)
-    if choice is not None:
-        equals = leaders(allowed)
-        if len(equals) > 1:
-            names = _listed([row.title for row in equals])
-            told.append(f"{names} cannot be told apart in that product.")
-        if (choice.mean("copies") or 0.0) > MANY_COPIES:
-            told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
+    if choice is not None and (choice.mean("copies") or 0.0) > MANY_COPIES:
+        told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
     found = [each for row in comparison.rows for each in row.found]
     beside = max(each.result.side_by_side for each in found)
     if beside > 1:

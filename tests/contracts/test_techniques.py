@@ -18,7 +18,6 @@ from personae.errors import UnsupportedError
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.targets import TargetSets
-from personae.models.text_tower import TextTower
 from personae.techniques.technique import Technique
 from tiny_world import (
     PROMPTS,
@@ -374,8 +373,7 @@ def without_memory(source: str) -> Family:
     other.overlays, other.device = {}, torch.device("meta")
     other.denoiser = copy.deepcopy(other.denoiser).to(other.device)
     other.towers = [
-        TextTower(tower.tokenizer, copy.deepcopy(tower.encoder).to(other.device))
-        for tower in other.towers
+        tower.with_encoder(copy.deepcopy(tower.encoder).to(other.device)) for tower in other.towers
     ]
     return other
 

@@ -127,15 +127,28 @@ def test_a_convolution_gets_an_update_of_its_own_kernel_and_stride(sd1: Family, 
 
 
 def test_targets_choose_the_layers(base: Family) -> None:
+    wanted = ("attention", "attention+feed_forward", "all", *base.targets.sets)
+    layers = {name: set(make("lora", base, rank=4, targets=name).layers) for name in wanted}
+    assert all(layers.values())
+    assert layers["attention"] < layers["attention+feed_forward"] <= layers["all"]
+    assert layers["attention+feed_forward"] == layers["attention"] | layers["feed_forward"]
+    assert not make("lora", base, rank=4).trains_text
+
+
+def test_cross_attention_is_the_least_and_convolutions_come_with_all(sd1: Family) -> None:
     layers = {
-        targets: set(make("lora", base, rank=4, targets=targets).layers)
+        targets: set(make("lora", sd1, rank=4, targets=targets).layers)
         for targets in ("cross_attention", "attention", "attention+feed_forward", "all")
     }
     sizes = [len(names) for names in layers.values()]
     assert sizes == sorted(set(sizes))
-    assert layers["cross_attention"] < layers["attention"] < layers["attention+feed_forward"]
+    assert layers["cross_attention"] < layers["attention"]
     assert layers["attention+feed_forward"] < layers["all"]
-    assert not make("lora", base, rank=4).trains_text
+
+
+def test_a_target_that_the_base_lacks_is_refused_with_those_it_has(base: Family) -> None:
+    with pytest.raises(UsageError, match=r"lora.targets names 'atention'; .*'attention'\?"):
+        make("lora", base, rank=4, targets="feed_forward+atention")
 
 
 def test_the_text_encoders_are_adapted_on_request(base: Family) -> None:

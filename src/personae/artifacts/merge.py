@@ -21,7 +21,6 @@ from personae.artifacts.low_rank import (
     stored,
     updates_of,
 )
-from personae.core.units import exact
 from personae.errors import ArtifactError, UsageError
 
 Method = Literal["linear", "svd", "ties", "dare"]
@@ -69,7 +68,7 @@ def merge(
             delta = _settled(mine, method, density, seed + i)
             cuts[layer] = cut_delta(delta, most)
         merged[layer] = cuts[layer].update
-    names = " + ".join(f"{a.card.character.name} x {exact(s)}" for a, s in parts)
+    names = " + ".join(f"{a.card.character.name} x {s:g}" for a, s in parts)
     return lora_artifact(
         stored(merged),
         first.card.base,

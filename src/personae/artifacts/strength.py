@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
 
-from personae.core.units import exact
 from personae.errors import UsageError
 
 LARGEST = 100
@@ -60,5 +59,5 @@ class Strength:
 
     def __str__(self) -> str:
         if len(self.keyframes) == 1:
-            return exact(self.keyframes[0][1])
-        return ",".join(f"{exact(at)}:{exact(value)}" for at, value in self.keyframes)
+            return f"{self.keyframes[0][1]:g}"
+        return ",".join(f"{at:g}:{value:g}" for at, value in self.keyframes)

@@ -14,11 +14,6 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
 }
 
 
-def exact(number: float) -> str:
-    """Return the shortest text that reads back as the same number: "0.8", "1", "0.3333333333"."""
-    return repr(float(number)).removesuffix(".0")
-
-
 def duration(seconds: float) -> str:
     """Return "0.4 s", "58 s", "3 min 05 s" or "2 h 10 min"."""
     if seconds < 9.95:

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import CharacterRecord
 from personae.core.registry import lookup
-from personae.core.units import exact
 from personae.formats.layout import Layout
 from personae.formats.tensor_file import HASH_TO_COME
 from personae.techniques.technique import Technique
@@ -70,14 +69,14 @@ def kohya_metadata(
         name.endswith(".down") and value.dim() == 4
         for name, value in lookup(Technique, "lora").learnt_in(artifact.tensors).items()
     )
-    sizes = {"conv_dim": str(rank), "conv_alpha": exact(alpha)} if convolutions else {}
+    sizes = {"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"} if convolutions else {}
     values = {
         "ss_base_model_version": layout.version,
         "ss_v2": str(layout.kind == "sd2"),
         "ss_output_name": stem,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
-        "ss_network_alpha": exact(alpha),
+        "ss_network_alpha": f"{alpha:g}",
         "ss_network_args": json.dumps(sizes),
         "ss_sd_model_name": artifact.card.base.source,
         "ss_num_train_images": str(training.pictures),

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from personae.core.units import exact
 from personae.generation.prompts import literal
 
 LONGEST_TEXT = 2**20
@@ -78,7 +77,7 @@ def to_infotext(settings: Settings) -> str:
     named = {
         "Steps": settings.steps,
         "Sampler": SAMPLERS.get(settings.sampler or "", (settings.sampler,))[0],
-        "CFG scale": None if settings.guidance_scale is None else exact(settings.guidance_scale),
+        "CFG scale": None if settings.guidance_scale is None else f"{settings.guidance_scale:g}",
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}" if settings.width else None,
         "Model": settings.model,

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 A1111 = "parameters"
 INVOKEAI = "invokeai_metadata"
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-QUALITY = 95
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_QUALITY = 95
 _UNICODE = b"UNICODE\0"
 _PACKED = "zlib:"
 """Begins a text of ours that is compressed and written in base 64."""
@@ -80,8 +80,8 @@ def save_picture(picture: Picture, path: str | Path) -> Path:
         UsageError: the ending is another.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: pictures are written as {', '.join(FORMATS)}")
+    if path.suffix.lower() not in _FORMATS:
+        raise UsageError(f"{path}: pictures are written as {', '.join(_FORMATS)}")
     settings = settings_of(picture.recipe, picture.image.size)
     texts = {
         A1111: to_infotext(settings),
@@ -92,9 +92,9 @@ def save_picture(picture: Picture, path: str | Path) -> Path:
         if path.suffix.lower() == ".png":
             picture.image.save(temporary, format="PNG", pnginfo=_chunks(texts))
         else:
-            kind = FORMATS[path.suffix.lower()]
+            kind = _FORMATS[path.suffix.lower()]
             exif = _fitting_exif(texts, path) if kind == "JPEG" else _exif(texts)
-            picture.image.save(temporary, format=kind, quality=QUALITY, exif=exif)
+            picture.image.save(temporary, format=kind, quality=_QUALITY, exif=exif)
     return path
 
 

@@ -97,7 +97,7 @@ def redraw(base: Family, wanted: Recipe, cast: Cast) -> Picture:
                 f"the picture was drawn with '{name}' from {record.file} "
                 f"({record.content_hash[:12]}); give that file with --cast {name}=FILE"
             )
-        if member.strength != Strength.parse(record.strength):
+        if str(member.strength) != record.strength:
             raise UsageError(
                 f"the picture was drawn with '{name}' at strength {record.strength}; here it is "
                 f"{member.strength}; give it the same"

@@ -7,7 +7,7 @@ prompt templates end here: nothing outside a family asks which family it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from personae.core.registry import PlugIn, nearest
 from personae.errors import UsageError
+from personae.models.components import Components, text_component, text_network
 from personae.models.forwards import Forwards
 from personae.models.layers import layers_matching
 from personae.models.noise_path import NoisePath
@@ -29,36 +30,6 @@ from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded
 
 
-@dataclass(frozen=True, slots=True)
-class Components:
-    """The networks of a base as diffusers names them, in folders and in model_index.json.
-
-    Attributes:
-        denoiser: {its name: network}.
-        autoencoder: {its name: network}.
-        text_encoders: {name: network} in the order of the towers.
-    """
-
-    denoiser: dict[str, nn.Module]
-    autoencoder: dict[str, nn.Module]
-    text_encoders: dict[str, nn.Module]
-
-    @property
-    def all(self) -> dict[str, nn.Module]:
-        """Return {name: network} of the three roles."""
-        return self.denoiser | self.autoencoder | self.text_encoders
-
-
-def text_component(index: int) -> str:
-    """Return how diffusers calls text encoder `index`: text_encoder, text_encoder_2, and so on."""
-    return f"text_encoder_{index + 1}" if index else "text_encoder"
-
-
-def text_network(index: int) -> str:
-    """Return how artifacts call text encoder `index`: text_encoder, text_encoder1, and so on."""
-    return f"text_encoder{index or ''}"
-
-
 @dataclass(eq=False)
 class Family(PlugIn, ABC):
     """A loaded base model.
@@ -68,6 +39,7 @@ class Family(PlugIn, ABC):
     `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer"). `file_layouts`
     names the kinds of files that A1111, ComfyUI and kohya's scripts have for its bases, keys of
     `LAYOUTS` in `formats/layout.py`; without any, formats that need one refuse the family.
+    `overflows_in` names number formats that it cannot be loaded in.
 
     Attributes:
         denoiser: the network that is asked to undo noise (U-Net or transformer).
@@ -114,6 +86,7 @@ class Family(PlugIn, ABC):
     denoiser_component: ClassVar[str]
     autoencoder_component: ClassVar[str] = "vae"
     file_layouts: ClassVar[tuple[str, ...]] = ()
+    overflows_in: ClassVar[frozenset[torch.dtype]] = frozenset()
 
     @classmethod
     @abstractmethod
@@ -189,14 +162,18 @@ class Family(PlugIn, ABC):
         Raises:
             UsageError: the family has no such sampler.
         """
+        scheduler = self.sampler(name)
+        scheduler.set_timesteps(steps, device=self.device)
+        return scheduler
+
+    def sampler(self, name: str, changes: Mapping[str, Any] = {}) -> Any:
+        """Return sampler `name`, its times not set; `changes` are laid over `scheduler_config`."""
         if name not in self.samplers:
             raise UsageError(
                 f"sampler is '{name}'; {self.name} has {', '.join(self.samplers)}."
                 f"{nearest(name, self.samplers)}"
             )
-        scheduler = self.samplers[name](self.scheduler_config)
-        scheduler.set_timesteps(steps, device=self.device)
-        return scheduler
+        return self.samplers[name]({**self.scheduler_config, **changes})
 
     def is_guided(self, scale: float) -> bool:
         """Say whether drawing at guidance `scale` needs predictions without the prompt, too."""

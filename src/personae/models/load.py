@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from personae.core.config import read_toml
-from personae.core.devices import pick_device
+from personae.core.devices import PRECISIONS, pick_device
 from personae.core.registry import discover
-from personae.errors import BaseError
+from personae.errors import BaseError, UsageError
 from personae.models.acceleration.choice import setting
 from personae.models.acceleration.wide_products import lacks_kernels, widen_calls
 from personae.models.family import Family
@@ -48,7 +50,7 @@ def load_base(
     families = discover(Family)
     for family in families.values():
         if family.recognises(where):
-            dtype = pick_format(precision, chosen)
+            dtype = _format_of(family, precision, chosen)
             unloaded = denoiser_unloaded and precision not in QUANTISED  # quantised in memory
             base = family.load(where, chosen, dtype, denoiser_unloaded=unloaded)
             if precision in QUANTISED:
@@ -64,6 +66,23 @@ def load_base(
         f"base '{source}' is {kind}, which no family here loads ({', '.join(families)}); "
         "see docs/adding.md for adding one"
     )
+
+
+def _format_of(family: type[Family], precision: str, device: torch.device) -> torch.dtype:
+    """Return the number format of the frozen weights.
+
+    Raises:
+        UsageError: the family overflows in the one that was asked for.
+    """
+    dtype = pick_format(precision, device)
+    if dtype not in family.overflows_in:
+        return dtype
+    if precision in PRECISIONS:
+        raise UsageError(
+            f"precision is '{precision}', in which bases of the kind {family.name} overflow; use "
+            "bf16, or fp32 where the device has no bf16"
+        )
+    return torch.float32
 
 
 def _recommendations(folder: Path) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,13 @@ class TextTower:
         self._placeholders: dict[str, tuple[range, Vectors]] = {}
         self._extra_ids: Tensor | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def with_encoder(self, encoder: nn.Module) -> Self:
+        """Return the same tower around another encoder of the same shape, without placeholders."""
+        other = copy(self)
+        other.encoder, other.embedding = encoder, encoder.get_input_embeddings()
+        other._placeholders, other._extra_ids, other._handles = {}, None, []
+        return other
 
     def words(self, text: str) -> list[int]:
         """Return the vocabulary's ids of `text` without begin and end marks."""

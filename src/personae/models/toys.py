@@ -5,14 +5,27 @@ The weights are random; the shapes, names and code paths are those of the real b
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
+)
+
+if TYPE_CHECKING:
+    from diffusers import ZImagePipeline
 
 
 def tiny_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
@@ -45,7 +58,7 @@ def tiny_text_config(width: int, layers: int = 2) -> CLIPTextConfig:
     )
 
 
-def tiny_autoencoder() -> AutoencoderKL:
+def tiny_autoencoder(**settings: Any) -> AutoencoderKL:
     """Return an f8 autoencoder of four levels."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
@@ -54,6 +67,7 @@ def tiny_autoencoder() -> AutoencoderKL:
         latent_channels=4,
         norm_num_groups=4,
         sample_size=64,
+        **settings,
     )
 
 
@@ -93,4 +107,73 @@ def tiny_stable_diffusion(version: int, seed: int = 0) -> StableDiffusionPipelin
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tiny_chat_tokenizer() -> Qwen2Tokenizer:
+    """Return a byte-level tokenizer of Qwen's kind with a few merges and a chat template."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    merges = ["a n", "c a", "an d", "ca t", "ca n", "t h", "th e", "m an", "u s", "e r", "us er"]
+    merges += ["a s", "as s", "i s", "is t", "ist an", "istan t", "ass istant"]
+    words = [*bytes_to_unicode().values(), *(merge.replace(" ", "") for merge in merges)]
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    return Qwen2Tokenizer(
+        vocab={word: i for i, word in enumerate([*words, *marks])},
+        merges=[tuple(merge.split()) for merge in merges],
+        additional_special_tokens=marks[1:],
+        chat_template=CHAT,
+        model_max_length=1024,
+    )
+
+
+def tiny_z_image(seed: int = 0) -> ZImagePipeline:
+    """Return a pipeline of the shape of Z-Image: padding tokens and latents' shift are not 0."""
+    from diffusers import ZImagePipeline, ZImageTransformer2DModel
+
+    tokenizer = tiny_chat_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        transformer = ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[8, 4, 4],
+            axes_lens=[1024, 64, 64],
+        )
+        for token in (transformer.x_pad_token, transformer.cap_pad_token):
+            torch.nn.init.normal_(token)
+        encoder = Qwen3Model(
+            Qwen3Config(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                head_dim=8,
+            )
+        )
+        vae = tiny_autoencoder(
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field
@@ -21,12 +21,7 @@ from personae.models.layers import layers_matching
 from personae.models.recommended import Recommended
 from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key_of
 
-TARGETS = {
-    "cross_attention": ("cross_attention",),
-    "attention": ("attention",),
-    "attention+feed_forward": ("attention", "feed_forward"),
-    "all": ("attention", "feed_forward", "convolutions"),
-}
+ALL = ("attention", "feed_forward", "convolutions")
 
 
 class LoRAConfig(TechniqueConfig):
@@ -38,8 +33,9 @@ class LoRAConfig(TechniqueConfig):
     """The update is scaled by alpha / rank. Default: the rank, so that the scale is 1."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the inputs of each update dropped while training."""
-    targets: Literal["cross_attention", "attention", "attention+feed_forward", "all"] = "attention"
-    """Adapted layers. cross_attention is the paper's choice; all adds convolutions."""
+    targets: str = "attention"
+    """Adapted layers: target sets of the base joined by + (attention, attention+feed_forward), or
+    all: attention, feed_forward and convolutions. cross_attention is the paper's choice."""
     text_encoder: bool = False
     """Also adapt the attention of the text encoders."""
     layers: list[str] | None = None
@@ -134,7 +130,7 @@ class LoRA(Technique):
             return named_layers(base, self.config.layers)
         found = {
             f"denoiser.{name}": layer
-            for target in TARGETS[self.config.targets]
+            for target in chosen_sets(base, self.config.targets)
             for name, layer in layers_matching(base.denoiser, base.targets.sets[target]).items()
         }
         for network, encoder in base.networks.items():
@@ -173,6 +169,25 @@ class LoRA(Technique):
             }
             for side, factor in (("down", 1.0), ("up", ratio))
         ]
+
+
+def chosen_sets(base: Family, targets: str) -> list[str]:
+    """Return the target sets of `base` that the setting `targets` means.
+
+    Raises:
+        UsageError: the base has no such set.
+    """
+    sets = base.targets.sets
+    if targets == "all":
+        return [name for name in ALL if name in sets]
+    names = targets.split("+")
+    for name in names:
+        if name not in sets:
+            raise UsageError(
+                f"lora.targets names '{name}'; bases of the kind {base.name} have "
+                f"{', '.join(sets)}; join several by +, or write all.{nearest(name, sets)}"
+            )
+    return names
 
 
 def widest_rank(layer: nn.Linear | nn.Conv2d) -> int:

@@ -153,7 +153,6 @@ def draw_again(
         UsageError: base or cast are not those of the recipe.
     """
     from personae.generation.redraw import cast_for, precision_for, redraw
-    from personae.generation.same_picture import difference
 
     for name, file in cast_for(wanted, cast, like).items():
         terminal.say(f"With {escape(name)} from {escape(tilde(file))}")
@@ -163,14 +162,7 @@ def draw_again(
     with cast.on(base), terminal.waiting("drawing"):
         picture = redraw(base, wanted, cast)
     path = save(terminal, picture, out)
-    told = difference(picture, like)
-    terminal.tell("compared", path=path, like=like, same=not told, difference=told)
-    verdict = f"[yellow]![/] not the same as {escape(tilde(like))}: {told}"
-    if not told:
-        whole = path.read_bytes() == like.read_bytes()
-        verdict = f"The same {'bytes' if whole else 'pixels'} as {escape(tilde(like))}"
     terminal.say(f"Drawn again: [bold]{escape(tilde(path))}[/]")
-    terminal.say(verdict)
 
 
 def _refuse_changes(given: Sequence[str]) -> None:

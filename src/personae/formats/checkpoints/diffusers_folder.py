@@ -22,7 +22,8 @@ from personae.formats.layout import Layout, layout_of
 from personae.formats.ldm_names import with_text_model
 from personae.formats.metadata import CHARACTER
 from personae.formats.tensor_file import write_tensors
-from personae.models.family import Family, text_component, text_network
+from personae.models.components import text_component, text_network
+from personae.models.family import Family
 
 INDEX = "model_index.json"
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from personae.formats.layout import Layout, ldm_unet_name
 from personae.formats.ldm_names import autoencoder_name, open_clip_name, with_text_model
-from personae.models.family import Family, text_network
+from personae.models.components import text_network
+from personae.models.family import Family
 
 UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."

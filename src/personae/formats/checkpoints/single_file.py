@@ -28,7 +28,8 @@ from personae.formats.format import Format
 from personae.formats.layout import Layout, layout_of
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
-from personae.models.family import Family, text_network
+from personae.models.components import text_network
+from personae.models.family import Family
 
 # The number of layers of OpenCLIP ViT-H; diffusers' copy of Stable Diffusion 2 leaves out the last,
 # which is not used but expected by readers.

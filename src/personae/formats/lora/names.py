@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from personae.formats.layout import Layout, ldm_unet_name
 from personae.formats.ldm_names import with_text_model
-from personae.models.family import Family, text_component, text_network
+from personae.models.components import text_component, text_network
+from personae.models.family import Family
 
 _ATTENTION_PROCESSOR = {"to_out": "to_out.0"}
 _TEXT_PROCESSOR = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}

@@ -119,10 +119,30 @@ def load_pipeline(
 
 def in_format(dtype: torch.dtype) -> dict[str, torch.dtype]:
     """Return the argument by which this version of diffusers is told a number format."""
+    return {"dtype" if has_diffusers((0, 42)) else "torch_dtype": dtype}
+
+
+def has_diffusers(at_least: tuple[int, int]) -> bool:
+    """Say whether diffusers is of this version or later."""
     import diffusers
 
-    version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
-    return {"dtype" if version >= (0, 42) else "torch_dtype": dtype}
+    return tuple(int(part) for part in diffusers.__version__.split(".")[:2]) >= at_least
+
+
+def require_diffusers(at_least: tuple[int, int], source: str | Path) -> None:
+    """Refuse a base that the installed diffusers is too old for.
+
+    Raises:
+        BaseError: it is; the message says which version is needed.
+    """
+    if not has_diffusers(at_least):
+        import diffusers
+
+        wanted = ".".join(map(str, at_least))
+        raise BaseError(
+            f"base '{source}' needs diffusers {wanted} or later, and this is "
+            f"{diffusers.__version__}; upgrade it (pip install -U diffusers)"
+        )
 
 
 def local_folder(source: str | Path) -> Path:

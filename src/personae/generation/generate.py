@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from personae.errors import UsageError
+import torch
+
+from personae.errors import BaseError, UsageError
 from personae.generation.cast import Cast
 from personae.generation.decoding import decode, to_images
 from personae.generation.picture import Picture
@@ -48,6 +50,7 @@ def generate(
     Raises:
         UsageError: a name is not in the cast or behind the last token, the cast is not on the base,
             or the base has not the size or sampler.
+        BaseError: what was drawn is not finite.
     """
     cast = cast or Cast()
     for name, member in cast.members.items():
@@ -74,7 +77,14 @@ def generate(
                     yield Drawing(done, total)
             except StopIteration as stop:
                 latents = stop.value
-            images = to_images(decode(base, latents, sampling.tile))
+            decoded = decode(base, latents, sampling.tile)
+            if not (torch.isfinite(latents).all() and torch.isfinite(decoded).all()):
+                raise BaseError(
+                    f"base '{base.source}' drew values that are not finite, which would be a black "
+                    "picture: a file of it or of the cast is damaged, or fp16 is too narrow for "
+                    "it; fetch it again, or try --precision fp32"
+                )
+            images = to_images(decoded)
         for place, (i, image) in enumerate(zip(rows, images, strict=True)):
             finished[i] = Picture(image, recipe(base, batch, place, sampling, cast, ways=ways))
         while upcoming in finished:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -24,7 +24,13 @@ Fetch = Callable[[str, tuple[int, ...]], Tensor | None]
 
 @torch.no_grad()
 def difference(
-    fetch: Fetch, base: Family, *, path: Path, title: str, metadata: Mapping[str, str]
+    fetch: Fetch,
+    base: Family,
+    *,
+    path: Path,
+    title: str,
+    metadata: Mapping[str, str],
+    left_out: Iterable[str] = (),
 ) -> Artifact:
     """Return the difference of a checkpoint from `base` as a DreamBooth artifact.
 
@@ -36,6 +42,7 @@ def difference(
         path: for messages and the character's name.
         title: of the format, for the notes.
         metadata: what the checkpoint says of the character.
+        left_out: parts of the checkpoint that no technique holds, for the notes.
 
     Raises:
         ArtifactError: a weight of the denoiser is missing, or nothing differs from the base.
@@ -71,6 +78,9 @@ def difference(
     notes = {"imported from": f"{path.name} ({title}), less base '{base.source}'"}
     if missing:
         notes["taken from the base"] = ", ".join(sorted(missing))
+    left = list(left_out)
+    if left:
+        notes["left out"] = ", ".join(left)
     artifact = assemble(
         [TechniqueRecord(name=TECHNIQUE, config={"text_encoder": text})],
         tensors,

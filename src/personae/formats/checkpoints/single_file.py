@@ -12,7 +12,9 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.bake import Baked
+from personae.core.devices import HOST
 from personae.core.files import write_text
+from personae.core.tensor_header import TensorHeader
 from personae.errors import ArtifactError
 from personae.formats.checkpoints.a1111_settings import a1111_settings
 from personae.formats.checkpoints.difference import difference
@@ -102,7 +104,14 @@ class SingleFile(Format):
 
         formats = {place.format for name, place in header.tensors.items() if name.startswith(UNET)}
         title = f"checkpoint in one file, {' and '.join(sorted(formats))}"
-        return difference(fetch, base, path=path, title=title, metadata=header.metadata)
+        return difference(
+            fetch,
+            base,
+            path=path,
+            title=title,
+            metadata=header.metadata,
+            left_out=_left_out(path, header, base),
+        )
 
 
 class FullCheckpoint(SingleFile):
@@ -115,6 +124,18 @@ class FullCheckpoint(SingleFile):
     def recognises(self, path: Path) -> bool:
         """Leave reading to the half-precision format, which reads both."""
         return False
+
+
+def _left_out(path: Path, header: TensorHeader, base: Family) -> Iterator[str]:
+    """Yield what a checkpoint holds besides the networks whose difference is taken."""
+    for name, own in autoencoder_weights(base):
+        if name in header.tensors:
+            tuned = read_tensors(path, [name])[name]
+            if tuned.shape != own.shape or not torch.equal(tuned, own.to(HOST, tuned.dtype)):
+                yield "its autoencoder, which is not that of the base"
+                break
+    if any(name.startswith("model_ema.") for name in header.tensors):
+        yield "its averaged weights (model_ema)"
 
 
 def _marks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import torch
 from diffusers import (
@@ -27,6 +27,13 @@ from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights import sources
 from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded, readable_again
+
+_PARTS: Final = {
+    "denoiser": ("model.diffusion_model.",),
+    "text encoder": ("cond_stage_model.",),
+    "autoencoder": ("first_stage_model.",),
+}
+"""Parts of a single file by the beginnings of their names in the original code."""
 
 
 class StableDiffusion(Family):
@@ -79,6 +86,8 @@ class StableDiffusion(Family):
         denoiser_unloaded: bool = False,
     ) -> Self:
         """Load straight into `dtype`, tensor by tensor; the safety checker is left out."""
+        if sources.is_single_file(source):
+            sources.require_parts(Path(source), _PARTS)
         pipe = sources.load_pipeline(
             StableDiffusionPipeline,
             source,

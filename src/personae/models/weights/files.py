@@ -25,6 +25,7 @@ from personae.core.tensor_header import read_tensor_header
 from personae.models.weights.quantised import stored_bytes
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+VARIANT = ".fp16"
 FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 OLD_LEVEL = "text_model."  # transformers 5 dropped it from the names of CLIP's text encoder
 # Memory touched for the first time is what takes long: 2.1 GB in bf16 took 1.0 s with one reader,
@@ -138,9 +139,24 @@ def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     for name, described in index.items():
         library, kind = described if isinstance(described, list) else (None, None)
-        path = folder / name / WEIGHTS.get(library, "")
-        if library in WEIGHTS and path.is_file():
+        path = weight_file(folder / name, WEIGHTS.get(library, ""))
+        if library in WEIGHTS and path is not None:
             yield library, kind, path
+
+
+def weight_file(folder: Path, name: str | None = None) -> Path | None:
+    """Return the one file of weights of a component, None where there are several or none.
+
+    Args:
+        folder: of the component.
+        name: of the file; None for that of any library. Its fp16 variant stands in for it.
+    """
+    names = WEIGHTS.values() if name is None else [name]
+    for plain in filter(None, names):
+        for each in (plain, plain.replace(".safetensors", f"{VARIANT}.safetensors")):
+            if (folder / each).is_file():
+                return folder / each
+    return None
 
 
 def read_into(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from personae.core.devices import HOST
-from personae.models.weights.files import WEIGHTS, places_of, spread_values
+from personae.models.weights.files import places_of, spread_values, weight_file
 
 SPREAD = 64  # values of each tensor that a fingerprint covers
 
@@ -43,12 +43,9 @@ def _spread(tensor: torch.Tensor) -> torch.Tensor:
 
 def _stored_values(network: nn.Module, folder: Path) -> dict[str, torch.Tensor] | None:
     """Return the same values as they are on disk, or None where they cannot be read here."""
-    for path in (folder / name for name in WEIGHTS.values()):
-        places = places_of(network, path) if path.is_file() else None
-        if places is not None:
-            with path.open("rb") as file:
-                return {
-                    name: spread_values(file.fileno(), entry, SPREAD)
-                    for name, entry in places.items()
-                }
-    return None
+    path = weight_file(folder)
+    places = None if path is None else places_of(network, path)
+    if places is None:
+        return None
+    with path.open("rb") as file:
+        return {name: spread_values(file.fileno(), entry, SPREAD) for name, entry in places.items()}

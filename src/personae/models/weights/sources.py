@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from personae.core.config import read_toml
 from personae.core.devices import HOST
@@ -18,7 +19,7 @@ from personae.core.files import EMBEDDED
 from personae.core.registry import nearest
 from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import BaseError
-from personae.models.weights.files import networks
+from personae.models.weights.files import VARIANT, networks, weight_file
 
 AUTOENCODER = "vae"  # its folder in every pipeline of diffusers
 
@@ -101,6 +102,8 @@ def load_pipeline(
     Raises:
         BaseError: a file is missing or damaged, or the hub is out of reach.
     """
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
     path = Path(source)
     local = {"local_files_only": True} if path.is_dir() else {}
     load = kind.from_pretrained
@@ -110,11 +113,65 @@ def load_pipeline(
             local = {"local_files_only": True, "config": str(path.with_suffix(""))}
     try:
         if (path / "model_index.json").is_file():
-            components = {**networks(path, dtype, unloaded, device), **components}
-        return load(str(source), **in_format(dtype), **local, **components)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+            read = networks(path, dtype, unloaded, device)
+            local |= _variant(path, read)
+            components = {**read, **components}
+        loaded = load(str(source), **in_format(dtype), **local, **components)
+    except KeyError as error:
+        raise BaseError(
+            f"base '{source}' is not whole: it has no weight {error}; fetch it again"
+        ) from None
+    except NotImplementedError:  # what torch raises where a weight never got a value
+        raise BaseError(
+            f"base '{source}' is not whole: some of its weights are in no file; fetch it again"
+        ) from None
+    except (OSError, ValueError, SafetensorError, SingleFileComponentError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseError(f"base '{source}' could not be loaded: {reason}") from None
+    _refuse_holes(loaded.components, source)
+    return loaded
+
+
+def require_parts(path: Path, parts: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a single file that lacks a part of a base, before anything is loaded.
+
+    Args:
+        path: a safetensors checkpoint.
+        parts: {what a person calls the part: beginnings of the names of its tensors}.
+
+    Raises:
+        BaseError: names every part that is missing.
+    """
+    keys = checkpoint_keys(path)
+    missing = [
+        f"{part} ({starts[0]}*)"
+        for part, starts in parts.items()
+        if not any(key.startswith(starts) for key in keys)
+    ]
+    if missing:
+        raise BaseError(
+            f"{path}: holds no {' and no '.join(missing)}; only a whole checkpoint is a base, so "
+            "get the one with all parts, or `personae import` this one onto its base"
+        )
+
+
+def _refuse_holes(components: Mapping[str, Any], source: str | Path) -> None:
+    """Refuse networks some of whose weights were in no file."""
+    for name, component in components.items():
+        if isinstance(component, nn.Module):
+            holes = [key for key, value in component.named_parameters() if value.is_meta]
+            if holes:
+                raise BaseError(
+                    f"base '{source}' is not whole: its {name} has no value for '{holes[0]}'"
+                    f"{f' and {len(holes) - 1} more' if len(holes) > 1 else ''}; fetch it again"
+                )
+
+
+def _variant(folder: Path, read: Collection[str]) -> dict[str, str]:
+    """Return the argument that lets diffusers load what was not read, where only fp16 is there."""
+    files = [weight_file(each) for each in folder.iterdir() if each.name not in read]
+    halves = any(file is not None and VARIANT in file.name for file in files)
+    return {"variant": VARIANT.removeprefix(".")} if halves else {}
 
 
 def in_format(dtype: torch.dtype) -> dict[str, torch.dtype]:

@@ -13,13 +13,13 @@ from torch import nn
 
 from personae.core.memory import give_back_freed
 from personae.models.weights.files import (
-    WEIGHTS,
     TensorEntry,
     is_called_in_parts,
     placeholder,
     places_of,
     read_into,
     weight_bytes,
+    weight_file,
 )
 from personae.models.weights.quantised import is_quantised
 
@@ -119,10 +119,9 @@ def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[
     for name, network in parts.items():
         if any(map(is_quantised, network.parameters())) or not is_called_in_parts(network):
             continue
-        for weights in WEIGHTS.values():
-            path = folder / name / weights
-            if path.is_file() and places_of(network, path) is not None:
-                yield network, path
+        path = weight_file(folder / name)
+        if path is not None and places_of(network, path) is not None:
+            yield network, path
 
 
 def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str, TensorEntry]]]:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 import tiny_world
 from personae.artifacts.artifact import Artifact
 from personae.core.cache import default_folder
+from personae.core.checksum import checksum
 from personae.core.event import Event
 from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
 from personae.generation.picture import Picture
@@ -342,9 +343,11 @@ def latents_on_disk() -> Iterator[Path]:
 
 
 def poison(value: float) -> None:
+    """Let the cache hold, in good order, latents that break a run."""
     for path in latents_on_disk():
         tensors = load_file(path)
-        save_file({**tensors, "latents": torch.full_like(tensors["latents"], value)}, path)
+        tensors = {**tensors, "latents": torch.full_like(tensors["latents"], value)}
+        save_file(tensors, path, {"key": path.stem, "sha256": checksum(tensors)})
 
 
 def test_a_loss_that_is_no_number_rolls_back_once_and_then_stops_with_advice(

@@ -13,6 +13,7 @@ from personae.artifacts.artifact import Artifact
 from personae.characters.character import Character
 from personae.core.cache import default_folder
 from personae.errors import TrainingError
+from personae.generation.picture import Picture
 from personae.models.family import Family
 from personae.training.events import Finished, Step
 from personae.training.run_folder import RunFolder
@@ -84,7 +85,9 @@ def new_picture(character: Character) -> None:
 
 
 def class_picture(_: Character) -> None:
-    invert(next(default_folder().glob("class_pictures/**/0001.png")))
+    path = next(default_folder().glob("class_pictures/**/0001.png"))
+    picture = Picture.open(path)
+    Picture(ImageOps.invert(picture.image), picture.recipe).save(path)
 
 
 def held_out(character: Character) -> None:
@@ -99,7 +102,7 @@ def held_out(character: Character) -> None:
         (other_mask, r"\d\d\.png was altered"),
         (other_noun, r"\d\d\.png has another caption; \d+ more; put them back"),
         (new_picture, r"99\.png is new"),
-        (class_picture, r"class_pictures/.*0001\.png was altered"),
+        (class_picture, r"class picture 0001\.png was altered"),
         (held_out, r"\d\d\.png is held out now, and was trained on"),
     ],
 )
@@ -175,3 +178,21 @@ def test_a_state_that_does_not_say_what_it_was_trained_on_is_taken_up(
     del state["trained_on"]
     RunFolder(out).save_checkpoint(state.pop("step"), state)
     assert only(run(run_config(folder), out, sd1, resume=True), Step)[0].step == 2
+
+
+def test_a_cache_that_cannot_be_written_changes_no_run(
+    sd1: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = paint(tmp_path / "mira")
+    config = run_config(folder, schedule=CLASS_PICTURES)
+    run(config, tmp_path / "kept", sd1)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PERSONAE_CACHE", str(tmp_path / "file"))
+    asked = iter((False, True))
+    run(config, tmp_path / "run", sd1, should_stop=lambda: next(asked))
+    run(config, tmp_path / "run", sd1, resume=True)
+    hashes = [
+        Artifact.load(next((tmp_path / name).glob("*.safetensors"))).card.content_hash
+        for name in ("kept", "run")
+    ]
+    assert hashes[0] == hashes[1]

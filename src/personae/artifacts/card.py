@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
+from personae.core.checksum import checksum
 from personae.core.config import Config, first_problem
 from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import ArtifactError, MissingFileError
@@ -156,8 +156,4 @@ def stored_name(technique: str, name: str) -> str:
 
 def content_hash(tensors: dict[str, Tensor]) -> str:
     """Return the sha256 of names, formats, shapes and bytes of `tensors`."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return checksum(tensors)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import logging
 import os
+import re
+import tempfile
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from personae.core.checksum import checksum
 from personae.core.devices import HOST
 from personae.core.files import replacing
+from personae.errors import PersonaeError
+
+logger = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
@@ -23,11 +32,44 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "personae"
 
 
+def keep(write: Callable[[], object]) -> bool:
+    """Write something into the cache and say whether that worked.
+
+    A cache only saves time: where it cannot be written, work goes on without, after one note.
+    """
+    try:
+        write()
+    except PersonaeError as error:
+        reason = re.search(r"cannot be written \((.*?)\);", str(error))
+        _mention(default_folder(), reason[1] if reason else str(error))
+        return False
+    return True
+
+
+@cache
+def spare_folder() -> Path:
+    """Return a folder for files that the cache does not take; it goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="personae-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@cache
+def _mention(folder: Path, reason: str) -> None:
+    logger.warning(
+        "%s: the cache cannot be written (%s); going on without it, and what it would keep is made "
+        "anew each time. Free space, or name another folder with PERSONAE_CACHE",
+        folder,
+        reason,
+    )
+
+
 class TensorCache:
-    """A folder of small safetensors files."""
+    """A folder of small safetensors files, each with its key and a checksum."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._unkept: dict[str, dict[str, Tensor]] = {}  # while the folder cannot be written
 
     def get(self, key: object, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return what is kept under `key`, computing and keeping it the first time.
@@ -38,10 +80,28 @@ class TensorCache:
         """
         digest = hashlib.sha256(repr(key).encode()).hexdigest()
         path = self.folder / digest[:2] / f"{digest}.safetensors"
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError):  # not there, or damaged: compute it again
-            tensors = {name: value.contiguous().to(HOST) for name, value in compute().items()}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary)
+        found = self._unkept.get(digest) or _entry(path, digest)
+        if found is not None:
+            return found
+        tensors = {name: value.contiguous().to(HOST) for name, value in compute().items()}
+        if not keep(partial(_write, path, digest, tensors)):
+            self._unkept[digest] = tensors
         return tensors
+
+
+def _write(path: Path, key: str, tensors: dict[str, Tensor]) -> None:
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {"key": key, "sha256": checksum(tensors)})
+
+
+def _entry(path: Path, key: str) -> dict[str, Tensor] | None:
+    """Return an entry; None where it is not there, damaged, of another key or without its own."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            if about.get("key") != key:
+                return None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    return tensors if checksum(tensors) == about.get("sha256") else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from personae.characters.character import Character
-from personae.core.cache import default_folder
+from personae.core.cache import default_folder, keep
 from personae.errors import UsageError
 from personae.evaluation.evaluate import Drawn, Encoders, evaluate
 from personae.evaluation.metric import Sample
@@ -128,11 +129,14 @@ class Judge:
         folder = default_folder() / "untouched" / self._untouched_key(requests)
         paths = [folder / f"{i:03d}.png" for i in range(len(requests))]
         try:
-            return [Picture.open(path) for path in paths]
+            found = [Picture.open(path) for path in paths]
         except UsageError:
-            pictures = self.draw(requests)
+            found = []
+        if [each.recipe.prompt for each in found] == [each.prompt for each in requests]:
+            return found
+        pictures = self.draw(requests)
         for picture, path in zip(pictures, paths, strict=True):
-            picture.save(path)
+            keep(partial(picture.save, path))
         return pictures
 
     def _untouched_key(self, requests: Sequence[Request]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 from personae.characters.character import Character
 from personae.characters.reference import Reference
-from personae.core.cache import default_folder
+from personae.core.cache import default_folder, keep, spare_folder
 from personae.core.seeds import generator_for
+from personae.errors import UsageError
 from personae.generation.generate import generate
 from personae.generation.picture import Picture
 from personae.generation.sampler import Shot
@@ -18,6 +21,7 @@ from personae.training.events import Preparing
 from personae.training.schedule import Schedule
 
 logger = logging.getLogger(__name__)
+ROWS = 4  # pictures drawn side by side
 
 
 def mention_unused(character: Character, schedule: Schedule) -> None:
@@ -46,12 +50,29 @@ def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> 
     folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"
     caption = f"a {class_noun}"
     paths = [folder / f"{i:04d}.png" for i in range(schedule.prior_images)]
-    missing = [i for i, path in enumerate(paths) if not path.is_file()]
-    shots = [Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31) for i in missing]
+    shots = [
+        Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31)
+        for i in range(len(paths))
+    ]
+    missing = {i // ROWS for i, path in enumerate(paths) if not _is_drawn(path, base, shots[i])}
+    # Whole batches, whose last bits are those of the first time.
+    again = [i for i in range(len(paths)) if i // ROWS in missing]
     drawn = 0
-    for event in generate(base, shots, Sampling(steps=20)):
+    for event in generate(base, [shots[i] for i in again], Sampling(steps=20), batch_size=ROWS):
         if isinstance(event, Picture):
-            event.save(paths[missing[drawn]])
+            path = paths[again[drawn]]
+            if not keep(partial(event.save, path)):
+                paths[again[drawn]] = event.save(spare_folder() / path.parent.name / path.name)
             drawn += 1
-            yield Preparing("drawing class pictures", drawn, len(missing))
+            yield Preparing("drawing class pictures", drawn, len(again))
     return [Reference(path, caption) for path in paths]
+
+
+def _is_drawn(path: Path, base: Family, shot: Shot) -> bool:
+    """Say whether a file is the class picture it is taken for, by its own recipe."""
+    try:
+        recipe = Picture.open(path).recipe
+    except UsageError:
+        return False
+    asked = (recipe.prompt, recipe.seed, recipe.fingerprint)
+    return asked == (shot.prompt, shot.seed, base.fingerprint)

@@ -8,7 +8,7 @@ from typing import Any
 
 from personae.characters.character import Character
 from personae.characters.held_out import digest
-from personae.core.cache import default_folder
+from personae.core.cache import default_folder, spare_folder
 from personae.errors import TrainingError
 from personae.training.batches import TrainingSet
 from personae.training.settings import RunConfig
@@ -97,10 +97,12 @@ def _enter(pictures: dict[str, dict[str, Any]], name: str, about: dict[str, Any]
 
 
 def _name(character: Character, path: Path) -> str:
-    path = path.absolute()
-    homes = (character.folder.absolute(), default_folder().absolute())
-    home = next((each for each in homes if path.is_relative_to(each)), None)
-    return str(path.relative_to(home) if home else path)
+    """Return what a message calls a file; those drawn for a run lie wherever there was room."""
+    path, home = path.absolute(), character.folder.absolute()
+    if path.is_relative_to(home):
+        return str(path.relative_to(home))
+    drawn = any(path.is_relative_to(each) for each in (default_folder().absolute(), spare_folder()))
+    return f"class picture {path.name}" if drawn else str(path)
 
 
 def _other_values(

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from inspect import getfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from personae.core.cache import default_folder
+from personae.core.cache import default_folder, keep
 from personae.core.devices import describe
 from personae.core.files import write_text
 from personae.core.registry import discover, nearest
@@ -144,7 +145,7 @@ def _measured(
         names = quickest_of_plain(base, parts, rows, size, training=training)
         found = _read(path)  # another process may have been quicker: agree with it
         if found is None:
-            write_text(path, json.dumps({**about, "chosen": names}, indent=1))
+            keep(partial(write_text, path, json.dumps({**about, "chosen": names}, indent=1)))
             found = names
     return found
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personae.core.cache import default_folder
+from personae.core.cache import default_folder, keep
 from personae.core.files import write_text
 from personae.generation.decoding import decode_tiled
 from personae.generation.settings import Sampling
@@ -65,7 +65,7 @@ def _remembered(facts: dict[str, Any], run: Callable[[], None], device: torch.de
         return int(path.read_text())
     except (OSError, ValueError):  # not there, or damaged: count again
         found = peak_allocated(partial(_widening, run) if facts["widened"] else run, device)
-        write_text(path, str(found))
+        keep(partial(write_text, path, str(found)))
         return found
 
 

@@ -33,8 +33,8 @@ class ChannelsLast(Acceleration):
 
     @classmethod
     def fits(cls, base: Family) -> bool:
-        """Serve everywhere."""
-        return True
+        """Serve wherever there are convolutions."""
+        return bool(cls.modules(base))
 
     @classmethod
     def promises(cls, base: Family) -> bool:

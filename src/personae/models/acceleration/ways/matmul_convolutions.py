@@ -22,8 +22,8 @@ class MatmulConvolutions(QuickConvolutions):
 
     @classmethod
     def fits(cls, base: Family) -> bool:
-        """Serve on the processor; a GPU's library does the like by itself."""
-        return base.device.type == HOST.type
+        """Serve convolutions on the processor; a GPU's library does the like by itself."""
+        return base.device.type == HOST.type and bool(cls.modules(base))
 
     def convolve(self, module: nn.Conv2d, packs: Packs, x: Tensor) -> Tensor:
         """Return the convolution of `x`."""

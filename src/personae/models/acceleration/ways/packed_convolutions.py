@@ -35,8 +35,8 @@ class PackedConvolutions(QuickConvolutions):
 
     @classmethod
     def fits(cls, base: Family) -> bool:
-        """Serve on the processor, where torch brings oneDNN."""
-        return has_packing(
+        """Serve convolutions on the processor, where torch brings oneDNN."""
+        return bool(cls.modules(base)) and has_packing(
             base,
             "_reorder_convolution_weight",
             "_convolution_pointwise",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from personae.core.files import prepare_folder
+from personae.core.files import prepare_folder, safe_name
 from personae.errors import UsageError
 
 
@@ -25,3 +25,33 @@ def test_no_new_folder_is_named_like_a_picture(tmp_path: Path, name: str) -> Non
 def test_a_folder_that_is_there_may_have_any_name(tmp_path: Path) -> None:
     (tmp_path / "old.png").mkdir()
     prepare_folder(tmp_path / "old.png")
+
+
+@pytest.mark.parametrize("text", ["girl", "old woman", "Mädchen", "lora-rank=4-s0", "a.b"])
+def test_a_text_that_can_name_a_file_names_it(text: str) -> None:
+    assert safe_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/etc/x",
+        "../../x",
+        "..",
+        ".",
+        "",
+        " ",
+        "a\\b",
+        "a\0b",
+        "a\x1b[2J",
+        "é" * 200,
+        "\udcff",
+        ".hidden",
+    ],
+)
+def test_any_other_text_becomes_one_name_inside_its_folder(text: str, tmp_path: Path) -> None:
+    name = safe_name(text)
+    (tmp_path / f"{name}-0.safetensors").touch()
+    assert [path.parent for path in tmp_path.rglob("*")] == [tmp_path]
+    assert name.isprintable()
+    assert safe_name(text + "x") != name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,25 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 """What ships inside the package: `bases` and `encoders`."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+LONGEST_NAME = 120
+"""Bytes of a name made from text. Systems take 255, of which endings and numbers need a part."""
+
+
+def safe_name(text: str) -> str:
+    """Return `text` as the name of one file or folder, whatever it holds.
+
+    Every word of a file or a setting that becomes part of a path goes through here. A text that is
+    such a name stays as it is. From another, separators, control characters, halves of characters
+    and leading dots are taken, and a digest of the whole is put behind it, so that unlike texts
+    have unlike names.
+    """
+    name = "".join("_" if c in '/\\:"' or not c.isprintable() else c for c in text)
+    name = name.encode("utf-8", "replace").decode().strip().lstrip(".").strip()
+    short = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+    if short and short == text:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{short}-{digest}" if short else digest
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from personae.characters.character import Character
 from personae.core.config import Config, read_toml, to_toml
-from personae.core.files import write_text
+from personae.core.files import safe_name, write_text
 from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
 from personae.study.budget import Budget
@@ -287,7 +287,8 @@ def _place(folder: Path, spec: CellSpec, opened: dict[str, Character]) -> Path:
     character = opened.get(str(spec.run.character))
     name = character.name if character else spec.run.character.name
     words = [name, spec.row, *([f"s{spec.run.seed}"] if spec.kind == "trained" else [])]
-    return folder / "cells" / "-".join([*words, spec.digest]).replace(" ", "-").replace("/", "_")
+    words = "-".join([*words, spec.digest]).replace(" ", "-").replace("/", "_")
+    return folder / "cells" / safe_name(words)
 
 
 def pictures_hash(character: Character) -> str:

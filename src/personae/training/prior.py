@@ -10,6 +10,7 @@ from pathlib import Path
 from personae.characters.character import Character
 from personae.characters.reference import Reference
 from personae.core.cache import default_folder, keep, spare_folder
+from personae.core.files import safe_name
 from personae.core.seeds import generator_for
 from personae.errors import UsageError
 from personae.generation.generate import generate
@@ -47,7 +48,8 @@ def class_references(
 
 def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> Iterator[Preparing]:
     """Draw class pictures with the untouched base, once per base and class; returns references."""
-    folder = default_folder() / "class_pictures" / base.fingerprint / f"{class_noun}-{seed}"
+    kept = default_folder() / "class_pictures" / base.fingerprint
+    folder = kept / f"{safe_name(class_noun)}-{seed}"
     caption = f"a {class_noun}"
     paths = [folder / f"{i:04d}.png" for i in range(schedule.prior_images)]
     shots = [

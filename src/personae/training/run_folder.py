@@ -17,7 +17,7 @@ from personae.characters.character_toml import as_name
 from personae.core.config import Config, first_problem, read_toml, to_toml
 from personae.core.devices import HOST
 from personae.core.event import Event, EventLog
-from personae.core.files import replacing, write_text
+from personae.core.files import replacing, safe_name, write_text
 from personae.errors import TrainingError, UsageError
 from personae.training.settings import RunConfig
 
@@ -155,7 +155,7 @@ class RunFolder:
 
 def free_folder(config: RunConfig) -> Path:
     """Return runs/<character>-<technique>, with a number where that is taken."""
-    stem = f"{as_name(config.character.stem)}-{config.technique}"
+    stem = f"{safe_name(as_name(config.character.stem))}-{config.technique}"
     taken = 1
     folder = Path("runs") / stem
     while folder.exists():

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from personae.core.devices import HOST
+from personae.core.files import safe_name
 from personae.core.tensor_header import read_tensor_header
 from personae.models.weights.quantised import stored_bytes
 
@@ -140,7 +141,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
     for name, described in index.items():
         library, kind = described if isinstance(described, list) else (None, None)
         path = weight_file(folder / name, WEIGHTS.get(library, ""))
-        if library in WEIGHTS and path is not None:
+        if library in WEIGHTS and safe_name(name) == name and path is not None:
             yield library, kind, path
 
 

@@ -13,6 +13,7 @@ from format_world import trained
 from personae.artifacts.low_rank import updates_of
 from personae.errors import ArtifactError, BaseError
 from personae.formats.format import export_file, import_file
+from personae.formats.tensor_file import read_header
 from personae.models.weights.sources import checkpoint_keys
 
 POINTER = (
@@ -125,3 +126,14 @@ def test_a_checkpoint_is_noted_in_the_format_it_has(name, said, bases, tmp_path)
     file = export_file(artifact, name, tmp_path / "mira", bases["sd1"])
     note = import_file(file, bases["sd1"]).card.notes["imported from"]
     assert f"checkpoint in one file, {said}" in note
+
+
+def test_our_own_key_keeps_the_name_that_files_have(lora, bases, tmp_path):
+    """Written in every release so far; a file of 2025 must tell its character in any other."""
+    file = export_file(lora, "kohya", tmp_path / "mira", bases["sd1"])
+    record = {"name": "mira", "class_noun": "woman", "phrase": "mira woman"}
+    metadata = {"personae.character": json.dumps(record)}
+    save_file(load_file(file), tmp_path / "other.safetensors", metadata)
+    artifact = import_file(tmp_path / "other.safetensors", bases["sd1"])
+    assert artifact.card.character.phrase == "mira woman"
+    assert "personae.character" in read_header(file).metadata

@@ -20,7 +20,8 @@ from personae.formats.layout import Layout
 from personae.formats.tensor_file import HASH_TO_COME
 from personae.techniques.technique import Technique
 
-CHARACTER = "personae.characters.character"
+CHARACTER = "personae.character"
+"""Key of ours in files of other tools; files that have it are about, so it keeps its name."""
 LONGEST_PHRASE = 300
 _TOKEN_FOLDER = re.compile(r"\d{1,9}_(.+)")
 

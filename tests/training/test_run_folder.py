@@ -20,6 +20,8 @@ from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
 from personae.training.events import Step
 from personae.training.run_folder import RunFolder, RunResult
+from personae.training.train import train
+from tiny_world import paint, run_config
 
 
 def test_the_newest_readable_checkpoint_is_taken_up(tmp_path: Path) -> None:
@@ -210,3 +212,16 @@ def test_what_a_killed_process_left_of_a_checkpoint_is_cleared_away(tmp_path: Pa
     (kept.parent / ".step-000006.pt.4321.part").write_bytes(b"half")
     assert folder.load_checkpoint()["step"] == 3
     assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(tmp_path: Path) -> None:
+    paint(tmp_path / "pictures")
+    config = run_config(tmp_path / "pictures", base=str(tmp_path / "none"))
+    with pytest.raises(PersonaeError):
+        list(train(config, tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note.txt").write_text("mine")
+    with pytest.raises(PersonaeError):
+        list(train(config, tmp_path / "mine"))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ class RunFolder:
                 "another folder with --out"
             )
         self.settle(config)
+
+    def abandon(self) -> None:
+        """Take back `begin` where nothing came of it, so that the folder can be used again."""
+        self.config_file.unlink(missing_ok=True)
+        with suppress(OSError):  # it was there before, with other things in it
+            self.path.rmdir()
 
     def settle(self, config: RunConfig) -> None:
         """Write the settings that the run, and any resuming of it, goes by."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from personae.characters.character import Character
 from personae.core.event import Event
 from personae.core.memory import give_back_freed
-from personae.errors import TrainingError, UsageError
+from personae.errors import PersonaeError, TrainingError, UsageError
 from personae.models.family import Family
 from personae.techniques.modes import settled, untouched
 from personae.training.events import CheckpointSaved, RolledBack, Step, Stopped, Validation
@@ -65,11 +65,18 @@ def train(
         config = config.model_copy(update={"character": config.character.resolve()})
         folder.begin(config)
     board = TensorBoardLog(folder.path) if config.tensorboard else None
-    for event in _run(config, folder, base, should_stop, planned=resume):
-        folder.log(event)
-        if board is not None:
-            board.log(event)
-        yield event
+    begun = resume
+    try:
+        for event in _run(config, folder, base, should_stop, planned=resume):
+            begun = True
+            folder.log(event)
+            if board is not None:
+                board.log(event)
+            yield event
+    except PersonaeError:
+        if not begun:  # refused before anything happened: no folder of a run is left
+            folder.abandon()
+        raise
 
 
 def _run(

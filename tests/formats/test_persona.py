@@ -1,6 +1,10 @@
+import hashlib
 import json
+import resource
+import signal
 import stat
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -154,6 +158,8 @@ def added(name: str, **attributes):
         (added("link.txt", external_attr=(stat.S_IFLNK | 0o777) << 16), "no regular file"),
         (added("bomb.txt", compress_type=zipfile.ZIP_DEFLATED), "is compressed"),
         (added("fine.txt"), "was altered"),
+        (added("a/./b.txt"), "unfit name"),
+        (added(f"{MANIFEST}/b.txt"), "is a file and a folder"),
         (lambda m, c: [] if m.filename.startswith("previews") else [(m, c)], "not as persona.json"),
         (lambda m, c: [] if m.filename == MANIFEST else [(m, c)], "has no persona.json"),
         (lambda m, c: [(m, c[:-1] + b"x" if m.filename.endswith(".png") else c)], "was altered"),
@@ -167,6 +173,44 @@ def test_a_changed_file_is_refused_and_leaves_nothing(change, reason, packed, tm
     with pytest.raises(ArtifactError, match=reason) as caught:
         unpack(path, tmp_path / "out")
     assert str(path) in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_members_that_share_bytes_are_refused(packed, tmp_path):
+    inner, data = "inner.txt", b"a" * 1000
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(inner), data)
+    nested = (tmp_path / "inner.zip").read_bytes()[: 30 + len(inner) + len(data)]
+    files = {
+        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in (("outer.txt", nested), (inner, data))
+    }
+    manifest = json.loads(read_manifest(packed).model_dump_json())
+    manifest |= {"files": files, "artifacts": []}
+    with zipfile.ZipFile(tmp_path / "evil.persona", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest))
+        archive.writestr(outer := zipfile.ZipInfo("outer.txt"), nested)
+        shared = zipfile.ZipInfo(inner)
+        shared.file_size = shared.compress_size = len(data)
+        shared.CRC = zlib.crc32(data)
+        shared.header_offset = outer.header_offset + 30 + len(outer.filename)
+        archive.filelist.append(shared)
+    with pytest.raises(ArtifactError, match=r"'inner\.txt' overlaps another"):
+        unpack(tmp_path / "evil.persona", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_is_full_leaves_no_half_folder(packed, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, room[1]))
+    try:
+        with pytest.raises(PersonaeError, match=r"out: cannot be written \(File too large\)"):
+            unpack(packed, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+        signal.signal(signal.SIGXFSZ, handler)
     assert sorted(tmp_path.rglob("*")) == before
 
 

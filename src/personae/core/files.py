@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,11 +49,41 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):  # the folder itself may be what could not be written
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder in the same place; on success it becomes `path`, else nothing is left.
+
+    Raises:
+        PersonaeError: the disk is full, or there are files at `path` already.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with _writing(path):
+            part.mkdir(parents=True)
+            yield part
+            part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn whatever the disk refuses inside the block into one line."""
+    try:
+        yield
+    except PersonaeError:
+        raise
     except Exception as error:
         reason = _refusal_of_the_disk(error)
         if reason is None:
@@ -61,9 +92,6 @@ def replacing(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({reason}); free space or choose another "
             "folder; the earlier file, if any, is untouched"
         ) from None
-    finally:
-        with suppress(OSError):  # the folder itself may be what could not be written
-            temporary.unlink(missing_ok=True)
 
 
 def prepare_folder(folder: Path) -> None:

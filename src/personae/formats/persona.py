@@ -22,7 +22,7 @@ from personae.artifacts.strength import Strength
 from personae.characters.character import Character
 from personae.characters.image_files import SUFFIXES as PICTURE_SUFFIXES
 from personae.characters.portable import pictures_of
-from personae.core.files import replacing
+from personae.core.files import replacing, replacing_folder
 from personae.errors import ArtifactError, MissingFileError, UsageError
 from personae.formats.persona_manifest import (
     FORMAT_VERSION,
@@ -39,6 +39,7 @@ BLOCK = 2**20
 # All that zipfile raises on archives whose offsets, sizes, versions or texts are not what they say.
 DAMAGE = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError, RuntimeError)
 LONGEST_NAME = 200
+LOCAL_HEADER = 30  # bytes before a member's name, at least (APPNOTE.TXT of the zip format, 4.3.7)
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # no time of day: equal content gives equal files
 
 
@@ -120,18 +121,13 @@ def unpack(path: str | Path, folder: str | Path) -> Manifest:
     path, folder = Path(path), Path(folder)
     if folder.exists():
         raise UsageError(f"{folder}: is there already; choose another folder")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        with _opened(path) as archive:
-            manifest = _checked_manifest(path, archive)
+    with _opened(path) as archive:
+        manifest = _checked_manifest(path, archive)
+        with replacing_folder(folder) as part:
             for member, listed in manifest.files.items():
                 _extract(archive, member, listed, part, path)
-        part.mkdir(parents=True, exist_ok=True)
-        (part / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            content = manifest.model_dump_json(indent=2)
+            (part / MANIFEST).write_text(content, encoding="utf-8")
     return manifest
 
 
@@ -197,6 +193,7 @@ def _checked_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
         if reason or member.filename in sizes:
             raise ArtifactError(f"{path}: member '{member.filename}' {reason or 'is there twice'}")
         sizes[member.filename] = member.file_size
+    _check_places(path, members)
     if not 0 < sizes.pop(MANIFEST, 0) <= LARGEST_MANIFEST:
         raise ArtifactError(f"{path}: has no {MANIFEST}; is no .persona file")
     content = b"".join(_blocks(archive, MANIFEST, path))
@@ -215,12 +212,25 @@ def _checked_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     return manifest
 
 
+def _check_places(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse members that share bytes, as a small file that unpacks to a large one has them."""
+    end, folders = 0, {str(each) for one in members for each in PurePosixPath(one.filename).parents}
+    for member in sorted(members, key=lambda each: each.header_offset):
+        if member.filename in folders:
+            raise ArtifactError(f"{path}: member '{member.filename}' is a file and a folder")
+        if member.header_offset < end:
+            raise ArtifactError(f"{path}: member '{member.filename}' overlaps another")
+        end = member.header_offset + LOCAL_HEADER + member.file_size
+    if end > path.stat().st_size:
+        raise ArtifactError(f"{path}: its members are larger than the file")
+
+
 def _refused(member: zipfile.ZipInfo) -> str:
     """Return why a member is refused, or nothing."""
     name = member.filename
     parts = PurePosixPath(name).parts
     kind = stat.S_IFMT(member.external_attr >> 16)
-    if len(name) > LONGEST_NAME or not name.isprintable():
+    if len(name) > LONGEST_NAME or not name.isprintable() or str(PurePosixPath(name)) != name:
         return "has an unfit name"
     if name.startswith("/") or "\\" in name or ":" in name or ".." in parts or not parts:
         return "points outside the file"

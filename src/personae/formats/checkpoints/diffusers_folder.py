@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.bake import Baked
+from personae.core.files import replacing_folder
 from personae.core.registry import discover
 from personae.errors import ArtifactError
 from personae.formats.checkpoints.components import component_weights
@@ -50,9 +50,7 @@ class DiffusersFolder(Format):
         if path.exists():
             raise ArtifactError(f"{path}: is there already; choose another folder")
         layout, baked = layout_of(base), Baked(artifact, base)
-        part = path.with_name(f".{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
+        with replacing_folder(path) as part:
             about = {CHARACTER: artifact.card.character.model_dump_json()}
             for name, network in base.components.denoiser.items():
                 _write_network(part / name, network, dict(baked.weights("denoiser")), about)
@@ -64,9 +62,6 @@ class DiffusersFolder(Format):
                 _write_tokenizer(part / _tokenizer(i), tower.tokenizer)
             _write_json(part / "scheduler" / "scheduler_config.json", _scheduler(base))
             _write_json(part / INDEX, _index(base, layout))
-            part.rename(path)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         return path
 
     def recognises(self, path: Path) -> bool:

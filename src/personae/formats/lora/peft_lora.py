@@ -11,7 +11,7 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact
 from personae.artifacts.low_rank import LowRankUpdate, updates_of
-from personae.core.files import write_text
+from personae.core.files import replacing_folder, write_text
 from personae.errors import ArtifactError
 from personae.formats.format import Format
 from personae.formats.lora.parts import split_key
@@ -54,15 +54,16 @@ class PeftLora(Format):
             network, name = layer.split(".", 1)
             by_network.setdefault(network, {})[name] = update
         character = artifact.card.character.model_dump_json()
-        for network, updates in by_network.items():
-            folder = path if network == "denoiser" else path / network
-            tensors: dict[str, Tensor] = {}
-            for name, update in updates.items():
-                tensors[f"base_model.model.{name}.lora_A.weight"] = update.down
-                tensors[f"base_model.model.{name}.lora_B.weight"] = update.up
-            write_tensors(folder / TENSORS, tensors, {"format": "pt", CHARACTER: character})
-            settings = _settings(updates, artifact.card.base.source)
-            write_text(folder / SETTINGS, json.dumps(settings, indent=2))
+        with replacing_folder(path) as part:
+            for network, updates in by_network.items():
+                folder = part if network == "denoiser" else part / network
+                tensors: dict[str, Tensor] = {}
+                for name, update in updates.items():
+                    tensors[f"base_model.model.{name}.lora_A.weight"] = update.down
+                    tensors[f"base_model.model.{name}.lora_B.weight"] = update.up
+                write_tensors(folder / TENSORS, tensors, {"format": "pt", CHARACTER: character})
+                settings = _settings(updates, artifact.card.base.source)
+                write_text(folder / SETTINGS, json.dumps(settings, indent=2))
         return path
 
     def recognises(self, path: Path) -> bool:

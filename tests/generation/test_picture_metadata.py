@@ -197,3 +197,17 @@ def test_a_damaged_recipe_is_never_printed(text, tmp_path):
     with pytest.raises(UsageError, match="its recipe is damaged") as caught:
         read_recipe(tmp_path / "a.png")
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["a" * 60_000, "a " * 30_000, "a," + " " * 60_000 + "b"])
+def test_a_long_line_is_read_in_a_time_of_its_length(text):
+    """Minutes, where a name or the room before it may be as long as the line."""
+    assert from_infotext(text) is None
+    read = from_infotext(f"a cat\n{'a' * 200}: 1, Steps: 20, Seed: 1, Size: 64x64")
+    assert max(map(len, read.extra)) <= 64
+
+
+def test_a_text_longer_than_any_is_no_settings():
+    text = "a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 64x64"
+    assert from_infotext(text) is not None
+    assert from_infotext("a" * 2**16 + text) is None

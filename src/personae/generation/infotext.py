@@ -23,7 +23,9 @@ SAMPLERS = {
     "unipc": ("UniPC", "unipc"),
 }
 
-_PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+LONGEST_INFOTEXT = 2**16
+# Names are bounded, so that a line without a colon takes time in its length, not in its square.
+_PAIR = re.compile(r'\s{0,9}(\w[\w \-/]{1,63}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,10 @@ def to_infotext(settings: Settings) -> str:
 
 
 def from_infotext(text: str) -> Settings | None:
-    """Return what A1111's text says, or None if it is no such text."""
-    lines = text[:LONGEST_TEXT].strip().split("\n")
+    """Return what A1111's text says, or None if it is no such text (or longer than any)."""
+    if len(text) > LONGEST_INFOTEXT:
+        return None
+    lines = text.strip().split("\n")
     pairs = dict(_PAIR.findall(lines[-1]))
     if len(pairs) < 3 or "Steps" not in pairs:
         return None

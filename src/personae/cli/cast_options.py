@@ -30,7 +30,10 @@ StrengthOption = Annotated[
 ]
 BaseOption = Annotated[
     str | None,
-    typer.Option(help="Base model. Default: the one the first member of the cast was trained on."),
+    typer.Option(
+        help="Base model. Default: the one the first member of the cast was trained on, "
+        "if it is on this machine."
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
 PrecisionOption = Annotated[
@@ -91,10 +94,12 @@ def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: str
 
     Raises:
         BaseError: it cannot be loaded.
+        UsageError: none is named, and that of the cast is not on this machine.
     """
     from personae.models.load import load_base
+    from personae.models.weights.sources import stated_base
 
-    chosen = source or cast.base_source
+    chosen = source or (stated_base(cast.base_source) if cast.base_source else None)
     quiet_libraries()
     with terminal.waiting("loading the base"):
         return load_base(chosen, **options) if chosen else load_base(**options)

@@ -19,6 +19,7 @@ from personae.formats.sidecar import open_preview, write_sidecar
 from personae.formats.tensor_file import read_header
 from personae.models.family import Family
 from personae.models.load import load_base
+from personae.models.weights.sources import stated_base
 
 TENSORS = ".safetensors"
 
@@ -97,7 +98,8 @@ def export_file(
         artifact: what to write.
         name: of the format.
         path: where; the format's ending is added if it is missing.
-        base: the base it was trained on; loaded from the card when the format needs it.
+        base: the base it was trained on; where the format needs it, the card's is loaded if it is
+            on this machine.
         preview: picture that readers show beside the file.
 
     Raises:
@@ -111,7 +113,7 @@ def export_file(
         raise UsageError(f"{kind.title} has no place for a preview; leave it out")
     shown = None if preview is None else open_preview(Path(preview))
     if kind.needs_base and base is None:
-        base = load_base(artifact.card.base.source, precision="fp32")
+        base = load_base(stated_base(artifact.card.base.source), precision="fp32")
     if base is not None and base.fingerprint != artifact.card.base.fingerprint:
         raise ArtifactError(
             f"the artifact was made for base '{artifact.card.base.source}' "

@@ -9,10 +9,10 @@ import pytest
 from safetensors.torch import load_file
 
 from personae.core.tensor_header import read_tensor_header
-from personae.errors import BaseError
+from personae.errors import BaseError, UsageError
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
-from personae.models.weights.sources import describe_base
+from personae.models.weights.sources import describe_base, stated_base
 
 
 @pytest.fixture
@@ -66,3 +66,30 @@ def test_a_damaged_base_is_refused(file: str, content: bytes, folder: Path) -> N
 def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseError, match=r"no model_index\.json"):
         describe_base(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "owner/name",
+        "https://example.org/x",
+        "/dev/zero",
+        "/nowhere/x.safetensors",
+        "x.ckpt",
+        "a\0b",
+        "x" * 5000,
+    ],
+)
+def test_a_base_that_a_file_names_is_never_looked_for_elsewhere(source: str) -> None:
+    with pytest.raises(UsageError, match="name the base with --base"):
+        stated_base(source)
+
+
+def test_a_base_that_a_file_names_is_taken_where_it_is_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base.safetensors").touch()
+    with pytest.raises(UsageError):
+        stated_base(str(tmp_path / "base.safetensors"))
+    (tmp_path / "base" / "model_index.json").write_text("{}")
+    for source in ("toon", str(tmp_path / "base"), str(tmp_path / "base.safetensors")):
+        assert stated_base(source) == source

@@ -35,11 +35,13 @@ def extract(
     from personae.artifacts.artifact import Artifact
     from personae.artifacts.extract import extract as extracted
     from personae.models.load import load_base
+    from personae.models.weights.sources import stated_base
 
     artifact = Artifact.load(file)
+    chosen = base or stated_base(artifact.card.base.source)
     quiet_libraries()
     with terminal.waiting("loading the base"):
-        loaded = load_base(base or artifact.card.base.source, device=device, precision="fp32")
+        loaded = load_base(chosen, device=device, precision="fp32")
     with terminal.waiting("extracting"):
         result = extracted(artifact, loaded, rank=rank, share=share)
     write_artifact(terminal, "extracted", result, out)

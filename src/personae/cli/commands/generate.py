@@ -153,12 +153,15 @@ def draw_again(
         UsageError: base or cast are not those of the recipe.
     """
     from personae.generation.redraw import cast_for, precision_for, redraw
+    from personae.models.weights.sources import stated_base
 
     for name, file in cast_for(wanted, cast, like).items():
         terminal.say(f"With {escape(name)} from {escape(tilde(file))}")
     prepare_folder(out)
     precision = precision_for(wanted)
-    base = open_base(terminal, source or wanted.base, cast, device=device, precision=precision)
+    base = open_base(
+        terminal, source or stated_base(wanted.base), cast, device=device, precision=precision
+    )
     with cast.on(base), terminal.waiting("drawing"):
         picture = redraw(base, wanted, cast)
     path = save(terminal, picture, out)

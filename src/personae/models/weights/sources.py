@@ -18,7 +18,7 @@ from personae.core.devices import HOST
 from personae.core.files import EMBEDDED
 from personae.core.registry import nearest
 from personae.core.tensor_header import HeaderError, read_tensor_header
-from personae.errors import BaseError
+from personae.errors import BaseError, UsageError
 from personae.models.weights.files import VARIANT, networks, weight_file
 
 AUTOENCODER = "vae"  # its folder in every pipeline of diffusers
@@ -205,6 +205,30 @@ def require_diffusers(at_least: tuple[int, int], source: str | Path) -> None:
 def local_folder(source: str | Path) -> Path:
     """Return the folder of a base on this machine; what is none gives a path without a base."""
     return embedded_bases().get(str(source), Path(source))
+
+
+def stated_base(source: str) -> str:
+    """Return the base that a card or a recipe names, if all of it is on this machine.
+
+    A file never makes this machine ask a hub, nor open what is no base: only a person does.
+
+    Raises:
+        UsageError: it is not here.
+    """
+    path = Path(source)
+    try:
+        if source in embedded_bases() or (path / "model_index.json").is_file():
+            return source
+        # The settings of a single file come from the hub unless they lie beside it.
+        beside = path.with_suffix("") / "model_index.json"
+        if source.endswith(".safetensors") and path.is_file() and beside.is_file():
+            return source
+    except (OSError, ValueError):  # no name of a file
+        pass
+    raise UsageError(
+        f"the file says that it needs base '{source[:100]}', which is not on this machine and is "
+        "not looked for by itself; name the base with --base (a folder, a file or a hub id)"
+    )
 
 
 def embedded_bases() -> dict[str, Path]:

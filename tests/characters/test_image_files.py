@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from personae.characters.image_files import exif_orientation, load_picture
+from personae.errors import CharacterError
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 99: 3}
 
@@ -83,3 +84,10 @@ def test_text_behind_the_pixels_is_passed_over_too(tmp_path: Path) -> None:
     chunk = struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "a.png").write_bytes(content[:-12] + chunk + content[-12:])
     assert load_picture(tmp_path / "a.png").tobytes() == painting().tobytes()
+
+
+def test_a_git_lfs_pointer_is_told_as_such(tmp_path: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3819\n"
+    (tmp_path / "a.png").write_text(pointer)
+    with pytest.raises(CharacterError, match=r"is no picture: it is a Git LFS pointer to a file"):
+        load_picture(tmp_path / "a.png")

@@ -16,6 +16,7 @@ from typing import Final, Literal
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from personae.core.files import lfs_pointer
 from personae.errors import CharacterError
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"})
@@ -217,6 +218,9 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "is empty (0 bytes); copy the picture again"
     if isinstance(error, Image.UnidentifiedImageError):
+        pointer = lfs_pointer(path)
+        if pointer:
+            return f"is no picture: {pointer}"
         return "is not a PNG, JPEG, WebP or BMP picture, or is damaged; save it again as a PNG"
     return f"is damaged ({' '.join(str(error).split())}); copy or export the picture again"
 

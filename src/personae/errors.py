@@ -28,6 +28,10 @@ class UsageError(PersonaeError):
     exit_code = 2
 
 
+class OccupiedError(UsageError):
+    """A folder is another run's, or another process works in it now."""
+
+
 class UnsupportedError(UsageError):
     """A technique and a base (or two requests) cannot work together."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from personae.cli.app import run
 from personae.cli.commands.train import run_groups, stopping_on_signal
 from personae.cli.terminal import Terminal
 from personae.core.config import read_toml
+from personae.core.lock import alone_in
 from personae.training.run_folder import free_folder
 from personae.training.settings import RunConfig
 
@@ -102,6 +104,30 @@ def test_ctrl_c_saves_and_resume_ends_like_a_run_never_stopped(
     told("train", *options, "--out", "whole")
     cut, whole = (Artifact.load(here / run / "mira.lora.safetensors") for run in ("cut", "whole"))
     assert cut.card.content_hash == whole.card.content_hash
+
+
+def test_a_closed_terminal_saves_too() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with stopping_on_signal(Terminal()) as should_stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert should_stop()
+    assert signal.getsignal(signal.SIGHUP) is before
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stopping_on_signal(Terminal()) as should_stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not should_stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_folder_in_which_a_run_goes_on_is_left_alone(
+    character: Path, base_folder: Path, here: Path, refused: Callable[..., str]
+) -> None:
+    with alone_in(here / "busy", "training"):
+        line = refused("train", character, "--base", base_folder, "--out", "busy")
+        assert f"another process runs this training now (process {os.getpid()})" in line
+        assert (here / "busy").is_dir()
 
 
 def test_a_second_ctrl_c_ends_at_once(capsys: pytest.CaptureFixture[str]) -> None:

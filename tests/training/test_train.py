@@ -26,7 +26,7 @@ from personae.artifacts.artifact import Artifact
 from personae.core.cache import default_folder
 from personae.core.checksum import checksum
 from personae.core.event import Event
-from personae.errors import DoesNotFitError, PersonaeError, TrainingError, UsageError
+from personae.errors import DoesNotFitError, OccupiedError, PersonaeError, TrainingError, UsageError
 from personae.generation.picture import Picture
 from personae.models.family import Family
 from personae.techniques.lora import LoRA
@@ -331,6 +331,17 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(
         run(config, tmp_path / "run", sd1)
     with pytest.raises(UsageError, match="holds no run"):
         run(config, tmp_path / "elsewhere", sd1, resume=True)
+
+
+def test_two_runs_do_not_share_a_folder(character: Path, sd1: Family, tmp_path: Path) -> None:
+    config = run_config(character)
+    first = train(config, tmp_path / "run", base=sd1)
+    next(event for event in first if isinstance(event, Step))
+    for resume in (False, True):
+        with pytest.raises(OccupiedError, match=rf"now \(process {os.getpid()}\); wait for it"):
+            run(config, tmp_path / "run", sd1, resume=resume)
+    first.close()
+    assert isinstance(run(config, tmp_path / "run", sd1, resume=True)[-1], Finished)
 
 
 # What breaks

@@ -6,7 +6,6 @@ no result; it is marked as failed by whoever started it, and a stopped study goe
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -14,10 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 from personae.core.devices import HOST, pick_device
 from personae.core.event import Event, EventLog
+from personae.core.lock import alone_in
 from personae.core.memory import free_bytes
 from personae.errors import StudyError, UsageError
 from personae.models.weights.sources import local_folder
@@ -58,25 +57,8 @@ def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> It
         StudyError: another process runs this study now.
     """
     study.begin()
-    with _alone(study):
+    with alone_in(study.folder, "study", StudyError):
         yield from _run(study, runner, retry_failed)
-
-
-@contextmanager
-def _alone(study: Study) -> Iterator[None]:
-    """Hold the study's folder for one run; the system lets go of it if the process dies.
-
-    Raises:
-        StudyError: another process runs it now.
-    """
-    with (study.folder / ".running").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StudyError(
-                f"{study.folder}: another process runs this study now; wait for it, or stop it"
-            ) from None
-        yield
 
 
 def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening]:

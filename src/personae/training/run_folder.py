@@ -19,7 +19,8 @@ from personae.core.config import Config, first_problem, read_toml, to_toml
 from personae.core.devices import HOST
 from personae.core.event import Event, EventLog
 from personae.core.files import replacing, safe_name, write_text
-from personae.errors import TrainingError, UsageError
+from personae.core.lock import LOCK
+from personae.errors import OccupiedError, TrainingError, UsageError
 from personae.training.settings import RunConfig
 
 KEPT_CHECKPOINTS = 2  # the newest, and one before it in case the newest is damaged
@@ -60,10 +61,10 @@ class RunFolder:
         """Create the folder for `config`.
 
         Raises:
-            UsageError: it already holds a run.
+            OccupiedError: it already holds a run.
         """
         if self.config_file.exists():
-            raise UsageError(
+            raise OccupiedError(
                 f"{self.path}: already holds a run; continue it with --resume {self.path}, or give "
                 "another folder with --out"
             )
@@ -72,6 +73,7 @@ class RunFolder:
     def abandon(self) -> None:
         """Take back `begin` where nothing came of it, so that the folder can be used again."""
         self.config_file.unlink(missing_ok=True)
+        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # it was there before, with other things in it
             self.path.rmdir()
 

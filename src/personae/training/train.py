@@ -14,6 +14,7 @@ from pathlib import Path
 
 from personae.characters.character import Character
 from personae.core.event import Event
+from personae.core.lock import alone_in
 from personae.core.memory import give_back_freed
 from personae.errors import PersonaeError, TrainingError, UsageError
 from personae.models.family import Family
@@ -57,26 +58,41 @@ def train(
     """
     folder = RunFolder(out)
     if resume:
-        config = folder.config()
-        if folder.result() is not None:
-            raise UsageError(f"{folder.path}: this run has finished; its artifact is in the folder")
-    else:
-        # A run must resume from any working folder.
-        config = config.model_copy(update={"character": config.character.resolve()})
-        folder.begin(config)
-    board = TensorBoardLog(folder.path) if config.tensorboard else None
-    begun = resume
-    try:
-        for event in _run(config, folder, base, should_stop, planned=resume):
-            begun = True
-            folder.log(event)
-            if board is not None:
-                board.log(event)
-            yield event
-    except PersonaeError:
-        if not begun:  # refused before anything happened: no folder of a run is left
-            folder.abandon()
-        raise
+        folder.config()  # a folder without a run is not made
+    with alone_in(folder.path, "training"):
+        config = _begun(folder) if resume else _begin(folder, config)
+        board = TensorBoardLog(folder.path) if config.tensorboard else None
+        begun = resume
+        try:
+            for event in _run(config, folder, base, should_stop, planned=resume):
+                begun = True
+                folder.log(event)
+                if board is not None:
+                    board.log(event)
+                yield event
+        except PersonaeError:
+            if not begun:  # refused before anything happened: no folder of a run is left
+                folder.abandon()
+            raise
+
+
+def _begin(folder: RunFolder, config: RunConfig) -> RunConfig:
+    """Begin a run that can be resumed from any working folder; return its settings."""
+    config = config.model_copy(update={"character": config.character.resolve()})
+    folder.begin(config)
+    return config
+
+
+def _begun(folder: RunFolder) -> RunConfig:
+    """Return the settings of a run that is to go on.
+
+    Raises:
+        UsageError: it has finished, or there is none.
+    """
+    config = folder.config()
+    if folder.result() is not None:
+        raise UsageError(f"{folder.path}: this run has finished; its artifact is in the folder")
+    return config
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from personae.cli.cast_options import quiet_libraries
 from personae.cli.options import Group, merged, settings_given, with_options
 from personae.cli.terminal import AsJson, Bars, Terminal, tilde, typed
 from personae.core.units import count, duration, size
-from personae.errors import PersonaeError, UsageError
+from personae.errors import OccupiedError, PersonaeError, UsageError
 
 if TYPE_CHECKING:
     from personae.core.event import Event
@@ -135,8 +136,9 @@ def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = 
                 began = True
                 terminal.line(event.to_json())
                 view.show(event, bars)
-    except PersonaeError:
-        if not began:  # refused before anything happened: leave no folder behind
+    except PersonaeError as error:
+        # Refused before anything happened: leave no folder behind, unless it is another's.
+        if not (began or isinstance(error, OccupiedError)):
             shutil.rmtree(out, ignore_errors=True)
         raise
     view.close()
@@ -217,7 +219,7 @@ class RunView:
 
 @contextmanager
 def stopping_on_signal(terminal: Terminal) -> Iterator[Callable[[], bool]]:
-    """Yield a question that is answered with yes after Ctrl-C or SIGTERM; a second one ends."""
+    """Yield a question, answered with yes after Ctrl-C, SIGTERM or SIGHUP; a second one ends."""
     asked = False
 
     def ask(number: int, frame: Any) -> None:
@@ -225,14 +227,27 @@ def stopping_on_signal(terminal: Terminal) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        if number == signal.SIGHUP:  # nobody is there to read, and writing would fail
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):
+                if os.isatty(stream):
+                    os.dup2(quiet, stream)
+            os.close(quiet)
         terminal.say("Stopping after this step, and saving. Ctrl-C again ends at once.")
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, ask) for number in _heeded()}
     try:
         yield lambda: asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _heeded() -> Iterator[int]:
+    """Yield the signals that ask a run to stop; a closed terminal not where nohup ignores it."""
+    yield from (signal.SIGINT, signal.SIGTERM)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield signal.SIGHUP
 
 
 def _forecast_in_words(forecast: Any) -> str:

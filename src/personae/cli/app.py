@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from personae.cli import commands
+from personae.cli.terminal import clean, clean_outputs
 from personae.errors import PersonaeError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -54,6 +55,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # Wanted only after something failed, so it may be added anywhere to the line just typed.
     debug = "--debug" in given
     _quieten()
+    clean_outputs()
     try:
         with warnings.catch_warnings():
             if not (debug or sys.warnoptions):
@@ -82,7 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(reason: str, code: int) -> int:
-    print(f"personae: {reason}", file=sys.stderr)
+    print(f"personae: {clean(' '.join(reason.splitlines()))}", file=sys.stderr)
     return code
 
 

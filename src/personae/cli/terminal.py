@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shlex
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.errors import MarkupError
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -22,11 +26,54 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print results and progress as JSON lines, for machines.")
 ]
 PLAIN_LINES = 5  # lines that stand for a bar where there is no terminal
+
+# What acts on a terminal instead of being shown: control characters but tab and end of line, marks
+# that turn the direction of writing, and halves of characters, which cannot be written at all.
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def clean(text: str) -> str:
+    """Return `text` with what would act on a terminal spelled out: `\\x1b` for an escape.
+
+    Names, captions, licences, cards and paths come from files, so that all that is shown goes
+    through here.
+    """
+    text = text.replace("\r\n", "\n")
+    return _ACTING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def clean_outputs() -> None:
+    """Let warnings go through `clean`, and nothing fail for a letter that the output has not."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # another kind of stream, or closed
+            stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_CleanLines())
+
+
+class _CleanLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
+
+
+class _CleanConsole(Console):
+    """A console that shows text of files as text, in tables too."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return what is shown of `text`; brackets that are no markup are brackets."""
+        text = clean(text)
+        try:
+            return super().render_str(text, **options)
+        except MarkupError:
+            return super().render_str(text, **{**options, "markup": False})
 
 
 @dataclass(slots=True)
@@ -39,7 +86,7 @@ class Terminal:
     """
 
     as_json: bool = False
-    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    console: Console = field(default_factory=lambda: _CleanConsole(highlight=False, soft_wrap=True))
 
     def say(self, what: RenderableType = "") -> None:
         """Show text (with rich markup) or a table to a person."""

@@ -19,9 +19,12 @@ from personae.study.comparison.rows import Row
 from study_world import finished
 
 FINDINGS = {
-    "lora": {"likeness": 0.7, "agreement": 0.3},
-    "dreambooth": {"likeness": 0.75, "agreement": 0.2, "file_bytes": 47_000_000},
-    "untouched": {"likeness": 0.3, "agreement": 0.3},
+    "lora": {"likeness": 0.7, "agreement": 0.3, "second": 0.55, "following": 0.9},
+    "dreambooth": {
+        **{"likeness": 0.75, "agreement": 0.2, "second": 0.5, "following": 0.5},
+        "file_bytes": 47_000_000,
+    },
+    "untouched": {"likeness": 0.3, "agreement": 0.3, "second": 0.2, "following": 1.0},
     "real": {"likeness": 0.8},
 }
 
@@ -73,6 +76,20 @@ def test_the_page_shows_verdict_pictures_numbers_plots_and_claims(written):
     assert all(plot["aria-label"] for plot in tags.all("svg"))
     assert "DreamBooth reaches the highest fidelity." in page
     assert "47 MB" in page
+
+
+def test_the_page_explains_what_decides_and_shows_both_encoders(written):
+    page = written[1].page.read_text(encoding="utf-8")
+    for words in (
+        "likeness, first encoder",
+        "likeness, second encoder",
+        "agreement with the prompt",
+        "Whether the prompt acts: 0% is a picture that suits any other prompt as well",
+        "Plain values, to compare with papers",
+    ):
+        assert words in page, words
+    result = json.loads(written[1].result.read_text(encoding="utf-8"))
+    assert {"balance", "likeness_share_second"} <= set(result["smallest_visible"])
 
 
 def test_each_picture_comes_with_its_recipe(written):

@@ -86,8 +86,13 @@ class Evidence:
 
     @property
     def others(self) -> list[Image.Image]:
-        """Return pictures of other characters: the suite's real ones, else the base's own class."""
-        return [s.image for group in self.suite_pictures or [self.base_class] for s in group]
+        """Return pictures of other characters: the class by the untouched base, else real ones.
+
+        What the base draws has its manner and its faults as a technique's pictures do. Held against
+        real pictures of others, ImageNet features would see those faults before the character.
+        """
+        drawn = self.base_class or [sample for group in self.suite_pictures for sample in group]
+        return images_of(drawn)
 
     @property
     def real(self) -> list[Image.Image]:

@@ -13,16 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from personae.core.units import show
+from personae.evaluation.statistics import Interval
 from personae.reports.looks import FAINT, INK, PLAIN, Look, looks, svg
 from personae.reports.table import text
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.measures import COSTS, Measure, measured
 from personae.study.comparison.rows import Row
 
-TRADES = ("agreement", "seconds", "file_bytes", "peak_bytes")
+TRADES = ("seconds", "file_bytes", "peak_bytes")
 DOTTED = (
     "likeness_share",
+    "likeness_share_second",
+    "agreement_share",
     "agreement",
+    "right_prompt",
     "consistency",
     "medium_adherence",
     "diversity",
@@ -48,11 +52,12 @@ class Plot:
 def trade_offs(comparison: Comparison) -> list[Plot]:
     """Return likeness against agreement and against each cost, with the Pareto front."""
     plots = []
-    for name in TRADES:
+    likeness = comparison.likeness
+    for name in (comparison.agreement, *TRADES):
         points = [
-            (row, row.mean(name), row.mean("likeness_share"))
+            (row, row.mean(name), row.mean(likeness))
             for row in comparison.trained
-            if row.mean(name) is not None and row.mean("likeness_share") is not None
+            if row.mean(name) is not None and row.mean(likeness) is not None
         ]
         if not points:
             continue
@@ -98,14 +103,16 @@ def _scatter(
         axes.set_xscale("log")
     on_front = sorted((x, y) for row, x, y in points if row in front)
     axes.plot(*zip(*on_front, strict=True), color=FAINT, linewidth=2, zorder=1)
+    likeness = comparison.likeness
     for row, x, y in points:
-        _point(axes, row, (x, y), measure, seen[row.name], filled=row in front)
+        intervals = (row.intervals[measure.name], row.intervals[likeness])
+        _point(axes, (x, y), intervals, seen[row.name], filled=row in front)
     before = comparison.untouched
-    if before and before.mean("likeness_share") is not None:
-        axes.axhline(before.mean("likeness_share"), color=PLAIN, linestyle=":", linewidth=1)
+    if before and before.mean(likeness) is not None:
+        axes.axhline(before.mean(likeness), color=PLAIN, linestyle=":", linewidth=1)
         axes.annotate(
             "untouched base",
-            (1, before.mean("likeness_share")),
+            (1, before.mean(likeness)),
             xytext=(0, 3),
             fontsize=8.5,
             xycoords=("axes fraction", "data"),
@@ -120,18 +127,23 @@ def _scatter(
     axes.xaxis.set_minor_formatter(NullFormatter())
     if axes.get_xscale() == "linear":
         axes.locator_params(axis="x", nbins=4)
-    axes.set_ylabel("likeness, of the ceiling")
+    axes.set_ylabel(measured(likeness).title)
     better = "right" if measure.better == "higher" else "left"
     axes.set_xlabel(f"{measure.title} (better: {better})")
     axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
 
 
 def _point(
-    axes: Axes, row: Row, at: tuple[float, float], measure: Measure, look: Look, *, filled: bool
+    axes: Axes,
+    at: tuple[float, float],
+    intervals: tuple[Interval, Interval],
+    look: Look,
+    *,
+    filled: bool,
 ) -> None:
     """Draw a row with its intervals and its name; hollow if another beats it in both numbers."""
     x, y = at
-    wide, tall = row.intervals[measure.name], row.intervals["likeness_share"]
+    wide, tall = intervals
     axes.errorbar(
         x,
         y,
@@ -189,6 +201,8 @@ def dots(comparison: Comparison) -> list[Plot]:
     """Return one plot per measure: each row's mean and interval, and the ceiling if any."""
     plots = []
     for name in DOTTED:
+        if name == "agreement" and comparison.agreement != name:
+            continue
         rows = [row for row in comparison.rows if row.kind != "real" and row.mean(name) is not None]
         if len(rows) < 2:
             continue
@@ -226,7 +240,7 @@ def _dots(figure: Figure, comparison: Comparison, measure: Measure, rows: list[R
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.08)
-    if measure.form == "share":
+    if measure.form == "share" and all(row.intervals[measure.name].low >= 0 for row in rows):
         axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(measure, value)))
     axes.locator_params(axis="x", nbins=5)

@@ -13,10 +13,12 @@ from typing import Any
 from personae.core.files import write_text
 from personae.reports import curves, pictures, plots, summary
 from personae.reports.page import render
+from personae.reports.reading import reading
 from personae.reports.table import table
 from personae.study.comparison.claims import Judgement, judge_claims
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.limits import Limits
+from personae.study.comparison.measures import EYES
 from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict, decide
 from personae.study.study import Study
@@ -81,6 +83,7 @@ def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> s
         verdict=verdict,
         characters=pictures.characters(comparison),
         table=table(comparison),
+        reading=reading(comparison),
         trade_offs=plots.trade_offs(comparison),
         dots=plots.dots(comparison),
         curves=curves.curves(comparison),
@@ -142,7 +145,9 @@ def to_json(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -
         "rows": [_row(row) for row in comparison.rows],
         "measures": {name: asdict(measure) for name, measure in comparison.measures.items()},
         "smallest_visible": {
-            name: comparison.visible(name) for name in ("likeness", "likeness_share", "agreement")
+            name: comparison.visible(name)
+            for name in ("balance", "likeness", *EYES.values(), "agreement_share", "agreement")
+            if name in comparison.measures
         },
         "claims": [asdict(claim) for claim in claims],
         "facts": dict(facts(comparison)),

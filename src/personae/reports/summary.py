@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from personae.core.files import replacing
 from personae.core.units import show
+from personae.evaluation.statistics import Interval
 from personae.reports.looks import FAINT, INK, PLAIN, looks, style
 from personae.reports.pictures import open_picture
 from personae.study.comparison.comparison import Comparison
@@ -18,6 +20,13 @@ from personae.study.comparison.verdict import Verdict
 
 SHOTS = 4
 DPI = 160
+BARS = {"likeness_share": 0.95, "likeness_share_second": 0.7, "agreement_share": 0.35}
+"""{what is drawn: how opaque}, from above."""
+KEYS = {
+    "likeness_share": "likeness by the first encoder",
+    "likeness_share_second": "by the second",
+    "agreement_share": "agreement with prompts",
+}
 
 
 def write(comparison: Comparison, verdict: Verdict, path: Path) -> None:
@@ -71,25 +80,38 @@ def _chosen(found: Found) -> list[tuple[str, Path]]:
     return [(each.prompt, found.cell.pictures / each.file) for each in chosen]
 
 
+def _bar(
+    axes: Axes, interval: Interval, at: float, thick: float, colour: str, alpha: float
+) -> None:
+    axes.barh(at, max(0.0, interval.mean), color=colour, height=thick, alpha=alpha)
+    spread = [max(0.0, interval.low), max(0.0, interval.high)]
+    axes.plot(spread, [at, at], color=INK, linewidth=1)
+    if interval.mean > 0.2:
+        inside = {"va": "center", "fontsize": 7, "color": "white" if alpha > 0.5 else INK}
+        axes.text(0.02, at, f"{interval.mean:.0%}", **inside)
+
+
 def _bars(figure: Figure, place: SubplotSpec, rows: list[Row], comparison: Comparison) -> None:
+    """Draw a bar for each eye and for agreement: all that the choice is made by."""
     axes, seen = figure.add_subplot(place), looks(comparison)
+    shown = [name for name in BARS if any(row.mean(name) is not None for row in rows)]
+    thick = 0.75 / max(1, len(shown))
     for height, row in enumerate(rows):
-        interval = row.intervals.get("likeness_share")
-        if interval is None:
-            continue
-        look = seen[row.name]
-        axes.barh(height, interval.mean, color=look.colour, height=0.5, alpha=0.9)
-        axes.plot([interval.low, interval.high], [height, height], color=INK, linewidth=1.2)
+        for number, name in enumerate(shown):
+            if row.mean(name) is not None:
+                at = height + (number - (len(shown) - 1) / 2) * thick
+                colour = seen[row.name].colour
+                _bar(axes, row.intervals[name], at, 0.86 * thick, colour, BARS[name])
+        ends = [row.intervals[name].high for name in shown if row.mean(name) is not None]
         costs = row.cost_means
         told = [show(name, costs[name]) for name in ("seconds", "file_bytes") if name in costs]
         axes.annotate(
-            "  ".join([f"{interval.mean:.0%}", *told]),
-            (interval.high, height),
+            "\n".join(told),
+            (max([1.0, *ends]), height),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
             fontsize=8.5,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
         )
     axes.axvline(1, color=INK, linestyle="--", linewidth=1, zorder=1)
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
@@ -97,6 +119,9 @@ def _bars(figure: Figure, place: SubplotSpec, rows: list[Row], comparison: Compa
     axes.set_xlim(0, 1.45)
     axes.set_xticks([0, 0.5, 1], ["0%", "50%", "real pictures"])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.set_title("likeness, of the ceiling")
+    if len(shown) > 1:
+        order = ", ".join(KEYS[name] for name in shown)
+        axes.set_xlabel(textwrap.fill(f"from above: {order}", 44), fontsize=8)
+    axes.set_title("likeness and agreement" if len(shown) > 1 else "likeness")
     axes.grid(axis="x", color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from personae.core.units import show
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.measures import COSTS, Measure
+from personae.study.comparison.measures import COSTS, RAW, Measure
 from personae.study.comparison.rows import Row
 
 
@@ -31,11 +31,12 @@ class TableLine:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Column titles and two groups of lines: what was drawn, and what it cost."""
+    """Column titles and groups of lines: what was drawn, what it cost, and plain values."""
 
     columns: list[str]
     quality: list[TableLine]
     costs: list[TableLine]
+    raw: list[TableLine]
 
 
 def table(comparison: Comparison) -> Table:
@@ -43,8 +44,9 @@ def table(comparison: Comparison) -> Table:
     lines = [_line(measure, comparison) for measure in comparison.measures.values()]
     return Table(
         [row.title for row in comparison.rows],
-        [line for line in lines if line.measure.name not in COSTS],
+        [line for line in lines if line.measure.name not in (*COSTS, *RAW)],
         [line for name in COSTS for line in lines if line.measure.name == name],
+        [line for line in lines if line.measure.name in RAW],
     )
 
 

@@ -148,7 +148,7 @@ def test_a_winner_of_one_encoder_alone_is_no_winner(character, tmp_path):
     verdict = decide(comparison, Limits.parse(None))
     assert verdict.choice is None
     assert "encoders disagree about the best" in verdict.headline
-    assert "by invented LoRA is and by invented too DreamBooth is" in verdict.headline
+    assert "LoRA by invented and DreamBooth by invented too" in verdict.headline
     order = "by invented LoRA 88%, DreamBooth 50%; by invented too DreamBooth 75%, LoRA 63%"
     assert order in " ".join(verdict.cautions)
 

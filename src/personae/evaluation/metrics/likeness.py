@@ -38,5 +38,5 @@ class Likeness(Metric):
         return real_likeness(evidence.identity, evidence)
 
     def floor(self, evidence: Evidence) -> float | None:
-        """Return the likeness of other characters, in the suite's scenes where it shows any."""
+        """Return the likeness of other characters: of its class, by the untouched base."""
         return others_likeness(evidence.identity, evidence)

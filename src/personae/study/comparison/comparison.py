@@ -76,6 +76,16 @@ class Comparison:
         return next((row for row in self.rows if row.kind == "untouched"), None)
 
     @property
+    def likeness(self) -> str:
+        """Return the measure of likeness that the verdict takes: of both encoders, if both saw."""
+        return "likeness_both" if "likeness_both" in self.measures else "likeness_share"
+
+    @property
+    def agreement(self) -> str:
+        """Return the measure of agreement that the verdict takes: on its scale, if it has one."""
+        return "agreement_share" if "agreement_share" in self.measures else "agreement"
+
+    @property
     def characters(self) -> list[str]:
         """Return the names of the characters, in the order of the study."""
         return list(dict.fromkeys(each.character for row in self.rows for each in row.found))

@@ -43,7 +43,7 @@ def eyes(comparison: Comparison, rows: Sequence[Row]) -> list[Eye]:
         if rows and all(row.mean(share) is not None for row in rows):
             order = sorted(rows, key=lambda row: -row.mean(share))
             best = max(rows, key=lambda row: _product(row, share))
-            found.append(Eye(_named(comparison, ROLES[metric]), share, order, best))
+            found.append(Eye(named(comparison, ROLES[metric]), share, order, best))
     return found
 
 
@@ -81,7 +81,7 @@ def _product(row: Row, share: str) -> float:
     return float(np.nanmean(products(mine, [agreement[key] for key in keys]))) if keys else 0.0
 
 
-def _named(comparison: Comparison, role: str) -> str:
+def named(comparison: Comparison, role: str) -> str:
     """Return the name of the encoder of a role, without its weights."""
     encoders = comparison.trained[0].found[0].scores.encoders
     return encoders.get(role, role).split(" (")[0]

@@ -63,6 +63,14 @@ DERIVED = {
         "share",
         "the same by an encoder that learnt from other pictures than the base",
     ),
+    "likeness_both": Measure(
+        "likeness_both",
+        "likeness, mean of both",
+        "share",
+        "higher",
+        "share",
+        "mean of what both encoders say of a picture; the product takes it",
+    ),
     "agreement_share": Measure(
         "agreement_share",
         "agreement with the prompt",
@@ -96,7 +104,8 @@ COSTS = {
 
 
 ORDER = (
-    *("balance", "likeness_share", "likeness_share_second", "agreement_share", "right_prompt"),
+    *("balance", "likeness_both", "likeness_share", "likeness_share_second"),
+    *("agreement_share", "right_prompt"),
     *("consistency", "medium_adherence", "diversity", "drift", "prior_collapse", "copies"),
     *RAW,
     *COSTS,
@@ -131,6 +140,9 @@ def derived_values(
         if eye in metrics and metrics[eye].shares():
             seen.append(metrics[eye].shares())
             yield share, metrics[eye].keys, seen[-1]
+    if len(seen) > 1:
+        both = [mean([one or 0.0 for one in eyes]) for eyes in zip(*seen, strict=True)]
+        yield "likeness_both", likeness.keys, both
     if scaled and has_scale(metrics):
         agreement = metrics["prompt_following"]
         agreements = agreement.shares()

@@ -181,6 +181,8 @@ def _fill_real(row: Row) -> None:
     for name, share in (*EYES.items(), ("prompt_following", "agreement_share")):
         if name in row.intervals:
             row.intervals[share] = Interval(1.0, 1.0, 1.0, len(row.found))
+    if all(share in row.intervals for share in EYES.values()):
+        row.intervals["likeness_both"] = Interval(1.0, 1.0, 1.0, len(row.found))
 
 
 def _values(each: Found, scaled: bool) -> Iterator[tuple[str, dict[Key, float]]]:

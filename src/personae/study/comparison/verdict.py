@@ -76,7 +76,7 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
         if row is not choice
     ]
     if doubt:
-        others.insert(0, f"{choice.title}: {_reach(choice)[3:]}.")
+        others.insert(0, f"{choice.title} {_reach(choice).removeprefix('It ')}.")
     before = comparison.untouched
     if before and before.mean("likeness_share") is not None:
         others.append(f"The untouched base reaches {before.mean('likeness_share'):.0%}.")
@@ -99,7 +99,7 @@ def undecided(comparison: Comparison, rows: Sequence[Row]) -> str | None:
         )
     firsts = {eye.name: eye.best for eye in eyes(comparison, rows)}
     if len({row.name for row in firsts.values()}) > 1:
-        told = _listed([f"by {name} {row.title} is" for name, row in firsts.items()])
+        told = _listed([f"{row.title} by {name}" for name, row in firsts.items()])
         return f"The encoders disagree about the best: {told}. Look at the pictures."
     return None
 
@@ -161,9 +161,8 @@ def _reach(row: Row) -> str:
 
 
 def _compared(row: Row, choice: Row, comparison: Comparison) -> str:
-    likeness = comparison.difference("likeness_share", row, choice)
-    scaled = "agreement_share" in row.values
-    agreement = comparison.difference("agreement_share" if scaled else "agreement", row, choice)
+    likeness = comparison.difference(comparison.likeness, row, choice)
+    agreement = comparison.difference(comparison.agreement, row, choice)
     share, second = row.mean("likeness_share"), row.mean("likeness_share_second")
     both = f" and {second:.0%}" if second is not None else ""
     words = [
@@ -206,7 +205,7 @@ def _no_better(row: Row, comparison: Comparison) -> bool:
 
 def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]) -> list[str]:
     told = []
-    smallest = comparison.visible("likeness_share")
+    smallest = comparison.visible(comparison.likeness)
     if smallest == smallest:
         told.append(
             f"Differences in likeness below {smallest * 100:.2g}% cannot be seen in this study; "

@@ -93,12 +93,14 @@ class Drawn:
         class_generated: pictures of its class.
         base_class: the same class prompts and seeds by the untouched base.
         suite_pictures: real pictures of the suite's prompts, a sequence for each character in them.
+        base_generated: the suite's prompts with the class noun by the untouched base.
     """
 
     generated: Sequence[Sample]
     class_generated: Sequence[Sample] = ()
     base_class: Sequence[Sample] = ()
     suite_pictures: Sequence[Sequence[Sample]] = ()
+    base_generated: Sequence[Sample] = ()
 
 
 def evaluate(
@@ -136,6 +138,7 @@ def evaluate(
         base_class=drawn.base_class,
         captions=[character.caption(reference, character.class_noun) for reference in real],
         suite_pictures=drawn.suite_pictures,
+        base_generated=drawn.base_generated,
         second=encoders.second,
     )
     return measure(evidence, encoders.names, metrics=metrics, confidence=confidence)

@@ -93,11 +93,14 @@ class Judge:
     ) -> Scores:
         """Measure pictures of the character and of its class, in the order they were asked for."""
         asked = self.class_requests(first_seed)
+        others = self.requests(self.character.class_noun, first_seed)
+        kept = self._kept(others)
         drawn = Drawn(
             samples(requests, pictures),
             samples(asked, class_pictures),
             samples(asked, untouched),
             self.suite.pictures(),
+            samples(others, kept) if kept else [],
         )
         return evaluate(drawn, self.character, self.encoders)
 
@@ -123,21 +126,33 @@ class Judge:
     def untouched(self, first_seed: int = FIRST_SEED) -> list[Picture]:
         """Return the class pictures of the base alone; they are drawn once and kept on disk.
 
+        So are the suite's pictures of someone of the class, which `measure` holds likeness against.
         Nothing may be attached to the base.
         """
-        requests = self.class_requests(first_seed)
-        folder = default_folder() / "untouched" / self._untouched_key(requests)
-        paths = [folder / f"{i:03d}.png" for i in range(len(requests))]
-        try:
-            found = [Picture.open(path) for path in paths]
-        except UsageError:
-            found = []
-        if [each.recipe.prompt for each in found] == [each.prompt for each in requests]:
-            return found
+        self._drawn_once(self.requests(self.character.class_noun, first_seed))
+        return self._drawn_once(self.class_requests(first_seed))
+
+    def _drawn_once(self, requests: Sequence[Request]) -> list[Picture]:
+        kept, paths = self._kept(requests), self._paths(requests)
+        if kept:
+            return kept
         pictures = self.draw(requests)
         for picture, path in zip(pictures, paths, strict=True):
             keep(partial(picture.save, path))
         return pictures
+
+    def _kept(self, requests: Sequence[Request]) -> list[Picture]:
+        """Return what the base alone drew before for these, or [] if one is not there."""
+        try:
+            found = [Picture.open(path) for path in self._paths(requests)]
+        except UsageError:
+            return []
+        same = [each.recipe.prompt for each in found] == [each.prompt for each in requests]
+        return found if same else []
+
+    def _paths(self, requests: Sequence[Request]) -> list[Path]:
+        folder = default_folder() / "untouched" / self._untouched_key(requests)
+        return [folder / f"{i:03d}.png" for i in range(len(requests))]
 
     def _untouched_key(self, requests: Sequence[Request]) -> str:
         sampling: Sampling = self.settings.sampling

@@ -71,6 +71,8 @@ class Evidence:
         captions: what each picture of `real` shows, with the class noun in place of the
             character; () if unknown.
         suite_pictures: real pictures of the suite's prompts, a sequence for each character in them.
+        base_generated: the suite's prompts with the class noun by the untouched base: others of the
+            class, in the same scenes and media.
     """
 
     generated: Sequence[Sample]
@@ -82,17 +84,19 @@ class Evidence:
     base_class: Sequence[Sample] = ()
     captions: Sequence[str] = ()
     suite_pictures: Sequence[Sequence[Sample]] = ()
+    base_generated: Sequence[Sample] = ()
     second: Encoder | None = None
 
     @property
     def others(self) -> list[Image.Image]:
-        """Return pictures of other characters: the class by the untouched base, else real ones.
+        """Return pictures of other characters: the suite drawn of someone of the class.
 
-        What the base draws has its manner and its faults as a technique's pictures do. Held against
-        real pictures of others, ImageNet features would see those faults before the character.
+        They are by the untouched base, so that they have the scenes, the manner and the faults that
+        a technique's pictures have: ImageNet features see those before the character. Without them,
+        the class's own prompts stand for them, else the suite's real pictures.
         """
-        drawn = self.base_class or [sample for group in self.suite_pictures for sample in group]
-        return images_of(drawn)
+        real = [sample for group in self.suite_pictures for sample in group]
+        return images_of(self.base_generated or self.base_class or real)
 
     @property
     def real(self) -> list[Image.Image]:

@@ -23,8 +23,9 @@ def _likeness(comparison: Comparison) -> str:
     if not any(score.floor is not None for score in seen.values()):
         return "100% is what real pictures of the character reach among themselves."
     text = (
-        "How much the drawn character is the real one: 0% is what others of its class reach, as the "
-        "untouched base draws them, 100% what the character's own pictures reach among themselves."
+        "How much the drawn character is the real one: 0% is what others of its class reach, as "
+        "the untouched base draws them, 100% what the character's own pictures reach among "
+        "themselves."
     )
     names = [named(comparison, ROLES[name]) for name in seen]
     if len(names) > 1:

@@ -107,7 +107,12 @@ def test_likeness_is_nothing_for_other_characters_and_whole_for_the_characters_o
     blend = picture("red")
     blend.paste((0, 255, 0), (0, 0, 8, 2))  # red and green: 0.71 alike to a red character
     classes = [Sample(blend, "", "class", seed) for seed in (1, 2)]
-    for more in ({"base_class": classes}, {"suite_pictures": [classes]}):
+    reds = [sample("red", shot="other")]
+    for more in (
+        {"suite_pictures": [classes]},
+        {"base_class": classes, "suite_pictures": [reds]},
+        {"base_generated": classes, "base_class": reds},
+    ):
         others = score(Likeness(), evidence(classes, own, own, **more))
         itself = score(Likeness(), evidence([sample("red")], own, own, **more))
         worse = score(Likeness(), evidence([sample("green")], own, own, **more))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from personae.core.files import prepare_folder, safe_name
+from personae.core.files import prepare_folder, replacing, safe_name, write_text
 from personae.errors import UsageError
 
 
@@ -55,3 +58,14 @@ def test_any_other_text_becomes_one_name_inside_its_folder(text: str, tmp_path: 
     assert [path.parent for path in tmp_path.rglob("*")] == [tmp_path]
     assert name.isprintable()
     assert safe_name(text + "x") != name
+
+
+def test_every_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "x.safetensors") as temporary:
+            save_file({"x": torch.zeros(1)}, temporary)
+        write_text(tmp_path / "x.txt", "text")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}

@@ -110,6 +110,15 @@ def test_equal_contents_give_equal_bytes(packed, tmp_path):
     assert pack(again, tmp_path / "b").read_bytes() == first
 
 
+def test_a_damaged_artifact_is_not_packed(packed, tmp_path):
+    file = tmp_path / "mira.lora.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 0x10]))
+    with pytest.raises(ArtifactError, match="sha256 differs"):
+        pack(Contents({file: "1"}), tmp_path / "again")
+    assert not (tmp_path / "again.persona").exists()
+
+
 def test_artifacts_of_unlike_characters_are_not_packed_together(packed, tmp_path):
     artifact = Artifact.load(tmp_path / "mira.lora.safetensors")
     other = artifact.card.character.model_copy(update={"name": "juno"})

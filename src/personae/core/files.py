@@ -51,7 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as the umask has it; safetensors writes 0600
             yield temporary
+            temporary.chmod(mode)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
+from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import SUFFIX, read_card
 from personae.artifacts.strength import Strength
 from personae.characters.character import Character
@@ -143,7 +144,7 @@ def _who(contents: Contents) -> tuple[str, str]:
 
 
 def _packed_artifact(file: Path, strength: str) -> PackedArtifact:
-    card = read_card(file)
+    card = Artifact.load(file).card  # all of it is checked, not the card alone
     return PackedArtifact(
         file=f"artifacts/{file.name}",
         technique="+".join(record.name for record in card.techniques),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,30 @@ from personae.core.cache import TensorCache
 from personae.models.family import Family
 from personae.models.text import Frame
 from personae.techniques.dreambooth import DreamBooth
+from personae.techniques.technique import Technique
 from personae.training.batches import Batch
 from personae.training.events import MonitorNote
 from personae.training.monitor import LOOKS, Monitor, other_rate
-from personae.training.probe import FrozenProbe
+from personae.training.probe import FrozenProbe, PromptProbe, found
 from personae.training.schedule import Schedule
 from personae.training.texts import TextSource
 from tiny_world import make, noisy, stir
 
-SCHEDULE = Schedule(learning_rate=0.5)
+SCHEDULE = Schedule(learning_rate=0.5, steps=100)
+SCENES = ["a {character} at sea", "the {character} in a can", "a cat and a {character}", "snow"]
+
+
+def scenes_on(base: Family, rows: int = 3) -> PromptProbe:
+    return PromptProbe(base, SCENES, (base.resolution, base.resolution), rows)
 
 
 def verdict_after(
-    base: Family, name: str, size: float, folder: Path, step: int
+    base: Family,
+    name: str,
+    size: float,
+    folder: Path,
+    step: int,
+    move: Callable[[Technique, float], None] = stir,
 ) -> MonitorNote | None:
     """Return what the monitor says of technique `name` after moving it by `size`."""
     technique = make(name, base).train().inject()
@@ -32,9 +44,11 @@ def verdict_after(
     batch = Batch(latents, None, torch.ones(3), captions, captions, [Frame.whole(64, 64)] * 3)
     texts = TextSource(base, TensorCache(folder), frozen=not technique.trains_text)
     try:
-        monitor = Monitor(FrozenProbe(base, batch, seed=0), [technique], texts)
+        probe = FrozenProbe(base, batch, seed=0)
+        names = {"phrase": "mira man", "class_noun": "man"}
+        monitor = Monitor(probe, scenes_on(base), [technique], texts, **names)
         assert technique.strength == 1.0
-        stir(technique, size)
+        move(technique, size)
         verdict = monitor.look(step, SCHEDULE)
         assert technique.training
         return verdict
@@ -96,3 +110,40 @@ def test_it_looks_within_the_first_fifty_steps_and_not_after(sd1: Family, tmp_pa
     assert max(LOOKS) <= 50
     for step in (1, 9, 11, 51, 500):
         assert verdict_after(sd1, "lora", 0.0, tmp_path, step) is None
+
+
+def deafen(technique: Technique, size: float) -> None:
+    """Take away what the denoiser reads of a prompt, by the deltas of DreamBooth."""
+    for name, delta in technique.state_dict().items():
+        if name.endswith("attn2/to_v/weight"):
+            place = name.split("/", 1)[1].replace("/", ".")
+            delta.copy_(-size * technique.base.denoiser.get_parameter(place))
+
+
+def test_a_run_that_no_longer_hears_the_prompt_is_told_so(sd1: Family, tmp_path: Path) -> None:
+    verdict = verdict_after(sd1, "dreambooth", 1.0, tmp_path, 50, deafen)
+    assert verdict.level == "warning"
+    assert verdict.prompts_followed < 0.5
+    assert "ignoring prompts" in verdict.message
+    assert "use a lower learning rate, such as" in verdict.message
+
+
+def test_prompts_are_followed_where_nothing_was_learnt(sd1: Family, tmp_path: Path) -> None:
+    texts = TextSource(sd1, TensorCache(tmp_path), frozen=True)
+    probe = scenes_on(sd1)
+    assert found(probe.look(texts, "man"), probe.look(texts, "man")) == 1.0
+
+
+def test_rows_at_once_change_nothing_about_what_prompts_do(sd1: Family, tmp_path: Path) -> None:
+    texts = TextSource(sd1, TensorCache(tmp_path), frozen=True)
+    one, all_ = (scenes_on(sd1, rows).look(texts, "man") for rows in (1, 8))
+    assert one.shape[:2] == (2, len(SCENES))
+    torch.testing.assert_close(one, all_, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_step_is_spoken_of_only_where_something_is_wrong(
+    sd1: Family, tmp_path: Path
+) -> None:
+    last = SCHEDULE.steps
+    assert verdict_after(sd1, "lora", 0.001, tmp_path, last) is None
+    assert verdict_after(sd1, "dreambooth", 1.0, tmp_path, last, deafen).level == "warning"

@@ -56,7 +56,8 @@ class Technique(nn.Module, PlugIn, ABC):
     word a prompt names the character by, `stored_dtype` in which format it is saved, `holder` the
     name of the module dict or list with what is learnt, if there is one. `leaner` holds settings
     that take less memory, the gentlest first: under a limit of memory those that move to the host
-    are tried before the optimiser is another one, all others after.
+    are tried before the optimiser is another one, all others after. `keeps_prompts` says in words
+    which of its settings let a picture follow its prompt more, if any.
 
     Attributes:
         config: its settings.
@@ -76,6 +77,7 @@ class Technique(nn.Module, PlugIn, ABC):
     stored_dtype: ClassVar[torch.dtype] = torch.float16
     holder: ClassVar[str] = ""
     leaner: ClassVar[tuple[Leaner, ...]] = ()
+    keeps_prompts: ClassVar[str] = ""
 
     def __init__(
         self, config: TechniqueConfig, base: Family, generator: torch.Generator | None

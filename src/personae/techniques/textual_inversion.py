@@ -50,6 +50,7 @@ class TextualInversion(Technique):
     Config = TextualInversionConfig
     stored_dtype = torch.float32
     names_character = True
+    keeps_prompts = "fewer vectors (--textual-inversion-num-vectors)"
     recommended = Recommended(
         learning_rate=5e-3,
         weight_decay=0.0,

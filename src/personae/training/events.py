@@ -72,7 +72,10 @@ class Validation(Event):
 
 @dataclass(frozen=True, slots=True)
 class MonitorNote(Event):
-    """What the learning monitor has to say, in words."""
+    """What the learning monitor has to say, in words.
+
+    `prompts_followed` is the share of scenes in a prompt that change the output as on the base.
+    """
 
     kind: ClassVar[str] = "verdict"
     step: int
@@ -80,6 +83,7 @@ class MonitorNote(Event):
     message: str
     loss_gap: float
     output_change: float
+    prompts_followed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

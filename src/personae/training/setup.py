@@ -13,6 +13,7 @@ from personae.characters.reference import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for
+from personae.evaluation.suite import load_suite
 from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.unloaded import Unloaded, readable_again
@@ -22,11 +23,13 @@ from personae.training.events import Preparing
 from personae.training.optim.optimizers import OWN_RATES, make_optimizer
 from personae.training.optim.updates import UpdateRule, make_update
 from personae.training.prior import class_references, mention_unused
-from personae.training.probe import FrozenProbe
+from personae.training.probe import FrozenProbe, PromptProbe
 from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
 from personae.training.texts import TextSource
 from personae.training.trainer import PROBE_PICTURES, Trainer
+
+SCENES = 8  # looked at by the monitor; a row of a forward pass each, twice
 
 
 def build_techniques(config: RunConfig, character: Character, base: Family) -> list[Technique]:
@@ -79,8 +82,8 @@ def denoiser_unloaded(config: RunConfig, base: Family) -> Unloaded:
     )
 
 
-def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]) -> None:
-    """Unload what the caches make needless, with every caption of `sets` encoded before.
+def unload(config: RunConfig, base: Family, texts: TextSource, captions: Sequence[str]) -> None:
+    """Unload what the caches make needless, with all `captions` encoded before.
 
     `base.unloaded` holds it, and brings it back.
     """
@@ -89,16 +92,20 @@ def unload(config: RunConfig, base: Family, texts: TextSource, sets: list[Traini
     parts = base.components.autoencoder
     if texts.frozen:
         parts |= base.components.text_encoders
-        encode_captions(texts, sets)
+        encode_captions(texts, captions)
     base.unloaded = unloadable(config, base, parts)
     base.unloaded.unload()
 
 
-def encode_captions(texts: TextSource, sets: list[TrainingSet]) -> None:
-    """Fill the cache of encoded captions with those of `sets`, and the empty one."""
-    captions = [text for each in sets for item in each.items for text in item.captions]
+def encode_captions(texts: TextSource, captions: Sequence[str]) -> None:
+    """Fill the cache of encoded captions with these and the empty one."""
     for caption in dict.fromkeys(["", *captions]):
         texts([caption])
+
+
+def captions_of(pictures: TrainingSet) -> list[str]:
+    """Return every caption that a training set may ask for."""
+    return [caption for item in pictures.items for caption in item.captions]
 
 
 def parameter_groups(
@@ -144,28 +151,46 @@ def set_up(
 
     pictures = shown(character.references)
     kept = shown(character.held_out) if character.held_out else None
-    yield from _encode(config, base, texts, [pictures, *([kept] if kept else [])])
+    prompts = prompt_probe(config, base)
+    watched = [*prompts.captions(phrase), *prompts.captions(character.class_noun)]
+    yield from _encode(config, base, texts, [pictures, *([kept] if kept else [])], watched)
     prior = None
     mention_unused(character, config.schedule)
     if config.schedule.prior == "images":
         drawn = yield from class_references(base, character, config.schedule, config.seed)
         prior = shown(drawn)
         if base.unloaded.away and texts.frozen:
-            encode_captions(texts, [prior])
+            encode_captions(texts, captions_of(prior))
     held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None
     update, average = _updating(techniques, config.schedule, base, config.seed)
     about = (config, base, character, techniques, phrase)
-    return Trainer(*about, texts, pictures, prior, held_out, update, average)
+    return Trainer(*about, texts, pictures, prior, held_out, prompts, update, average)
 
 
 def _encode(
-    config: RunConfig, base: Family, texts: TextSource, sets: list[TrainingSet]
+    config: RunConfig,
+    base: Family,
+    texts: TextSource,
+    sets: Sequence[TrainingSet],
+    captions: Sequence[str],
 ) -> Iterator[Preparing]:
-    """Fill the cache with `sets` while the denoiser is out of memory, then unload the encoders."""
+    """Fill the cache with `sets` while the denoiser is out of memory, then unload the encoders.
+
+    `captions` are needed besides those of `sets`.
+    """
     with denoiser_unloaded(config, base):
         for done, total in chain.from_iterable(each.prepare() for each in sets):
             yield Preparing("encoding pictures", done, total)
-        unload(config, base, texts, sets)
+        unload(config, base, texts, [*chain.from_iterable(map(captions_of, sets)), *captions])
+
+
+def prompt_probe(config: RunConfig, base: Family) -> PromptProbe:
+    """Return the probe on scenes of the suite that the character would be judged by."""
+    shots = load_suite(config.judging.resolved(base.source).suite).shots
+    scenes = [shot.prompt for shot in shots if shot.kind == "scene"]
+    unlike = scenes if len(scenes) > 1 else [shot.prompt for shot in shots]
+    side = config.schedule.resolution or base.resolution
+    return PromptProbe(base, unlike[:SCENES], (side, side), config.schedule.most_rows)
 
 
 def _updating(

@@ -23,7 +23,6 @@ from personae.training.events import CheckpointSaved, RolledBack, Step, Stopped,
 from personae.training.memory.plan import within_limit
 from personae.training.monitor import Monitor, other_rate, usual_rate
 from personae.training.previews import preview
-from personae.training.probe import FrozenProbe
 from personae.training.proof import finish
 from personae.training.rehearsal import forecast
 from personae.training.run_folder import RunFolder
@@ -133,7 +132,7 @@ def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) 
     """Train to the end: step, watch, validate, save, preview."""
     rhythm = Rhythm.of(trainer)
     selector = CheckpointSelector(trainer, folder) if trainer.config.keep != "last" else None
-    monitor = Monitor(_probe(trainer), trainer.techniques, trainer.texts)
+    monitor = Monitor.of(trainer)
     base_loss: float | None = None  # of the base alone; looked at when it is first told
     step = _take_up(trainer, folder)
     if selector:
@@ -215,10 +214,6 @@ class Rhythm:
     def pauses(self, step: int) -> bool:
         """Say whether anything is saved, drawn or validated after `step` steps."""
         return any(step % every == 0 for every in (self.checkpoint, self.preview, self.validate))
-
-
-def _probe(trainer: Trainer) -> FrozenProbe:
-    return FrozenProbe(trainer.base, trainer.pictures.first(4), trainer.config.seed)
 
 
 def _validation(trainer: Trainer, *, base_alone: bool = False) -> float:

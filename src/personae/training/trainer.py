@@ -26,7 +26,7 @@ from personae.training.batches import TrainingSet
 from personae.training.loss import Noised, captions_with_dropout, draw_noise, training_loss
 from personae.training.optim.rates import rate_factor, set_rate
 from personae.training.optim.updates import UpdateRule
-from personae.training.probe import FrozenProbe
+from personae.training.probe import FrozenProbe, PromptProbe
 from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
 from personae.training.texts import TextSource
@@ -44,6 +44,7 @@ class Trainer:
         techniques: in training mode; on `base` between `attach` and `eject`.
         pictures: the training set; prior: class pictures, for prior = images.
         held_out: frozen probe on held-out pictures, or None without any.
+        prompts: probe on unlike scenes.
         average: exponential moving averages of the parameters, or None.
         update: applies gradients to what is trained.
         recomputing: drops activations until the backward pass while attached, or None.
@@ -63,6 +64,7 @@ class Trainer:
     pictures: TrainingSet
     prior: TrainingSet | None
     held_out: FrozenProbe | None
+    prompts: PromptProbe
     update: UpdateRule
     average: list[torch.Tensor] | None
     recomputing: Recomputing | None = field(default=None)

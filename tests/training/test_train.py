@@ -167,7 +167,8 @@ def test_every_kind_of_run_lowers_the_frozen_loss(
         schedule={"steps": 10, "learning_rate": rate, "prior": "none", "caption_dropout": 0.0},
     )
     verdict = only(run(config, tmp_path / "run", sd1), MonitorNote)[0]
-    assert verdict.level == "note"
+    # A network of random weights hardly follows prompts, and at this rate some forget them.
+    assert verdict.message.startswith(("learning", "ignoring prompts"))
     assert verdict.loss_gap > 0
     assert verdict.output_change > 1e-4
 

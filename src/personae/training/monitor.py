@@ -89,9 +89,11 @@ class Monitor:
     def look(self, step: int, schedule: Schedule) -> MonitorNote | None:
         """Return what there is to say after `step`, or None.
 
-        Half the steps and the last are looked at too, and told of if something is wrong.
+        After those of `LOOKS`, half the steps and the last are looked at too, and told of if
+        something is wrong.
         """
-        if step not in (*LOOKS, schedule.steps // 2, schedule.steps):
+        late = step > LOOKS[-1] and step in (schedule.steps // 2, schedule.steps)
+        if step not in LOOKS and not late:
             return None
         base_loss, base_output = self._base
         with settled(self.techniques):
@@ -101,7 +103,7 @@ class Monitor:
         change = ((output - base_output).norm() / base_output.norm()).item()
         followed = found(changes, self._base_changes)
         level, message = self._words(gap, change, followed, schedule, step)
-        if step not in LOOKS and level == "note":
+        if late and level == "note":
             return None
         return MonitorNote(step, level, message, gap, change, followed)
 

@@ -145,7 +145,7 @@ def read_card(path: str | Path) -> Card:
         raise ArtifactError(
             f"{path}: its card is damaged ({first_problem(Card, error)}); copy or train it again"
         ) from None
-    except (json.JSONDecodeError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: its card is damaged ({str(error).splitlines()[0]})") from None
 
 

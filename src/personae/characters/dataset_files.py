@@ -30,7 +30,7 @@ def parse_toml(path: Path) -> dict[str, object]:
     text = _text(path)
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         advice = _MEND
         if "\\" in text:
             advice = "write paths with / or in 'single quotes'; " + advice

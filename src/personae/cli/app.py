@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from personae.cli import commands
+from personae.cli.boundary import flush_output, in_words, silence_output
 from personae.cli.terminal import clean, clean_outputs
 from personae.errors import PersonaeError
 
@@ -62,6 +63,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore")
             words = [word for word in given if word != "--debug"]
             code = build()(words, prog_name="personae", standalone_mode=False)
+        flush_output()
     except PersonaeError as error:
         if debug:
             raise
@@ -70,16 +72,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _explain(error)
     except (KeyboardInterrupt, typer.Abort):
         return _refuse("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # the system refused a file where no command expected it
-        if debug or error.filename is None:
-            raise
-        reason = error.strerror or type(error).__name__
-        return _refuse(f"{error.filename}: {reason.lower()}; check the path and its permissions", 1)
     except SystemExit as end:
         code = end.code
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        silence_output()
+        return 1
+    except Exception as error:  # what no command expected
+        if debug:
+            raise
+        return _refuse(in_words(error), 1)
     return code if isinstance(code, int) else 0
 
 

@@ -12,6 +12,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "GIB": 2**30,
     "TIB": 2**40,
 }
+MOST_BYTES = 1e18  # no machine has as much
 
 
 def duration(seconds: float) -> str:
@@ -50,9 +51,10 @@ def parse_bytes(text: str) -> float:
     """
     match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
     unit = match[2].upper() if match else None
-    if unit not in UNITS or match[1].count(".") > 1 or not float(match[1].strip(".") or 0):
+    amount = float(match[1].strip(".") or 0) if match and match[1].count(".") < 2 else 0.0
+    if unit not in UNITS or not 0 < amount < MOST_BYTES:
         raise UsageError(f"'{text}' is no amount of memory; expected one such as 8GiB or 10MB")
-    return float(match[1]) * UNITS[unit]
+    return amount * UNITS[unit]
 
 
 WORDS = {

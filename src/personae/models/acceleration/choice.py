@@ -13,6 +13,7 @@ from inspect import getfile
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from personae.core.cache import default_folder, keep
@@ -173,9 +174,9 @@ def quickest_of_plain(
 def _read(path: os.PathLike[str]) -> list[str] | None:
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)["chosen"]
-    except (OSError, ValueError, KeyError):  # not there, or damaged: measure again
-        return None
+            return TypeAdapter(list[str]).validate_python(json.load(file)["chosen"], strict=True)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # not there, or damaged: measure again
 
 
 def _shapes(network: nn.Module) -> str:

@@ -60,7 +60,7 @@ def pipeline_class(source: str | Path) -> str | None:
     if index.is_file():
         try:
             return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise BaseError(f"{index}: is damaged ({error}); fetch the base again") from None
     if Path(source).exists():
         raise BaseError(f"{source}: has no model_index.json; expected a diffusers folder")
@@ -269,7 +269,7 @@ def describe_base(folder: Path) -> BaseDescription:
     try:
         parameters = sum(read_tensor_header(file).numbers for file in folder.rglob("*.safetensors"))
         resolution = _resolution(folder)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise BaseError(f"{folder}: is damaged ({error}); fetch the base again") from None
     return BaseDescription(
         kind=kind,

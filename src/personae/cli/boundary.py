@@ -1,0 +1,64 @@
+"""The boundary: what no command expected becomes one line, too; `--debug` shows the rest.
+
+Commands refuse what they know with a line of their own. Here is what may befall any of them: a full
+disk, a closed output, no more memory, names that are no text, files nested without end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+_LONGEST = 200
+_NO_MEMORY = ("out of memory", "allocate memory", "could not create a primitive", "bad_alloc")
+"""Parts of what torch and oneDNN say where memory ends; they have no error of their own for it."""
+
+
+def in_words(error: Exception) -> str:
+    """Return in one line what happened and what to do."""
+    said = " ".join(str(error).split())[:_LONGEST]
+    lowered = said.lower()
+    if isinstance(error, MemoryError) or any(part in lowered for part in _NO_MEMORY):
+        return (
+            "there is no memory left for this; draw or train less at once (--batch-size, --width, "
+            "--memory), or close other programs"
+        )
+    if isinstance(error, OSError):
+        return _refused_by_the_system(error, said)
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply to be read; it is damaged, or made to do harm"
+    if isinstance(error, UnicodeError):
+        return f"a name or a text is not UTF-8 ({said}); rename the file or folder, or save it anew"
+    return (
+        f"{type(error).__name__}: {said or 'no reason given'}; this was not foreseen: the command "
+        "with --debug shows where it arose, please report that"
+    )
+
+
+def _refused_by_the_system(error: OSError, said: str) -> str:
+    reason = (error.strerror or said or type(error).__name__).lower()
+    if error.filename is None:
+        return f"a file or the output could not be read or written ({reason}); check the disk"
+    return f"{error.filename}: {reason}; check the path and its permissions"
+
+
+def flush_output() -> None:
+    """Write what waits to be shown now, where a refusal can still be told.
+
+    Raises:
+        OSError: the output is a full disk, or closed.
+    """
+    if sys.stdout is None or sys.stdout.closed:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence_output()
+        raise
+
+
+def silence_output() -> None:
+    """Give the output up, so that the end of the process does not try to write it again."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -39,17 +39,17 @@ class Plan(Config):
     """Formats of the frozen base, separated by commas: auto, bf16, fp16, fp32, int8, nf4."""
     device: str = "auto"
     """auto, cuda, mps or cpu."""
-    resolution: int | None = Field(None, ge=32)
+    resolution: int | None = Field(None, ge=32, le=16_384)
     """Side of the pictures in pixels. Default: the base's own."""
-    batch: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1, le=4096)
     """Pictures in a training step, and in the character that is trained on."""
-    steps: int = Field(7, ge=2)
+    steps: int = Field(7, ge=2, le=1_000_000)
     """Training steps of each process; the first is timed by itself."""
-    rounds: int = Field(3, ge=1)
+    rounds: int = Field(3, ge=1, le=1000)
     """Processes of each measurement; medians over them are told."""
-    rank: int = Field(4, ge=1)
+    rank: int = Field(4, ge=1, le=16_384)
     """Rank of LoRA, on both sides."""
-    picture_steps: int = Field(20, ge=1)
+    picture_steps: int = Field(20, ge=1, le=1000)
     """Sampling steps of a picture, with guidance."""
     against: Literal["diffusers"] | None = None
     """Measure a plain loop of diffusers and peft by turns with ours."""

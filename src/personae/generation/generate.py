@@ -17,6 +17,7 @@ from personae.generation.decoding import decode, to_images
 from personae.generation.picture import Picture
 from personae.generation.prompts import check_length
 from personae.generation.recipe import recipe
+from personae.generation.room import check_room
 from personae.generation.sampler import Shot, picture_size, sample, sampling_on
 from personae.generation.settings import Sampling
 from personae.models.acceleration.choice import accelerated
@@ -49,7 +50,7 @@ def generate(
 
     Raises:
         UsageError: a name is not in the cast or behind the last token, the cast is not on the base,
-            or the base has not the size or sampler.
+            the base has not the size or sampler, or the pictures do not fit the memory.
         BaseError: what was drawn is not finite.
     """
     cast = cast or Cast()
@@ -67,6 +68,7 @@ def generate(
     for rows in batches:
         batch = [shots[i] for i in rows]
         doubled = len(rows) * (2 if base.is_guided(sampling.guidance_scale) else 1)
+        check_room(base, min(doubled, sampling.rows_at_once or doubled), size, sampling.tile)
         with accelerated(base, min(doubled, sampling.rows_at_once or doubled), size):
             ways = base.forwards.names(training=False)
             painter = sample(base, batch, sampling, cast)

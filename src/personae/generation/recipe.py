@@ -12,7 +12,7 @@ from personae.artifacts.card import Card
 from personae.core.config import Config
 from personae.generation.cast import Cast
 from personae.generation.sampler import Shot
-from personae.generation.settings import Sampling
+from personae.generation.settings import MOST_ROWS, Sampling
 from personae.models.family import Family
 from personae.version import __version__
 
@@ -21,7 +21,7 @@ class RecipeRow(Config):
     """One picture of a batch: what was asked, as written, and its seed."""
 
     prompt: str
-    seed: int
+    seed: int = Field(ge=-(2**63), lt=2**64)
 
 
 class MemberRecord(Config):
@@ -53,7 +53,7 @@ class Recipe(Config):
     precision: str
     cast: dict[str, MemberRecord] = {}
     sampling: Sampling = Sampling()
-    batch: list[RecipeRow] = Field(min_length=1)
+    batch: list[RecipeRow] = Field(min_length=1, max_length=MOST_ROWS)
     row: int = Field(0, ge=0)
     acceleration: list[str] = []
     """The quicker ways of computing that were used; their last bits are their own."""

@@ -6,8 +6,13 @@ from pydantic import Field
 
 from personae.core.config import Config
 
+LARGEST_SIDE = 16_384
+"""Pixels; of a picture or a tile. What a machine can draw is forecast besides."""
+MOST_ROWS = 4096
+"""Pictures in a batch."""
 
-class Sampling(Config):
+
+class Sampling(Config, allow_inf_nan=False):
     """How pictures are drawn."""
 
     sampler: str = "auto"
@@ -16,15 +21,15 @@ class Sampling(Config):
     """Steps from noise to picture."""
     guidance_scale: float = Field(5.0, ge=1, le=1000)
     """Classifier-free guidance (arXiv:2207.12598); 1 = off. Typical: 3 to 8."""
-    width: int | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0, le=LARGEST_SIDE)
     """Width in pixels; default: the base's own."""
-    height: int | None = Field(None, gt=0)
+    height: int | None = Field(None, gt=0, le=LARGEST_SIDE)
     """Height in pixels; default: the base's own."""
     negative_prompt: str = ""
     """What to keep out of the pictures."""
-    tile: int | None = Field(None, gt=0)
+    tile: int | None = Field(None, gt=0, le=LARGEST_SIDE)
     """Decode larger pictures in overlapping tiles of this many pixels a side, for little memory;
     such a picture differs a little. Default: whole. Typical: 512."""
-    rows_at_once: int | None = Field(None, ge=1)
+    rows_at_once: int | None = Field(None, ge=1, le=2 * MOST_ROWS)
     """Most rows in a call of the denoiser, for little memory; guidance makes two of a picture, and
     the last bits of a picture depend on it. Default: all of a batch."""

@@ -27,7 +27,7 @@ ALL = ("attention", "feed_forward", "convolutions")
 class LoRAConfig(TechniqueConfig):
     """Settings of LoRA."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, le=16_384)
     """Rank of the update of each layer. Typical: 4 to 64."""
     alpha: float | None = Field(None, gt=0, le=1e5)
     """The update is scaled by alpha / rank. Default: the rank, so that the scale is 1."""

@@ -14,21 +14,21 @@ from personae.training.activation_checkpoint import Extent
 from personae.training.optim.optimizers import OWN_RATES, check_optimizer
 
 
-class Schedule(Config):
+class Schedule(Config, allow_inf_nan=False):
     """How long and how a technique is trained. What is left out comes from the technique."""
 
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=10_000_000)
     """Optimiser steps. Default: from the number of pictures and the batch size."""
     batch_size: int = Field(4, ge=1, le=4096)
     """Pictures in one batch."""
-    gradient_accumulation: int = Field(1, ge=1)
+    gradient_accumulation: int = Field(1, ge=1, le=65_536)
     """Batches in one optimiser step."""
-    micro_batch: int | None = Field(None, ge=1)
+    micro_batch: int | None = Field(None, ge=1, le=4096)
     """Pictures of a batch in one forward and backward pass: same gradient, less memory. Default:
     the whole batch."""
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0, le=1000)
     """Peak learning rate. Default: the technique's own; 1 for prodigy, which finds it."""
-    weight_decay: float | None = Field(None, ge=0)
+    weight_decay: float | None = Field(None, ge=0, le=1000)
     """Decoupled weight decay. Default: the technique's own."""
     optimizer: str = "adamw"
     """adamw, adamw8bit (states of a byte each), adafactor (factored states, without momentum) or
@@ -40,7 +40,7 @@ class Schedule(Config):
     """How the learning rate falls after the warm-up."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=True)
     """Gradients are scaled down to this Euclidean norm."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of what is learnt; the average is saved."""
@@ -55,14 +55,14 @@ class Schedule(Config):
     prior: Literal["none", "images", "prediction"] | None = None
     """Prior preservation: class pictures drawn by the base, or the base's own prediction as the
     target for class captions. Default: the technique's own."""
-    prior_weight: float = Field(1.0, ge=0)
+    prior_weight: float = Field(1.0, ge=0, le=1e6)
     """Weight of the prior rows in the loss (lambda of arXiv:2208.12242, equation 2)."""
-    prior_every: int | None = Field(None, ge=1)
+    prior_every: int | None = Field(None, ge=1, le=4096)
     """Pictures of a batch (or micro-batch) for one prior row: with 4, a batch of 4 has a single one
     that counts as much as four. Quicker, but noisier. Default: the technique's own."""
-    prior_images: int = Field(40, ge=1)
+    prior_images: int = Field(40, ge=1, le=100_000)
     """Class pictures to draw for prior = images."""
-    resolution: int | None = Field(None, ge=32)
+    resolution: int | None = Field(None, ge=32, le=16_384)
     """Side of a square training picture in pixels. Default: the base's own."""
     crop: Literal["center", "random"] = "center"
     """Where pictures are cut to their bucket's aspect ratio."""

@@ -37,7 +37,7 @@ class RunConfig(Config):
     """Base model: embedded name, folder, hub id or checkpoint file."""
     technique: str = "lora"
     """Technique, or several joined by + to train them together (textual_inversion+lora)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)
     """Decides starting values, noise, times and the order of pictures."""
     device: str = "auto"
     """auto, cuda, mps or cpu."""

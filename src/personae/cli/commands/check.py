@@ -31,7 +31,7 @@ def check(
         bool, typer.Option("--flip", help="Pictures will be mirrored in training.")
     ] = False,
     resolution: Annotated[
-        int, typer.Option(min=32, help="Side in pixels at which will be trained.")
+        int, typer.Option(min=32, max=16_384, help="Side in pixels at which will be trained.")
     ] = 128,
     as_json: AsJson = False,
 ) -> None:

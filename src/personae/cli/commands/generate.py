@@ -66,7 +66,7 @@ def generate(
     base: BaseOption = None,
     seed: Annotated[int, typer.Option(help="Seed of each prompt's first picture.")] = 0,
     number: Annotated[
-        int, typer.Option("--number", "-n", min=1, help="Pictures of each prompt.")
+        int, typer.Option("--number", "-n", min=1, max=10_000, help="Pictures of each prompt.")
     ] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     file_format: FormatOption = "png",
@@ -75,7 +75,9 @@ def generate(
     ] = False,
     like: LikeOption = None,
     config: ConfigOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn side by side.")] = 4,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=4096, help="Pictures drawn side by side.")
+    ] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     as_json: AsJson = False,

@@ -52,7 +52,9 @@ def sheet(
     seed: Annotated[int, typer.Option(help="Seed of every picture.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for sheet and pictures.")] = Path("sheets"),
     config: ConfigOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn side by side.")] = 4,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=4096, help="Pictures drawn side by side.")
+    ] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     as_json: AsJson = False,

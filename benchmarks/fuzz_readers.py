@@ -10,13 +10,19 @@ and leaves the bytes in `crash-...`; the first byte chooses the ending, the rest
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import shutil
+import struct
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import atheris
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 # Imported before anything is instrumented: only the readers are to be watched.
 import personae.artifacts.artifact
@@ -65,6 +71,30 @@ def seeds(base: Family, folder: Path) -> None:
         )
 
 
+def crafted(folder: Path) -> None:
+    """Write files of the right form with texts that no mutation finds: deep, long, repeated."""
+    texts = ["[" * 20_000, '{"seed": ' + "9" * 5000, 'ab:"' * 9999]
+    texts += ["a" * 60_000, "a," + " " * 60_000]
+    for number, text in enumerate(texts):
+        header = json.dumps({"__metadata__": {"personae": text}}).encode()
+        picture, packed, words = io.BytesIO(), io.BytesIO(), PngInfo()
+        for key in (picture_metadata.A1111, picture_metadata.INVOKEAI, picture_metadata.CHUNK):
+            words.add_text(key, text, zip=True)
+        Image.new("RGB", (1, 1)).save(picture, format="PNG", pnginfo=words)
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(persona.MANIFEST, text)
+            archive.writestr("a.txt", "")
+            archive.writestr("a.txt/b.txt", "")
+        contents = {
+            ".artifact": struct.pack("<Q", len(header)) + header,
+            ".jpg": picture.getvalue(),  # read by its content
+            ".persona": packed.getvalue(),
+        }
+        for ending, content in contents.items():
+            choice = bytes([ENDINGS.index(ending)])
+            (folder / f"crafted-{number}{ending}").write_bytes(choice + content)
+
+
 def read(path: Path, base: Family, out: Path) -> None:
     """Read a file the way its ending asks for; refusals are what is expected."""
     with contextlib.suppress(PersonaeError):
@@ -88,6 +118,7 @@ def main() -> None:
         corpus = folder / "corpus"
         corpus.mkdir()
         seeds(base, corpus)
+        crafted(corpus)
 
         def one_file(data: bytes) -> None:
             if not data:

@@ -10,12 +10,12 @@ import torch
 
 from personae.artifacts.artifact import Artifact
 from personae.core.cache import default_folder
-from personae.errors import UsageError
+from personae.errors import TrainingError, UsageError
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
 from personae.training.events import CheckpointSaved, Finished, Kept, Scored, StoppedEarly
 from personae.training.run_folder import RunFolder
-from personae.training.selection import CheckpointSelector
+from personae.training.selection import CheckpointSelector, read_scores
 from personae.training.selection_rules import ScoredCheckpoint
 from personae.training.train import train
 from study_world import build, judging
@@ -125,3 +125,10 @@ def test_events_say_when_a_run_stopped_early(world, character, sd1, tmp_path):
     events = run(config(world, character, stop_early=True), tmp_path / "run", sd1)
     assert only(events, StoppedEarly) == []  # two checkpoints are too few to judge by
     assert torch.isfinite(torch.tensor(only(events, Scored)[0].agreement))
+
+
+@pytest.mark.parametrize("text", ["", "{}x", "[" * 50_000, "[1]", '[{"step": 1}]', "9" * 5000])
+def test_damaged_scores_are_refused_in_one_line(text, tmp_path):
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"scores\.json: is damaged .*; delete it"):
+        read_scores(tmp_path / "scores.json")

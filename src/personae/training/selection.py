@@ -20,7 +20,7 @@ from personae.artifacts.artifact import Artifact
 from personae.artifacts.card import stored_name
 from personae.core.event import Event
 from personae.core.files import write_text
-from personae.errors import UsageError
+from personae.errors import TrainingError, UsageError
 from personae.evaluation.judge import Judge
 from personae.evaluation.scores import Scores
 from personae.generation.cast import Cast, Member
@@ -111,15 +111,28 @@ class CheckpointSelector:
 
     def _stored(self) -> list[ScoredCheckpoint]:
         path = self.folder / "scores.json"
-        if not path.is_file():
-            return []
-        return [_from_json(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+        return read_scores(path) if path.is_file() else []
 
     def _tidy(self, choice: Choice) -> None:
         kept = {self.file(step) for step in (choice.best, choice.most_flexible, choice.last)}
         for path in self.folder.glob("step-*.safetensors"):
             if path not in kept:
                 path.unlink()
+
+
+def read_scores(path: Path) -> list[ScoredCheckpoint]:
+    """Return the scores of a run's checkpoints so far.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    try:
+        return [_from_json(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise TrainingError(
+            f"{path}: is damaged ({type(error).__name__}); delete it, then the choice is made "
+            "among the checkpoints to come"
+        ) from None
 
 
 def scored(step: int, scores: Scores) -> ScoredCheckpoint:

@@ -6,7 +6,9 @@ that the cell needs.
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+PREFIX = "personae-cell-"
+LOCK = "in-use"
 CHARACTER = "@character@"
 """Stands in the spec of a travelling cell for where the worker unpacks the pictures."""
 
@@ -25,7 +29,10 @@ def run_packed(spec: str, character: bytes) -> tuple[int, bytes]:
         spec: its `cell.toml`, with `CHARACTER` where the pictures are unpacked.
         character: archive of the pictures.
     """
-    home = Path(tempfile.mkdtemp(prefix="personae-cell-"))
+    sweep()
+    home = Path(tempfile.mkdtemp(prefix=PREFIX))
+    held = os.open(home / LOCK, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
     try:
         unpack(character, home / "character")
         cell = home / "cell"
@@ -39,10 +46,28 @@ def run_packed(spec: str, character: bytes) -> tuple[int, bytes]:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
+                pass_fds=[held],  # a cell that outlives its worker keeps its folder
             )
         return ended.returncode, pack(cell)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+        os.close(held)
+
+
+def sweep() -> None:
+    """Remove what killed workers left: folders of cells that no process holds any more."""
+    for home in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            held = os.open(home / LOCK, os.O_RDWR)
+        except OSError:  # another user's, or not locked yet by whoever makes it now
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(home, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(held)
 
 
 def pack(folder: Path, name: str = ".") -> bytes:

@@ -159,6 +159,7 @@ def set_up(
     if config.schedule.prior == "images":
         drawn = yield from class_references(base, character, config.schedule, config.seed)
         prior = shown(drawn)
+        prior.encoder = pictures.encoder  # the autoencoder's values may be out of memory by now
         if base.unloaded.away and texts.frozen:
             encode_captions(texts, captions_of(prior))
     held_out = FrozenProbe(base, kept.first(PROBE_PICTURES), config.seed) if kept else None

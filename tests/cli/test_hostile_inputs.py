@@ -216,6 +216,13 @@ def test_no_input_shows_a_person_a_traceback(
     walk(kind(here, base_folder), capsys)
 
 
+def test_memory_that_ended_is_seen_behind_other_errors() -> None:
+    cause = ImportError("libx.so: failed to map segment from shared object")
+    error = RuntimeError("Failed to import a pipeline")
+    error.__cause__ = cause
+    assert "no memory left" in in_words(error)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

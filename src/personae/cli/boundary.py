@@ -11,15 +11,21 @@ import sys
 from contextlib import suppress
 
 _LONGEST = 200
-_NO_MEMORY = ("out of memory", "allocate memory", "could not create a primitive", "bad_alloc")
-"""Parts of what torch and oneDNN say where memory ends; they have no error of their own for it."""
+_NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "failed to map segment",
+)
+"""Parts of what torch, oneDNN and the loader of libraries say where memory ends; they have no error
+of their own for it."""
 
 
 def in_words(error: Exception) -> str:
     """Return in one line what happened and what to do."""
     said = " ".join(str(error).split())[:_LONGEST]
-    lowered = said.lower()
-    if isinstance(error, MemoryError) or any(part in lowered for part in _NO_MEMORY):
+    if _lacks_memory(error):
         return (
             "there is no memory left for this; draw or train less at once (--batch-size, --width, "
             "--memory), or close other programs"
@@ -33,6 +39,18 @@ def in_words(error: Exception) -> str:
     return (
         f"{type(error).__name__}: {said or 'no reason given'}; this was not foreseen: the command "
         "with --debug shows where it arose, please report that"
+    )
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Say whether the error, or what led to it, is that memory ended."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return any(
+        isinstance(one, MemoryError) or any(part in str(one).lower() for part in _NO_MEMORY)
+        for one in seen
     )
 
 

@@ -122,7 +122,8 @@ def save_pickle(values: Any, path: Path) -> Path:
     with replacing(path) as temporary:
         native = temporary.with_name(f"{temporary.name}.native")
         try:
-            torch.save(values, native)
+            with native.open("wb") as file:  # a full disk is told as such, as it is not by name
+                torch.save(values, file)
             with zipfile.ZipFile(native) as source, zipfile.ZipFile(temporary, "w") as target:
                 for member in source.infolist():
                     found = _MEMBER.match(member.filename)

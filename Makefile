@@ -29,6 +29,7 @@ $(VENV)/quantised/torchao: | setup
 lint: setup
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
 
 FUZZ_SECONDS ?= 3600
 fuzz: setup  ## Feed damaged files to every reader, as a nightly job does

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from personae.artifacts.artifact import Artifact
@@ -64,6 +66,7 @@ def extract(artifact: Artifact, base: Family, *, rank: int = 32, share: float = 
 
 def _hypernetwork_deltas(artifact: Artifact, base: Family) -> dict[str, Tensor]:
     """Return W H for each key and value layer; k = W (c + H c) makes that the change of W."""
+    technique: Any
     (technique,) = artifact.build(base)
     deltas: dict[str, Tensor] = {}
     products: dict[str, Tensor] = {}
@@ -93,4 +96,6 @@ def _product(network: nn.Sequential) -> Tensor:
                 f"has {'biases' if isinstance(layer, nn.Linear) else type(layer).__name__}"
             )
         product = layer.weight if product is None else layer.weight @ product
+    if product is None:
+        raise UnsupportedError("the hypernetwork has no linear layer; nothing to extract")
     return product.detach().float()

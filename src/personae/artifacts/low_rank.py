@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,7 +165,8 @@ def updates_of(artifact: Artifact) -> dict[str, LowRankUpdate]:
             f"'{artifact.card.character.name}' is a {artifact.technique}; expected a lora"
         )
     kind = lookup(Technique, "lora")
-    scale = kind.Config.parse(records[0].config).scale
+    config: Any = kind.Config.parse(records[0].config)
+    scale = config.scale
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in kind.learnt_in(artifact.tensors).items():
         layer, _, side = name.rpartition(".")

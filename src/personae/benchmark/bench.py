@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from personae.benchmark.jobs import Job, Plan, techniques_of
+from personae.benchmark.jobs import Job, Kind, Plan, techniques_of
 from personae.benchmark.plain_loop import TECHNIQUES
 from personae.benchmark.results import Results
 from personae.benchmark.turns import measure_together
@@ -89,9 +89,10 @@ def where(plan: Plan) -> str:
 def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
     """Yield the measurements in the order in which they are made."""
     techniques, parts = techniques_of(plan, list(discover(Technique))), plan.parts()
+    device = pick_device(plan.device)
     for precision in plan.precisions():
         name = _full_name(precision, plan.device)
-        if plan.against and lacks_kernels(pick_device(plan.device), pick_format(name, plan.device)):
+        if plan.against and lacks_kernels(device, pick_format(name, device)):
             raise UsageError(
                 f"precision is '{name}', for which this processor has no kernels, so that a step "
                 "of the plain loop of --against takes minutes; use --precision fp32"
@@ -100,7 +101,8 @@ def jobs_of(plan: Plan, base: str) -> Iterator[Job]:
         for technique in techniques:
             rivals = [plan.against] if plan.against and technique in TECHNIQUES else []
             same = {"precision": name, "technique": technique}
-            for kind in ("operations", *parts):
+            kinds: tuple[Kind, ...] = ("operations", *parts)
+            for kind in kinds:
                 # diffusers draws a hypernetwork's character with nothing: its pipeline alone.
                 others = [plan.against] if plan.against and kind == "drawing" else rivals
                 for number in range(1 if kind == "operations" else plan.rounds):

@@ -31,9 +31,8 @@ def draw_ours(job: Job) -> dict[str, float]:
     technique = new_technique(job, base)
     with torch.no_grad():
         for parameter in technique.parameters():  # as training would, so that nothing is skipped
-            parameter += 1e-4 * torch.randn(parameter.shape, generator=generator_for(0, "stir")).to(
-                parameter.device, parameter.dtype
-            )
+            stir = torch.randn(parameter.shape, generator=generator_for(0, "stir"))
+            parameter.add_(1e-4 * stir.to(parameter.device, parameter.dtype))
     record = CharacterRecord(
         name=NAME, class_noun=CLASS_NOUN, phrase=technique.phrase(NAME, CLASS_NOUN)
     )
@@ -41,7 +40,7 @@ def draw_ours(job: Job) -> dict[str, float]:
         artifact = Artifact.of([technique], base, character=record)
         path = artifact.save(Path(folder) / "mira.safetensors")
         cast, handling = handling_costs(path, NAME, base, now=job.now)
-        costs = {"file_bytes": path.stat().st_size}
+        costs: dict[str, float] = {"file_bytes": path.stat().st_size}
     sampling = Sampling(
         steps=job.picture_steps,
         guidance_scale=GUIDANCE,

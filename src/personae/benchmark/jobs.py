@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 from pydantic import Field, field_validator
 
@@ -39,17 +39,17 @@ class Plan(Config):
     """Formats of the frozen base, separated by commas: auto, bf16, fp16, fp32, int8, nf4."""
     device: str = "auto"
     """auto, cuda, mps or cpu."""
-    resolution: int | None = Field(None, ge=32, le=16_384)
+    resolution: int | None = Field(default=None, ge=32, le=16_384)
     """Side of the pictures in pixels. Default: the base's own."""
-    batch: int = Field(1, ge=1, le=4096)
+    batch: int = Field(default=1, ge=1, le=4096)
     """Pictures in a training step, and in the character that is trained on."""
-    steps: int = Field(7, ge=2, le=1_000_000)
+    steps: int = Field(default=7, ge=2, le=1_000_000)
     """Training steps of each process; the first is timed by itself."""
-    rounds: int = Field(3, ge=1, le=1000)
+    rounds: int = Field(default=3, ge=1, le=1000)
     """Processes of each measurement; medians over them are told."""
-    rank: int = Field(4, ge=1, le=16_384)
+    rank: int = Field(default=4, ge=1, le=16_384)
     """Rank of LoRA, on both sides."""
-    picture_steps: int = Field(20, ge=1, le=1000)
+    picture_steps: int = Field(default=20, ge=1, le=1000)
     """Sampling steps of a picture, with guidance."""
     against: Literal["diffusers"] | None = None
     """Measure a plain loop of diffusers and peft by turns with ours."""
@@ -73,7 +73,7 @@ class Plan(Config):
             parse_bytes(memory)  # before minutes were spent on the rest
         return memory
 
-    def parts(self) -> list[str]:
+    def parts(self) -> list[Kind]:
         """Return which of training and drawing to measure.
 
         Raises:
@@ -83,7 +83,7 @@ class Plan(Config):
         for part in parts:
             if part not in ("training", "drawing"):
                 raise UsageError(f"measure is '{part}'; it must be training, drawing, or both")
-        return parts
+        return cast(list[Kind], parts)
 
     def precisions(self) -> list[str]:
         """Return the formats to measure.

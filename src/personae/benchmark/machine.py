@@ -21,7 +21,9 @@ CONVOLVED = (1, 4)  # pictures in a convolved batch
 REPEATS = 12
 
 
-def peak_rates(device: torch.device, dtype: torch.dtype, now: Callable[[], float]) -> dict:
+def peak_rates(
+    device: torch.device, dtype: torch.dtype, now: Callable[[], float]
+) -> dict[str, float]:
     """Return {shape: greatest operations in a second} of products and convolutions.
 
     Args:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -62,13 +64,18 @@ class PlainDrawing:
         synchronize(self.device)
 
     def _costs(
-        self, file: Path, load: Callable[[object], None], unload: Callable[[], None]
+        self, file: Path, load: Callable[[Any], None], unload: Callable[[], None]
     ) -> dict[str, float]:
         loads, switches = [], []
+
+        def switch(held: object) -> None:
+            unload()
+            load(held)
+
         for _ in range(REPEATS):
             loads.append(self._seconds(lambda: load(file)))
             held = load_file(file)
-            switches.append(self._seconds(lambda: (unload(), load(held))))  # noqa: B023
+            switches.append(self._seconds(partial(switch, held)))
             unload()
         load(file)
         return {"load_seconds": median(loads), "switch_seconds": median(switches)}
@@ -90,7 +97,7 @@ class PlainDrawing:
         self.pipe.unload_lora_weights()
         return next(self.folder.glob("*.safetensors"))
 
-    def _load_lora(self, source: Path | dict) -> None:
+    def _load_lora(self, source: Path | dict[str, Any]) -> None:
         self.pipe.load_lora_weights(source, adapter_name="mira", local_files_only=True)
 
     def _unload_lora(self) -> None:
@@ -104,7 +111,7 @@ class PlainDrawing:
         save_file({self.word: vectors}, path)
         return path
 
-    def _load_words(self, source: Path | dict) -> None:
+    def _load_words(self, source: Path | dict[str, Any]) -> None:
         self.pipe.load_textual_inversion(source, token=self.word, local_files_only=True)
 
     def _unload_words(self) -> None:

@@ -14,6 +14,7 @@ Key = tuple[str, str]  # technique, precision
 OURS, THEIRS = "personae", "diffusers"
 PARTS = {"training": "", "drawing": "use_"}
 """What is put before a figure's name: both parts have a load_seconds."""
+COMPARED: tuple[str, ...]
 COMPARED = ("step_seconds", "first_step_seconds", "peak_bytes", "steady_bytes", "load_seconds")
 COMPARED += ("use_load_seconds", "use_switch_seconds", "use_picture_seconds")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from personae.benchmark.jobs import Job
 from personae.benchmark.noise_character import paint_character
@@ -46,7 +47,7 @@ def train_ours(job: Job) -> dict[str, float]:
         events = train(config, Path(folder) / "run", base=base)
         forecast = {}
 
-        def steps() -> Iterator[None]:
+        def steps() -> Generator[None, None, None]:
             for event in events:
                 if isinstance(event, Forecast):
                     forecast["forecast_bytes"] = event.peak_bytes
@@ -63,7 +64,7 @@ def train_ours(job: Job) -> dict[str, float]:
     return {**timed, **memory, **forecast, "load_seconds": loaded}
 
 
-def _settings(job: Job, character: Path) -> dict:
+def _settings(job: Job, character: Path) -> dict[str, Any]:
     schedule = {
         "batch_size": job.batch,
         "steps": NEVER,

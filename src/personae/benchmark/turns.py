@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from personae.benchmark.jobs import TURN, Job
 from personae.errors import PersonaeError
@@ -35,7 +35,8 @@ class WorkerProcess:
             cache: where the process keeps what it computes once.
             complaints: an empty file for what it writes to its standard error.
         """
-        self.job, self.figures, self._complaints = job, None, complaints
+        self.job, self._complaints = job, complaints
+        self.figures: dict[str, Any] | None = None
         begun = job.model_copy(update={"started": time.monotonic()})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "personae.benchmark.worker", begun.model_dump_json()],
@@ -53,7 +54,7 @@ class WorkerProcess:
             PersonaeError: it cannot be measured, or the process broke.
         """
         last = ""
-        for line in self._process.stdout:
+        for line in cast(IO[str], self._process.stdout):
             if line == TURN + "\n":
                 return
             last = line
@@ -64,9 +65,10 @@ class WorkerProcess:
             raise PersonaeError(
                 f"{self.job.title}: its process ended with {code} ({reason[-LAST_WORDS:]})"
             )
-        self.figures = json.loads(last)
-        if "error" in self.figures:
-            raise PersonaeError(f"{self.job.title}: {self.figures['error']}")
+        figures: dict[str, Any] = json.loads(last)
+        self.figures = figures
+        if "error" in figures:
+            raise PersonaeError(f"{self.job.title}: {figures['error']}")
 
     def go_on(self) -> None:
         """Let it do its next step, and wait until it is done.
@@ -75,8 +77,9 @@ class WorkerProcess:
             PersonaeError: it cannot be measured, or the process broke, if only while it waited.
         """
         with suppress(BrokenPipeError):  # it is gone; waiting for it tells how
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
+            turns = cast(IO[str], self._process.stdin)
+            turns.write("\n")
+            turns.flush()
         self.await_turn()
 
     def close(self) -> None:
@@ -107,4 +110,4 @@ def measure_together(jobs: Sequence[Job], cache: Path) -> list[dict[str, Any]]:
         while waiting := [process for process in processes if process.figures is None]:
             for process in waiting:
                 process.go_on()
-    return [process.figures for process in processes]
+    return [process.figures or {} for process in processes]

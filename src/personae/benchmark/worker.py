@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 from personae.benchmark.jobs import Job
 from personae.errors import PersonaeError
 
 
-def measure(job: Job) -> dict[str, object]:
+def measure(job: Job) -> Mapping[str, object]:
     """Do a job and return its figures by name."""
     match job.kind, job.side:
         case "peak", _:
@@ -33,7 +34,7 @@ def measure(job: Job) -> dict[str, object]:
             return (drawing_job.draw_ours if side == "personae" else drawing_job.draw_plain)(job)
 
 
-def _peak(job: Job) -> dict[str, object]:
+def _peak(job: Job) -> Mapping[str, object]:
     import torch
 
     from personae.benchmark.machine import peak_rates

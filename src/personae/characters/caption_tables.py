@@ -136,7 +136,7 @@ def _plain_keys(row: dict[str, Any]) -> dict[str, Any]:
     return {key.strip().lower(): value for key, value in row.items()}
 
 
-def _csv_rows(text: str, table: Path) -> list[dict[str, str]]:
+def _csv_rows(text: str, table: Path) -> list[dict[Any, Any]]:
     lines = io.StringIO(text, newline="")
     try:
         return list(csv.DictReader(lines, strict=True, skipinitialspace=True))
@@ -153,7 +153,7 @@ def _text(table: Path) -> str:
         raise CharacterError(f"{table}: cannot be read ({error.strerror})") from None
 
 
-def _filled(row: dict[str, Any], where: str) -> dict[str, Any]:
+def _filled(row: dict[Any, Any], where: str) -> dict[str, Any]:
     """Return a CSV row without its empty cells, whole numbers of `repeats` as such."""
     beyond = row.pop(None, None)
     if beyond:

@@ -166,7 +166,7 @@ def _is_picture(path: Path) -> bool:
     )
 
 
-def _reason(kind: Kind, file: Path, used: dict[Kind, set], *, in_set: bool) -> str:
+def _reason(kind: Kind, file: Path, used: dict[Kind, set[tuple[str, str]]], *, in_set: bool) -> str:
     """Return why nothing uses a file."""
     if kind == "picture":
         if file.suffix.lower() not in SUFFIXES:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 from personae.characters.character_toml import FILE_NAME
 from personae.characters.folder_index import FolderIndex, folded, list_folder
@@ -144,17 +144,34 @@ def read_folder(folder: Path, rule: FolderRule) -> FoundPictures:
             problems.append(str(error))
         else:
             found.append(reference)
-    return FoundPictures(**{rule.role: tuple(found)}, problems=tuple(problems))
+    return replace(in_role(rule.role, tuple(found)), problems=tuple(problems))
 
 
-def merge(readings: Iterable[FoundPictures], **facts: str | None) -> FoundPictures:
-    """Return several readings as one; `facts` are the name, class noun and phrase of the whole."""
+def in_role(role: Role, references: tuple[Reference, ...]) -> FoundPictures:
+    """Return a reading with nothing but pictures, all for `role`."""
+    match role:
+        case "references":
+            return FoundPictures(references=references)
+        case "held_out":
+            return FoundPictures(held_out=references)
+        case "prior":
+            return FoundPictures(prior=references)
+
+
+def merge(
+    readings: Iterable[FoundPictures],
+    *,
+    name: str | None = None,
+    class_noun: str | None = None,
+    phrase: str | None = None,
+) -> FoundPictures:
+    """Return several readings as one, with the name, class noun and phrase of the whole."""
     parts = list(readings)
     joined: dict[str, Any] = {
         key: tuple(item for part in parts for item in getattr(part, key))
         for key in ("references", "held_out", "prior", "notes", "problems", "unused")
     }
-    return FoundPictures(**joined, **facts)
+    return FoundPictures(name=name, class_noun=class_noun, phrase=phrase, **joined)
 
 
 def entry_file(
@@ -186,6 +203,20 @@ def entry_file(
     return found[0] if found else None
 
 
+def the_entry_file(path: Path, suffixes: tuple[str, ...], belongs: Callable[[Path], bool]) -> Path:
+    """Return `entry_file`, where a convention has matched already.
+
+    Raises:
+        CharacterError: as `entry_file` does, or there is none.
+    """
+    file = entry_file(path, suffixes, belongs)
+    if file is None:
+        raise CharacterError(
+            f"{path}: holds no {' or '.join(suffixes)} file of a dataset; name the file you mean"
+        )
+    return file
+
+
 def resolve(location: str, beside: Path) -> Path:
     """Return the path that a configuration file names.
 
@@ -200,7 +231,15 @@ def resolve(location: str, beside: Path) -> Path:
     return path if path.is_absolute() or (path.exists() and not near.exists()) else near
 
 
-def take(table: dict[str, Any], key: str, kind: type[T], default: T, where: str) -> T:
+@overload
+def take(table: dict[str, Any], key: str, kind: type[T], default: None, where: str) -> T | None: ...
+
+
+@overload
+def take(table: dict[str, Any], key: str, kind: type[T], default: T, where: str) -> T: ...
+
+
+def take(table: dict[str, Any], key: str, kind: type[T], default: T | None, where: str) -> T | None:
     """Return `table[key]` if it is of the expected kind, `default` if it is absent or null.
 
     Args:

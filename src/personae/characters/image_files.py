@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from personae.core.files import lfs_pointer
 from personae.errors import CharacterError
@@ -217,7 +217,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return "is a folder, not a picture"
     if path.is_file() and path.stat().st_size == 0:
         return "is empty (0 bytes); copy the picture again"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         pointer = lfs_pointer(path)
         if pointer:
             return f"is no picture: {pointer}"
@@ -255,6 +255,7 @@ def _through_profile(colours: Image.Image, profile: bytes | None) -> Image.Image
         if "srgb" in ImageCms.getProfileDescription(source).lower():
             return colours.convert("RGB")
         srgb = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
+        converted = ImageCms.profileToProfile(colours, source, srgb, outputMode="RGB")
+        return colours.convert("RGB") if converted is None else converted  # None only in place
     except (ImageCms.PyCMSError, OSError):
         return colours.convert("RGB")

@@ -40,15 +40,15 @@ def pictures_of(character: Character) -> Iterator[tuple[str, Content]]:
     if not plain:
         concepts = [_concept(character.name, kind, places[kind]) for kind in kinds]
         yield f"{FOLDER}/{CONCEPTS}", json.dumps(concepts, indent=2).encode()
-    about = {
-        "name": character.name,
-        "class_noun": character.class_noun,
-        "phrase": character.phrase,
-        "asymmetric": character.asymmetric,
-        "licence": character.licence,
-        "held_out": tuple(held_out),
-    }
-    yield f"{FOLDER}/{CHARACTER_FILE}", to_toml(CharacterFile(**about)).encode()
+    about = CharacterFile(
+        name=character.name,
+        class_noun=character.class_noun,
+        phrase=character.phrase,
+        asymmetric=character.asymmetric,
+        licence=character.licence,
+        held_out=tuple(held_out),
+    )
+    yield f"{FOLDER}/{CHARACTER_FILE}", to_toml(about).encode()
 
 
 def _members(reference: Reference, place: str, stem: str) -> Iterator[tuple[str, Content]]:
@@ -57,9 +57,9 @@ def _members(reference: Reference, place: str, stem: str) -> Iterator[tuple[str,
         yield f"{place}{stem}.txt", reference.caption.encode()
     if reference.mask is not None and not reference.mask_inverted:
         yield f"{place}masks/{stem}{reference.mask.suffix.lower()}", reference.mask
-    elif reference.mask is not None:
+    elif (upright_mask := reference.mask_image()) is not None and reference.mask is not None:
         upright = io.BytesIO()
-        reference.mask_image().save(upright, "PNG")
+        upright_mask.save(upright, "PNG")
         yield f"{place}masks/{stem}.png", upright.getvalue()
 
 

@@ -12,7 +12,7 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -23,7 +23,7 @@ from personae.errors import PersonaeError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 # Typer brings its own click or takes the one installed; its base class is found from here alone.
-COMMAND_LINE_ERROR = typer.BadParameter.__mro__[2]
+COMMAND_LINE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[2])
 ORDER = ("demo", "init", "check", "train", "generate", "sheet", "inspect", "bases")
 
 

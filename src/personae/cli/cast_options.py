@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -58,7 +58,8 @@ def quiet_libraries() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()
+    bars: Any = huggingface_hub.utils  # it offers them without saying so to a checker
+    bars.enable_progress_bars()
 
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
@@ -89,7 +90,7 @@ def load_cast(members: Sequence[str] | None, strengths: Sequence[str] | None) ->
     return Cast.load(pairs(members, "--cast"), pairs(strengths, "--strength"))
 
 
-def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: str) -> Family:
+def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: Any) -> Family:
     """Load the base named, else that of the cast, else the embedded one.
 
     Raises:

@@ -93,10 +93,11 @@ def draw_options(groups: Sequence[Group]) -> list[Any]:
     def holder(**values: Any) -> None:
         """Carry the signature that typer reads."""
 
-    holder.__signature__ = inspect.Signature(fields)
-    holder.__annotations__ = {field.name: field.annotation for field in fields}
+    carrier: Any = holder
+    carrier.__signature__ = inspect.Signature(fields)
+    carrier.__annotations__ = {field.name: field.annotation for field in fields}
     app = typer.Typer(add_completion=False)
-    app.command()(holder)
+    app.command()(carrier)
     names = {field.name for field in fields}
     return [option for option in typer.main.get_command(app).params if option.name in names]
 

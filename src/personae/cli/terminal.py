@@ -52,7 +52,8 @@ def clean(text: str) -> str:
 
 def clean_outputs() -> None:
     """Let warnings go through `clean`, and nothing fail for a letter that the output has not."""
-    for stream in (sys.stdout, sys.stderr):
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
         with suppress(AttributeError, ValueError):  # another kind of stream, or closed
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from personae.errors import PersonaeError
 
 _KINDS: dict[str, type[Event]] = {}
+_READERS: dict[type[Event], TypeAdapter[Any]] = {}  # check values against the types of fields
 """{kind: the class of its events}; a class enters it by being defined."""
 
 
@@ -49,15 +49,11 @@ class Event:
         try:
             values = json.loads(line)
             kind = _KINDS[values.pop("event")]
-            return _reader(kind).validate_python(values)
+            if kind not in _READERS:
+                _READERS[kind] = TypeAdapter(kind)
+            return _READERS[kind].validate_python(values)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-
-
-@cache
-def _reader(kind: type[Event]) -> TypeAdapter[Event]:
-    """Return what checks the values of a kind against the types of its fields."""
-    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from functools import cache
 from importlib.metadata import entry_points
 from inspect import isabstract
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from personae.errors import UsageError
 
@@ -34,14 +33,21 @@ class PlugIn:
 
 T = TypeVar("T", bound=PlugIn)
 
+_FOUND: Final[dict[type[PlugIn], dict[str, Any]]] = {}  # kinds that were searched for already
 
-@cache
+
 def discover(kind: type[T]) -> dict[str, type[T]]:
     """Return {name: class} of the concrete subclasses of `kind` in its package, folders included.
 
     Args:
         kind: base class; it sets `package` and `group`, a plug-in sets its `name`.
     """
+    if kind not in _FOUND:
+        _FOUND[kind] = _search(kind)
+    return _FOUND[kind]
+
+
+def _search(kind: type[T]) -> dict[str, type[T]]:
     package = importlib.import_module(kind.package)
     modules = [
         importlib.import_module(module.name)

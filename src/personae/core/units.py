@@ -50,7 +50,7 @@ def parse_bytes(text: str) -> float:
         UsageError: the text is no positive number with such a unit.
     """
     match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", text)
-    unit = match[2].upper() if match else None
+    unit = match[2].upper() if match else ""
     amount = float(match[1].strip(".") or 0) if match and match[1].count(".") < 2 else 0.0
     if unit not in UNITS or not 0 < amount < MOST_BYTES:
         raise UsageError(f"'{text}' is no amount of memory; expected one such as 8GiB or 10MB")

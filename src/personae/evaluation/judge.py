@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from personae.characters.character import Character
 from personae.core.cache import default_folder, keep
@@ -51,12 +51,16 @@ class Judge:
             UsageError: an unknown suite or encoder.
             EncoderError: an encoder's weights are not there.
         """
-        settings = settings.resolved(base.source)
+        settings = settings.resolved(base.source)  # every default is filled in
         second = None if settings.second == NONE else settings.second
         encoders = Encoders.load(
-            settings.identity, settings.image_text, str(base.device), second=second
+            cast(str, settings.identity),
+            cast(str, settings.image_text),
+            str(base.device),
+            second=second,
         )
-        return cls(base, character, settings, load_suite(settings.suite), encoders)
+        suite = load_suite(cast(str, settings.suite))
+        return cls(base, character, settings, suite, encoders)
 
     def small(self, shots: int) -> Judge:
         """Return a judge of a few scenes and one seed each, for scoring checkpoints.

@@ -33,11 +33,11 @@ class JudgingSettings(Config):
     """Encoder that looks at likeness beside `identity` and learnt from other pictures. Default:
     efficientnet_lite0 if its package is installed, else dinov2 or dino if fetched before, else
     none."""
-    seeds: int = Field(2, ge=1, le=10_000)
+    seeds: int = Field(default=2, ge=1, le=10_000)
     """Pictures of each shot about the character; diversity needs two."""
-    class_seeds: int = Field(1, ge=1, le=10_000)
+    class_seeds: int = Field(default=1, ge=1, le=10_000)
     """Pictures of each shot about its class, for drift and prior collapse."""
-    checkpoint_shots: int = Field(4, ge=2, le=10_000)
+    checkpoint_shots: int = Field(default=4, ge=2, le=10_000)
     """Shots drawn to score each checkpoint where the best one is kept."""
     sampling: Sampling = Sampling(steps=20)
     """How the pictures are drawn."""

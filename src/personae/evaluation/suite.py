@@ -108,7 +108,7 @@ class Suite(Config):
 
     @model_validator(mode="after")
     def _names_each_shot_once(self) -> Self:
-        ids = [shot.id for shot in (*self.shots, *self.class_shots)]
+        ids = [shot.id for shot in self.shots] + [shot.id for shot in self.class_shots]
         twice = next((name for name in ids if ids.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"two shots are called '{twice}'")

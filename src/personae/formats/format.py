@@ -123,8 +123,19 @@ def export_file(
     path = with_ending(Path(path), kind)
     written = kind().write(artifact, path, base)
     if kind.has_sidecar:
-        write_sidecar(artifact, written, base, shown)
+        write_sidecar(artifact, written, needed(base), shown)
     return written
+
+
+def needed(base: Family | None) -> Family:
+    """Return the base that a format with `needs_base` is written with.
+
+    Raises:
+        UsageError: none was given.
+    """
+    if base is None:
+        raise UsageError("this format is written with the loaded base; give the artifact's base")
+    return base
 
 
 def _check_carries(kind: type[Format], artifact: Artifact) -> None:

@@ -6,13 +6,14 @@ A family says which kind it is (`Family.file_layout`); what that means for files
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from personae.errors import UnsupportedError
 from personae.formats import ldm_names
 from personae.models.family import Family
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 XL_PREFIXES = ("lora_te1_", "lora_te2_")
 
@@ -68,7 +69,7 @@ def layout_of(base: Family) -> Layout:
     return LAYOUTS[base.file_layout][v]
 
 
-def ldm_unet_name(denoiser: nn.Module, name: str) -> str:
+def ldm_unet_name(denoiser: ModelMixin, name: str) -> str:
     """Return the LDM name of a module or parameter of `denoiser`."""
     attention_up = [hasattr(block, "attentions") for block in denoiser.up_blocks]
     return ldm_names.unet_name(name, denoiser.config.layers_per_block, attention_up)

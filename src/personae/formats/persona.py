@@ -156,10 +156,13 @@ def _packed_artifact(file: Path, strength: str) -> PackedArtifact:
 
 
 def _packed_file(source: Path | bytes) -> PackedFile:
-    try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read ({error.strerror})") from None
+    if isinstance(source, bytes):
+        content = source
+    else:
+        try:
+            content = source.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{source}: cannot be read ({error.strerror})") from None
     return PackedFile(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 

@@ -74,6 +74,18 @@ class TensorFile:
             return None
         return cls(path, {name: tuple(value.shape) for name, value in tensors.items()}, {})
 
+    @classmethod
+    def opened(cls, path: Path) -> Self:
+        """Return what the file holds.
+
+        Raises:
+            ArtifactError: it is no file of tensors.
+        """
+        file = cls.open(path)
+        if file is None:
+            raise ArtifactError(f"{path}: is no file of tensors; copy or download it again")
+        return file
+
     def tensors(self, names: list[str] | None = None) -> dict[str, Tensor]:
         """Return {name: value}, as `read_tensors` does.
 

@@ -98,7 +98,7 @@ class Cast:
         self._base = base
         try:
             for name, member in self.members.items():
-                self._enter(name, member)
+                self._enter(base, name, member)
             yield self
         finally:
             for member in reversed(self.members.values()):
@@ -114,7 +114,7 @@ class Cast:
             self.remove(name)
             self.members[name] = Member(artifact, Strength.parse(strength))
             if self._base is not None:
-                self._enter(name, self.members[name])
+                self._enter(self._base, name, self.members[name])
 
     def remove(self, name: str) -> None:
         """Let `name` go, if it is there; takes effect at once."""
@@ -123,23 +123,23 @@ class Cast:
             self._leave(member)
             self._texts.clear()
 
-    def _enter(self, name: str, member: Member) -> None:
+    def _enter(self, base: Family, name: str, member: Member) -> None:
         try:
-            member.techniques = member.artifact.build(self._base)
+            member.techniques = member.artifact.build(base)
         except ArtifactError as error:
             raise ArtifactError(f"{member.path}: {error}" if member.path else str(error)) from None
         for technique in member.techniques:
             technique.strength = member.strength.at(0.0)
             if technique.names_character:
-                self._give_word(name, member, technique)
+                self._give_word(base, name, member, technique)
             technique.inject()
 
-    def _give_word(self, name: str, member: Member, technique: Technique) -> None:
+    def _give_word(self, base: Family, name: str, member: Member, technique: Technique) -> None:
         """Give a technique a word of its own where another member brings the same one."""
         word = technique.phrase(name, "")
 
         def taken(word: str) -> bool:
-            return any(tower.has_placeholder(word) for tower in self._base.towers)
+            return any(tower.has_placeholder(word) for tower in base.towers)
 
         if not taken(word):
             return

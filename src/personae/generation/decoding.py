@@ -30,12 +30,12 @@ def decode_tiled(decode: Callable[[Tensor], Tensor], latents: Tensor, side: int)
     high, wide = (min(side, size) for size in latents.shape[2:])
     if (high, wide) == latents.shape[2:]:
         return decode(latents).float()
-    total = weights = None
+    total, weights = torch.empty(()), torch.empty(())  # until the first tile shows how large
     for top in _starts(latents.shape[2], high):
         for left in _starts(latents.shape[3], wide):
             pixels = decode(latents[..., top : top + high, left : left + wide]).float()
             factor = pixels.shape[-1] // wide
-            if total is None:
+            if not total.dim():
                 size = [factor * places for places in latents.shape[2:]]
                 total = pixels.new_zeros(*pixels.shape[:2], *size)
                 weights = pixels.new_zeros(size)

@@ -183,14 +183,14 @@ def _our_sampler(name: object, tool: int) -> str | None:
     return next((ours for ours, theirs in SAMPLERS.items() if theirs[tool] == name), name)
 
 
-def _whole(value: object) -> int | None:
+def _whole(value: Any) -> int | None:
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _number(value: object) -> float | None:
+def _number(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):

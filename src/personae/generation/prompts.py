@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from personae.errors import UsageError
 from personae.models.family import Family
+from personae.models.text_tower import TextTower
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def check_length(
             count = len(tower.ids(filled(prompt, phrase_of)))
             if count <= room:
                 continue
-            lost = _lost(prompt, lambda text, tower=tower: len(tower.ids(text)), room, phrase_of)
+            lost = _lost(prompt, partial(_tokens, tower), room, phrase_of)
             said = f"the prompt has {count} tokens and the base reads {room}"
             if lost and strict:
                 raise UsageError(
@@ -80,3 +82,7 @@ def _lost(
         if length(filled(prompt[: match.end()], phrase_of)) > room:
             return name
     return None
+
+
+def _tokens(tower: TextTower, text: str) -> int:
+    return len(tower.ids(text))

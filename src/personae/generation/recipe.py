@@ -54,7 +54,7 @@ class Recipe(Config):
     cast: dict[str, MemberRecord] = {}
     sampling: Sampling = Sampling()
     batch: list[RecipeRow] = Field(min_length=1, max_length=MOST_ROWS)
-    row: int = Field(0, ge=0)
+    row: int = Field(default=0, ge=0)
     acceleration: list[str] = []
     """The quicker ways of computing that were used; their last bits are their own."""
 

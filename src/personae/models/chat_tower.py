@@ -47,7 +47,7 @@ class ChatTower(TextTower):
         leave hooks on the model for good. The causal mask is given, since the model would look at
         values for it, and tensors may have none.
         """
-        model = self.encoder.base_model  # without a head, where it has one
+        model: Any = self.encoder.base_model  # without a head, where it has one
         found: list[Tensor] = []
 
         def keep(_: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from personae.core.registry import PlugIn, nearest
 from personae.errors import UsageError
 from personae.models.components import Components, text_component, text_network
 from personae.models.forwards import Forwards
-from personae.models.layers import layers_matching
+from personae.models.layers import Layer, layers_matching
 from personae.models.noise_path import NoisePath
 from personae.models.overlay import WeightOverlay
 from personae.models.recommended import Recommended
@@ -28,6 +28,9 @@ from personae.models.text import Conditions, Frame, Text
 from personae.models.text_tower import TextTower
 from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 
 @dataclass(eq=False)
@@ -60,8 +63,8 @@ class Family(PlugIn, ABC):
             without.
     """
 
-    denoiser: nn.Module
-    autoencoder: nn.Module
+    denoiser: ModelMixin
+    autoencoder: ModelMixin
     towers: list[TextTower]
     path: NoisePath
     scheduler_config: dict[str, Any]
@@ -238,7 +241,7 @@ class Family(PlugIn, ABC):
         towers = {text_network(i): tower.encoder for i, tower in enumerate(self.towers)}
         return {"denoiser": self.denoiser, **towers}
 
-    def layers(self) -> dict[str, nn.Module]:
+    def layers(self) -> dict[str, Layer]:
         """Return {`<network>.<dotted name>`: layer} of every Linear and Conv2d of `networks`.
 
         Raises:

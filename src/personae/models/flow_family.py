@@ -19,7 +19,7 @@ from personae.models.family import Family
 from personae.models.noise_path import SCHEDULER_TIMES, Flow, ShiftByTokens
 
 
-class FlowEuler(FlowMatchEulerDiscreteScheduler):
+class FlowEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffusers is untyped
     """diffusers' Euler steps along a flow, with the two members that its other samplers have."""
 
     init_noise_sigma = 1.0

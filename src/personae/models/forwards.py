@@ -18,7 +18,9 @@ Forward = Callable[..., Any]
 class Quicker(Protocol):
     """What computes a module's result in another way."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Return what it is called."""
 
     def forward_for(self, module: nn.Module, plain: Forward) -> Forward:
         """Return a forward for `module` that may call `plain` where it has nothing better."""
@@ -40,7 +42,7 @@ class Slot:
 
     def choose(self, training: bool, quicker: Iterable[Quicker]) -> None:
         """Let `quicker`, each around the one before, compute from now on."""
-        forward, names = self.plain, ()
+        forward, names = self.plain, tuple[str, ...]()
         for each in quicker:
             names += (each.name,)
             if names not in self._made:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
 
 from torch import nn
 
 from personae.errors import UnsupportedError
 
+Layer: TypeAlias = nn.Linear | nn.Conv2d
 
-def layers_matching(root: nn.Module, pattern: str) -> dict[str, nn.Module]:
+
+def layers_matching(root: nn.Module, pattern: str) -> dict[str, Layer]:
     """Return {dotted name: module} of the Linear and Conv2d layers whose name matches `pattern`.
 
     Raises:

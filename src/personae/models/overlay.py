@@ -134,18 +134,20 @@ class WeightOverlay:
     def _merge(self, module: nn.Module, active: Sequence[Delta]) -> None:
         for full_name, name, parameter in self._slots[module]:
             parts = [part for delta in active if (part := delta(full_name)) is not None]
+            slots: dict[str, Any] = module._parameters  # torch looks there, whatever lies there
+            merged: Tensor = parameter
             if not parts:
-                merged = parameter
+                pass
             elif torch.is_grad_enabled():
                 merged = _Sum.apply(parameter, *parts)
             else:
-                room = self._spare.pop((module, name), module._parameters[name])
+                room = self._spare.pop((module, name), slots[name])
                 merged = _sum(parameter, parts, None if room is parameter else room)
-            module._parameters[name] = merged
+            slots[name] = merged
 
     def _let_go(self, module: nn.Module) -> None:
         for _, name, parameter in self._slots[module]:
-            merged = module._parameters[name]
+            merged: Any = module._parameters[name]
             if self._exchanging and not (merged is parameter or merged.requires_grad):
                 self._spare[module, name] = merged
             module._parameters[name] = parameter

@@ -22,5 +22,5 @@ class Recommended(Config):
     """Most steps at batch size 1, whatever the number of pictures."""
     prior: str = "none"
     """Prior preservation it is best trained with: none, images or prediction."""
-    prior_every: int = Field(1, ge=1)
+    prior_every: int = Field(default=1, ge=1)
     """Pictures of a batch for one prior row."""

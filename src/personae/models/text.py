@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -57,7 +57,11 @@ class Text:
         """Join texts along the batch; shorter ones are padded with zeros that no mask shows."""
         longest = max(text.embeds.shape[1] for text in texts)
         texts = [text._padded_to(longest) for text in texts]
-        pooled = None if texts[0].pooled is None else torch.cat([t.pooled for t in texts])
+        pooled = (
+            None
+            if texts[0].pooled is None
+            else torch.cat(cast(list[Tensor], [t.pooled for t in texts]))
+        )
         mask, lengths = None, None
         if any(text.mask is not None for text in texts):
             mask = torch.cat([text._whole_mask() for text in texts])

@@ -37,7 +37,7 @@ class TextTower:
     def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
         self.tokenizer, self.encoder = tokenizer, encoder
         self.length: int = tokenizer.model_max_length
-        self.embedding: nn.Embedding = encoder.get_input_embeddings()
+        self.embedding = _embedding_of(encoder)
         self.vocabulary_size: int = self.embedding.num_embeddings
         if len(tokenizer) < WHOLE_VOCABULARY * self.vocabulary_size:
             raise BaseError(
@@ -51,7 +51,7 @@ class TextTower:
     def with_encoder(self, encoder: nn.Module) -> Self:
         """Return the same tower around another encoder of the same shape, without placeholders."""
         other = copy(self)
-        other.encoder, other.embedding = encoder, encoder.get_input_embeddings()
+        other.encoder, other.embedding = encoder, _embedding_of(encoder)
         other._placeholders, other._extra_ids, other._handles = {}, None, []
         return other
 
@@ -116,11 +116,17 @@ class TextTower:
 
     def _look_up_new_ids(self, _: nn.Module, __: Any, embeds: Tensor) -> Tensor:
         ids, self._extra_ids = self._extra_ids, None
+        if ids is None:  # the hook before it has not run: nothing was looked up
+            return embeds
         for new, vectors in self._placeholders.values():
             mine = ((ids >= new.start) & (ids < new.stop)).unsqueeze(-1)  # (b, l, 1)
             own = vectors()[(ids - new.start).clamp(0, len(new) - 1)]  # (b, l, d)
             embeds = torch.where(mine, own.to(embeds), embeds)
         return embeds
+
+
+def _embedding_of(encoder: Any) -> nn.Embedding:
+    return encoder.get_input_embeddings()
 
 
 def whole_word(placeholder: str) -> str:

@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def looks(comparison: Comparison) -> dict[str, Look]:
 @contextmanager
 def style(name: str) -> Iterator[None]:
     """Draw in the page's style; ids in the SVG follow from `name`, so that files repeat."""
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.size": 10,

@@ -6,12 +6,13 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.rows import Found, Row
-from personae.study.result import CellPicture
+from personae.study.result import CellPicture, CellSampling
 
 SIDE = 512
 """Longest side of an embedded picture in pixels; larger ones are made smaller."""
@@ -135,14 +136,15 @@ def _by_shot(found: Found, of_class: bool) -> dict[str, CellPicture]:
 
 
 def _drawn(found: Found, picture: CellPicture, title: str, of_class: bool) -> ShownPicture | None:
-    recipe, result = found.result.recipe, found.result
+    result = found.result
+    recipe = cast(CellSampling, result.recipe)  # of every cell that draws
     detail = (
         f"seed {picture.seed} · {recipe.sampler}, {recipe.steps} steps, "
         f"guidance {recipe.guidance_scale:g} · base {result.base.fingerprint}"
     )
     if result.training:
         steps, seed = result.training.steps, found.seed
-        detail += f" · {result.content_hash[:12]}, {steps} steps, training seed {seed}"
+        detail += f" · {str(result.content_hash)[:12]}, {steps} steps, training seed {seed}"
     file = found.cell.pictures / ("class" if of_class else "") / picture.file
     detail += f" · {file.relative_to(found.cell.folder.parent)}"
     image = open_picture(file)

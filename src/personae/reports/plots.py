@@ -55,9 +55,9 @@ def trade_offs(comparison: Comparison) -> list[Plot]:
     likeness = comparison.likeness
     for name in (comparison.agreement, *TRADES):
         points = [
-            (row, row.mean(name), row.mean(likeness))
+            (row, x, y)
             for row in comparison.trained
-            if row.mean(name) is not None and row.mean(likeness) is not None
+            if (x := row.mean(name)) is not None and (y := row.mean(likeness)) is not None
         ]
         if not points:
             continue
@@ -108,11 +108,12 @@ def _scatter(
         intervals = (row.intervals[measure.name], row.intervals[likeness])
         _point(axes, (x, y), intervals, seen[row.name], filled=row in front)
     before = comparison.untouched
-    if before and before.mean(likeness) is not None:
-        axes.axhline(before.mean(likeness), color=PLAIN, linestyle=":", linewidth=1)
+    reached = before.mean(likeness) if before else None
+    if reached is not None:
+        axes.axhline(reached, color=PLAIN, linestyle=":", linewidth=1)
         axes.annotate(
             "untouched base",
-            (1, before.mean(likeness)),
+            (1, reached),
             xytext=(0, 3),
             fontsize=8.5,
             xycoords=("axes fraction", "data"),
@@ -203,11 +204,16 @@ def dots(comparison: Comparison) -> list[Plot]:
     for name in DOTTED:
         if name == "agreement" and comparison.agreement != name:
             continue
-        rows = [row for row in comparison.rows if row.kind != "real" and row.mean(name) is not None]
+        means = [
+            (row, mean)
+            for row in comparison.rows
+            if row.kind != "real" and (mean := row.mean(name)) is not None
+        ]
+        rows = [row for row, _ in means]
         if len(rows) < 2:
             continue
         measure = measured(name)
-        told = "; ".join(f"{row.title} {text(measure, row.mean(name))}" for row in rows)
+        told = "; ".join(f"{row.title} {text(measure, mean)}" for row, mean in means)
         size = (4.4, 0.75 + 0.34 * len(rows))
         paint = partial(_dots, comparison=comparison, measure=measure, rows=rows)
         drawn = svg(f"dots-{name}", size, paint, f"{measure.title}: {told}")

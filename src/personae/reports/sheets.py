@@ -18,6 +18,8 @@ from personae.core.files import replacing
 from personae.errors import UsageError
 from personae.evaluation.suite import Suite
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 PAPER, INK, FAINT, LINE = "#fbfaf7", "#22252b", "#6d717a", "#dcd9d1"
 MARGIN, GAP = 40, 20  # pixels around the sheet, and between pictures
 TITLE, HEADING, LABEL = 34, 21, 15  # font sizes in pixels
@@ -81,7 +83,7 @@ def character_sheet(
     columns = columns or min(MAX_COLUMNS, max(1, math.ceil(math.sqrt(most))))
     columns = min(columns, most)
     width = 2 * MARGIN + columns * cell + (columns - 1) * GAP
-    plan = [*_header(title, subtitle, width - 2 * MARGIN)]
+    plan: list[_Words | _Row] = [*_header(title, subtitle, width - 2 * MARGIN)]
     for section in sections:
         plan += _rows(section, columns, cell)
     height = MARGIN + sum(block.height for block in plan) + MARGIN
@@ -206,7 +208,7 @@ def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
     return lines
 
 
-def _cut(line: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _cut(line: str, font: Font, width: int) -> str:
     if font.getlength(line) <= width:
         return line
     line = line.rstrip("…")
@@ -225,5 +227,5 @@ def _line_height(size: int) -> int:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size=size)

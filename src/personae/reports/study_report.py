@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from personae.core.files import write_text
 from personae.reports import curves, pictures, plots, summary
@@ -21,6 +21,7 @@ from personae.study.comparison.limits import Limits
 from personae.study.comparison.measures import EYES
 from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict, decide
+from personae.study.result import CellSampling, CellTraining
 from personae.study.study import Study
 
 REPORT_FORMAT = 1
@@ -99,8 +100,10 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     first = comparison.trained[0].found[0]
     result = first.result
     trained = [each for row in comparison.trained for each in row.found]
-    steps = sorted({each.result.training.steps for each in trained})
-    recipe = result.recipe
+    # Each trained cell has both.
+    training = [cast(CellTraining, each.result.training) for each in trained]
+    recipe = cast(CellSampling, result.recipe)
+    steps = sorted({each.steps for each in training})
     return [
         ("characters", ", ".join(comparison.characters)),
         ("base", f"{result.base.source} ({result.base.fingerprint})"),
@@ -108,7 +111,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("budget", comparison.study.settings.budget),
         ("checkpoint kept", first.cell.spec.run.keep),
         ("steps kept", ", ".join(map(str, steps))),
-        ("batch size", str(result.training.batch_size)),
+        ("batch size", str(training[0].batch_size)),
         (
             "pictures",
             f"{result.character.pictures} to train on, "

@@ -17,6 +17,7 @@ from personae.reports.pictures import open_picture
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict
+from personae.study.result import CellPicture
 
 SHOTS = 4
 DPI = 160
@@ -71,7 +72,7 @@ def _pictures(figure: Figure, place: SubplotSpec, rows: list[Row]) -> None:
 
 
 def _chosen(found: Found) -> list[tuple[str, Path]]:
-    first = {}
+    first: dict[str, CellPicture] = {}
     for picture in found.result.pictures:
         first.setdefault(picture.shot, picture)
     pictures = list(first.values())
@@ -87,8 +88,8 @@ def _bar(
     spread = [max(0.0, interval.low), max(0.0, interval.high)]
     axes.plot(spread, [at, at], color=INK, linewidth=1)
     if interval.mean > 0.2:
-        inside = {"va": "center", "fontsize": 7, "color": "white" if alpha > 0.5 else INK}
-        axes.text(0.02, at, f"{interval.mean:.0%}", **inside)
+        ink = "white" if alpha > 0.5 else INK
+        axes.text(0.02, at, f"{interval.mean:.0%}", va="center", fontsize=7, color=ink)
 
 
 def _bars(figure: Figure, place: SubplotSpec, rows: list[Row], comparison: Comparison) -> None:

@@ -66,7 +66,7 @@ def _entry(measure: Measure, row: Row) -> TableEntry:
     best = rank is not None and rank.place == 1
     if measure.name in COSTS:
         best = False
-    return TableEntry(text(measure, interval.mean), spread, best, bool(best and rank.ties))
+    return TableEntry(text(measure, interval.mean), spread, best, bool(best and rank and rank.ties))
 
 
 def text(measure: Measure, value: float) -> str:

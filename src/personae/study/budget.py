@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from personae.core.registry import lookup
 from personae.errors import UsageError
@@ -13,7 +13,8 @@ from personae.models.family import Family
 from personae.techniques.technique import Technique
 from personae.training.schedule import Schedule
 
-KINDS = ("steps", "presentations", "seconds", "own")
+Kind = Literal["steps", "presentations", "seconds", "own"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Budget:
             so that none is cut short.
     """
 
-    kind: Literal["steps", "presentations", "seconds", "own"]
+    kind: Kind
     amount: float | None = None
 
     @classmethod
@@ -79,4 +80,5 @@ class Budget:
 def _recommended(schedule: Schedule, base: Family, pictures: int, technique: str) -> int:
     usual = lookup(Technique, technique).recommended
     free = schedule.model_copy(update={"steps": None})
-    return free.resolved(pictures, base.recommended(technique, usual)).steps
+    resolved = free.resolved(pictures, base.recommended(technique, usual))
+    return resolved.total_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from personae.core.event import Event
-from personae.study.result import LearningCurve
+from personae.study.result import CheckpointScore, LearningCurve
 from personae.training.events import Kept, Scored, Step, StoppedEarly, Validation
 from personae.training.run_folder import RunFolder
 
@@ -23,7 +23,7 @@ def learning_curve(folder: RunFolder) -> LearningCurve:
     return LearningCurve(
         loss=_thinned(sorted(losses.items())),
         validation=[(step, *found) for step, found in sorted(validation.items())],
-        scored=[scored[step] for step in sorted(scored)],
+        scored=[CheckpointScore.model_validate(scored[step]) for step in sorted(scored)],
         stopped=stopped[0].to_dict() if stopped else None,
         kept=kept[0].to_dict() if kept else None,
     )

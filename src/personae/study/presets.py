@@ -24,14 +24,14 @@ class FairComparison(Config):
     """Base model."""
     techniques: list[str] = []
     """Separated by commas; join with + to train together. Default: all."""
-    seeds: int = Field(1, ge=1, le=10_000)
+    seeds: int = Field(default=1, ge=1, le=10_000)
     """Trainings of each technique."""
     budget: str = "steps"
     """Equal for all: steps (as many presentations as the longest recommendation), steps=N,
     presentations=N or seconds=N; or own, as each recommends."""
     keep: Literal["best", "most_flexible", "last"] = "best"
     """Checkpoint that becomes the artifact."""
-    pictures: int = Field(2, ge=1, le=10_000)
+    pictures: int = Field(default=2, ge=1, le=10_000)
     """Pictures drawn of each prompt."""
     suite: str | None = None
     """Prompts: toon, general, or a TOML file of your own."""

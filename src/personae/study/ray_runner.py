@@ -8,10 +8,12 @@ is lost or counted twice.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from personae.core.config import to_toml
 from personae.errors import StudyError, UsageError
@@ -43,7 +45,9 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
             "--ray needs Ray; install it with `pip install personae[cluster]`"
         ) from None
     try:
-        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="error")
+        ray.init(
+            address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise StudyError(
@@ -52,7 +56,7 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
 
     def run(cells: Sequence[Cell]) -> Iterator[CellStarted | CellProgress | Cell]:
         task = ray.remote(num_cpus=cpus, max_retries=RETRIES)(run_packed)
-        archives: dict[Path, object] = {}
+        archives: dict[Path, Any] = {}
         running = {}
         for cell in cells:
             folder = _pictures(cell)

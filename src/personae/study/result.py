@@ -229,7 +229,7 @@ class CellResult(Part):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         """Refuse a result that lacks what its kind of cell has."""
-        needed = {"real": ()}.get(self.technique, ("recipe",))
+        needed: tuple[str, ...] = () if self.technique == "real" else ("recipe",)
         if self.technique not in ("real", "untouched"):
             needed += ("content_hash", "training", "curve")
         for name in needed:

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 from personae.core.devices import HOST, pick_device
 from personae.core.event import Event, EventLog
@@ -43,6 +45,9 @@ CELL_BYTES = 2**31  # memory of a cell on such a base: 1.3 GiB measured for Drea
 
 Runner = Callable[[Sequence[Cell]], Iterator[CellStarted | CellProgress | Cell]]
 """Runs cells, yielding each when it starts and, as a `Cell`, when it has a result."""
+
+
+Logged = TypeVar("Logged", bound=Event)
 
 
 def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> Iterator[Happening]:
@@ -90,7 +95,7 @@ def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening
     yield _logged(log, StudyFinished(len(study.cells), len(study.failed()), took))
 
 
-def _logged(log: EventLog, event: Event) -> Event:
+def _logged(log: EventLog, event: Logged) -> Logged:
     log.append(event)
     return event
 
@@ -105,7 +110,8 @@ def local_runner(jobs: int = 1) -> Runner:
         raise UsageError(f"jobs is {jobs}; it must be 1 or more")
 
     def run(cells: Sequence[Cell]) -> Iterator[CellStarted | CellProgress | Cell]:
-        waiting, running = list(cells), {}
+        waiting = list(cells)
+        running: dict[Path, tuple[Cell, subprocess.Popen[bytes]]] = {}
         told = time.monotonic()
         try:
             while waiting or running:

@@ -287,8 +287,8 @@ def _place(folder: Path, spec: CellSpec, opened: dict[str, Character]) -> Path:
     character = opened.get(str(spec.run.character))
     name = character.name if character else spec.run.character.name
     words = [name, spec.row, *([f"s{spec.run.seed}"] if spec.kind == "trained" else [])]
-    words = "-".join([*words, spec.digest]).replace(" ", "-").replace("/", "_")
-    return folder / "cells" / safe_name(words)
+    joined = "-".join([*words, spec.digest]).replace(" ", "-").replace("/", "_")
+    return folder / "cells" / safe_name(joined)
 
 
 def pictures_hash(character: Character) -> str:

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.event import Event
 from personae.core.memory import peak_bytes, resident_bytes
-from personae.errors import CharacterError, PersonaeError
+from personae.errors import CharacterError, PersonaeError, StudyError
 from personae.evaluation.judge import Judge, save_pictures
 from personae.generation.picture import Picture
 from personae.models.family import Family
@@ -188,15 +187,17 @@ def _train(cell: Cell, base: Family, character: Character) -> _Trained:
                 memory = peak_bytes(base.device)  # of training alone: nothing is drawn yet
             _note(event)
     result = folder.result()
+    if result is None:
+        raise StudyError(f"{folder.path}: the training left no result; run the study again")
     record = result.training
-    costs = {
+    known = {
         "seconds": record.seconds,
         "peak_bytes": memory or record.peak_bytes,
         "added_bytes": max(0, memory - before) if memory and before else None,
         "parameters": record.parameters,
         "file_bytes": result.file_bytes,
     }
-    costs = {name: amount for name, amount in costs.items() if amount is not None}
+    costs = {name: amount for name, amount in known.items() if amount is not None}
     return _Trained(folder.path / result.artifact, costs, record.model_dump())
 
 
@@ -218,7 +219,7 @@ def _at_budget(cell: Cell, base: Family, character: Character) -> RunConfig:
         return _without_previews(run)
     pictures = len(character.references)
     steps = budget.steps(run.schedule, base, pictures, spec.techniques or [run.technique])
-    if budget.kind == "seconds":
+    if budget.kind == "seconds" and budget.amount is not None:
         steps = max(1, int(budget.amount / _seconds_per_step(run, base)))
     if steps is None:
         return run
@@ -236,7 +237,7 @@ def _seconds_per_step(run: RunConfig, base: Family) -> float:
     schedule = run.schedule.model_copy(update={"steps": WARM_STEPS + TIMED_STEPS + 1})
     probe = run.model_copy(update={"schedule": schedule, "keep": "last"})
     with tempfile.TemporaryDirectory() as folder:
-        events: Iterator[Event] = train(probe, Path(folder) / "probe", base=base)
+        events = train(probe, Path(folder) / "probe", base=base)
         steps = (event.seconds for event in events if isinstance(event, Step))
         timed = list(islice(steps, WARM_STEPS, WARM_STEPS + TIMED_STEPS))
         events.close()

@@ -55,6 +55,7 @@ class DreamBooth(Technique):
     title = "DreamBooth"
     source = "https://arxiv.org/abs/2208.12242"
     Config = DreamBoothConfig
+    config: DreamBoothConfig
     per_row = False
     # Deltas are far smaller than weights and need range rather than bits: where float16 has only
     # multiples of 6e-8 left, bfloat16 still has 8 bits. And the sum with bf16 weights is quicker.

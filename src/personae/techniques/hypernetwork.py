@@ -6,9 +6,10 @@ context of that width: k = W_k (c + m H_k(c)), v = W_v (c + m H_v(c)), m = stren
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar, cast
 
 import torch
 from pydantic import Field, field_validator
@@ -21,6 +22,8 @@ from personae.models.layers import layers_matching
 from personae.models.recommended import Recommended
 from personae.techniques.activations import ACTIVATIONS, at_zero
 from personae.techniques.technique import Technique, TechniqueConfig, allocated_on
+
+SizedLayer = TypeVar("SizedLayer", bound=nn.Module)
 
 WIDEST = 64  # times the width of the context
 
@@ -54,7 +57,7 @@ class HypernetworkConfig(TechniqueConfig):
     """zero_last starts exactly at the base; the others are A1111's and do not."""
     self_attention: bool = True
     """Also read by the self-attention layers (their widths get networks of their own)."""
-    max_ratio: float = Field(1.0, gt=0, le=1000)
+    max_ratio: float = Field(default=1.0, gt=0, le=1000)
     """Bound of the mean size of H(c) relative to c; the last layer is scaled down to keep it."""
 
     @field_validator("layer_structure")
@@ -118,13 +121,14 @@ def initialise(network: nn.Sequential, how: str, generator: torch.Generator) -> 
     """
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     norms = [layer for layer in network if isinstance(layer, nn.LayerNorm)]
+    own: dict[str, Callable[..., Any]]
     own = {"zero_last": nn.init.kaiming_uniform_, "normal": partial(nn.init.normal_, std=0.01)}
     fill = own.get(how) or getattr(nn.init, f"{how}_")
     for layer in linear:
         fill(layer.weight, generator=generator)
         layer.bias.zero_()
-    for layer in norms if how == "normal" else ():
-        nn.init.normal_(layer.weight, std=0.01, generator=generator)
+    for norm in norms if how == "normal" else ():
+        nn.init.normal_(norm.weight, std=0.01, generator=generator)
     if how == "zero_last":
         linear[-1].weight.zero_()
         if norms:  # a norm after the last layer would turn zeros into its own bias, which is 0
@@ -153,6 +157,7 @@ class Hypernetwork(Technique):
     title = "Hypernetwork"
     source = "https://blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac"
     Config = HypernetworkConfig
+    config: HypernetworkConfig
     recommended = Recommended(
         learning_rate=1e-4,
         weight_decay=1e-2,
@@ -190,7 +195,14 @@ class Hypernetwork(Technique):
             (part, layer)
             for part, pattern in patterns
             for layer in layers_matching(base.denoiser, pattern).values()
+            if isinstance(layer, nn.Linear)
         ]
+
+    def _network(self, name: str) -> nn.Sequential:
+        return cast(nn.Sequential, self.networks[name])
+
+    def _sized(self, name: str, *kinds: type[SizedLayer]) -> list[SizedLayer]:
+        return [layer for layer in self._network(name) if isinstance(layer, kinds)]
 
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Say what is trained.
@@ -199,7 +211,7 @@ class Hypernetwork(Technique):
             UnsupportedError: last layers of zeros, behind an activation that keeps them from ever
                 learning or from starting at the base.
         """
-        last = [[m for m in net if isinstance(m, nn.Linear)][-1] for net in self.networks.values()]
+        last = [self._sized(name, nn.Linear)[-1] for name in self.networks]
         if self.config.activate_output and not any(layer.weight.any() for layer in last):
             value, slope = at_zero(self.config.activation)
             if value or not slope:
@@ -245,7 +257,7 @@ class Hypernetwork(Technique):
         low_precision = context.dtype != torch.float32
         change = context
         with torch.autocast(context.device.type, context.dtype) if low_precision else nullcontext():
-            for layer in self.networks[name]:
+            for layer in self._network(name):
                 if isinstance(layer, nn.Linear):
                     weight, bias = (self._in(context.dtype, each) for each in layer.parameters())
                     change = functional.linear(change, weight, bias)
@@ -276,9 +288,7 @@ class Hypernetwork(Technique):
         """
         for name, ratio in self._ratios.items():
             if ratio > self.config.max_ratio:
-                kinds = (nn.Linear, nn.LayerNorm)
-                sized = [layer for layer in self.networks[name] if isinstance(layer, kinds)]
-                for parameter in sized[-1].parameters():
+                for parameter in self._sized(name, nn.Linear, nn.LayerNorm)[-1].parameters():
                     parameter.mul_(self.config.max_ratio / ratio)
         self._ratios.clear()
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from personae.core.registry import nearest
 from personae.errors import UsageError
 from personae.models.family import Family
-from personae.models.layers import layers_matching
+from personae.models.layers import Layer, layers_matching
 from personae.models.recommended import Recommended
 from personae.techniques.technique import Technique, TechniqueConfig, allocated_on, key_of
 
@@ -27,11 +27,11 @@ ALL = ("attention", "feed_forward", "convolutions")
 class LoRAConfig(TechniqueConfig):
     """Settings of LoRA."""
 
-    rank: int = Field(16, ge=1, le=16_384)
+    rank: int = Field(default=16, ge=1, le=16_384)
     """Rank of the update of each layer. Typical: 4 to 64."""
-    alpha: float | None = Field(None, gt=0, le=1e5)
+    alpha: float | None = Field(default=None, gt=0, le=1e5)
     """The update is scaled by alpha / rank. Default: the rank, so that the scale is 1."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the inputs of each update dropped while training."""
     targets: str = "attention"
     """Adapted layers: target sets of the base joined by + (attention, attention+feed_forward), or
@@ -43,7 +43,7 @@ class LoRAConfig(TechniqueConfig):
     targets and text_encoder; a layer narrower than rank gets as many ranks as it is wide."""
     rank_stabilised: bool = False
     """Scale by alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732, equation 4)."""
-    up_learning_rate_ratio: float = Field(1.0, ge=1, le=1e4)
+    up_learning_rate_ratio: float = Field(default=1.0, ge=1, le=1e4)
     """Learning rate of B relative to A (LoRA+, arXiv:2402.12354, section 4; they advise 16)."""
 
     @property
@@ -69,8 +69,8 @@ class LowRank(nn.Module):
         self.convolution: dict[str, Any] | None = None
         if isinstance(layer, nn.Conv2d):
             self.convolution = {"stride": layer.stride, "padding": layer.padding}
-            down = (rank, layer.in_channels, *layer.kernel_size)
-            up = (layer.out_channels, rank, 1, 1)
+            down: tuple[int, ...] = (rank, layer.in_channels, *layer.kernel_size)
+            up: tuple[int, ...] = (layer.out_channels, rank, 1, 1)
         else:
             down, up = (rank, layer.in_features), (layer.out_features, rank)
         start = torch.empty(down, device=None if generator else device)
@@ -98,6 +98,7 @@ class LoRA(Technique):
     title = "LoRA"
     source = "https://arxiv.org/abs/2106.09685"
     Config = LoRAConfig
+    config: LoRAConfig
     recommended = Recommended(
         learning_rate=1e-4,
         weight_decay=1e-2,
@@ -125,7 +126,7 @@ class LoRA(Technique):
             }
         )
 
-    def _find_layers(self, base: Family) -> dict[str, nn.Module]:
+    def _find_layers(self, base: Family) -> dict[str, Layer]:
         if self.config.layers is not None:
             return named_layers(base, self.config.layers)
         found = {
@@ -152,7 +153,7 @@ class LoRA(Technique):
         return self
 
     def _add(
-        self, update: LowRank, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+        self, update: nn.Module, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
     ) -> Tensor:
         scale = self.config.scale
         change = update if scale == 1 else (lambda x: update(x) * scale)
@@ -195,7 +196,7 @@ def widest_rank(layer: nn.Linear | nn.Conv2d) -> int:
     return min(len(layer.weight), layer.weight.numel() // len(layer.weight))
 
 
-def named_layers(base: Family, names: list[str]) -> dict[str, nn.Module]:
+def named_layers(base: Family, names: list[str]) -> dict[str, Layer]:
     """Return {name: layer} for exact names such as `denoiser.mid_block.attentions.0.proj_in`.
 
     Raises:

@@ -6,7 +6,7 @@ Source: Gal et al. 2022, arXiv:2208.01618, equation 2.
 from __future__ import annotations
 
 from functools import partial
-from typing import Self
+from typing import Self, cast
 
 import torch
 from pydantic import Field
@@ -25,14 +25,14 @@ NORM_ROWS = 4096  # of a vocabulary in float32 at once
 class TextualInversionConfig(TechniqueConfig):
     """Settings of Textual Inversion."""
 
-    num_vectors: int = Field(8, ge=1, le=75)
+    num_vectors: int = Field(default=8, ge=1, le=75)
     """Vectors behind the placeholder. Typical: 1 to 16."""
     initializer_words: str | None = None
     """Words whose vectors are the start, repeated in turn when there are fewer than vectors.
     Default: the character's class noun."""
     placeholder: str | None = None
     """The word that stands for the vectors in prompts. Default: <name of the character>."""
-    norm_pull: float = Field(0.05, ge=0, le=1)
+    norm_pull: float = Field(default=0.05, ge=0, le=1)
     """Share of the way each step pulls a vector's norm to that of a usual word; 0 = off."""
 
 
@@ -48,6 +48,7 @@ class TextualInversion(Technique):
     title = "Textual Inversion"
     source = "https://arxiv.org/abs/2208.01618"
     Config = TextualInversionConfig
+    config: TextualInversionConfig
     stored_dtype = torch.float32
     names_character = True
     keeps_prompts = "fewer vectors (--textual-inversion-num-vectors)"
@@ -67,7 +68,8 @@ class TextualInversion(Technique):
         self._norms: list[Tensor] = []  # wanted of the vectors of each tower, once one is updated
         self.vectors = nn.ParameterList()
         for i, tower in enumerate(base.towers):
-            start = starting_vectors(tower, config.initializer_words, config.num_vectors)
+            words = config.initializer_words or FALLBACK_WORDS
+            start = starting_vectors(tower, words, config.num_vectors)
             self.vectors.append(nn.Parameter(start.clone()))
             self.register_buffer(f"start_{i}", start)
 
@@ -78,19 +80,24 @@ class TextualInversion(Technique):
 
     @classmethod
     def settings_for(
-        cls, config: TextualInversionConfig, name: str, class_noun: str
+        cls, config: TechniqueConfig, name: str, class_noun: str
     ) -> TextualInversionConfig:
         """Fill in the placeholder `<name>` and the class noun as starting words."""
-        return config.model_copy(
+        own = cast(TextualInversionConfig, config)
+        return own.model_copy(
             update={
-                "placeholder": config.placeholder or f"<{name}>",
-                "initializer_words": config.initializer_words or class_noun or FALLBACK_WORDS,
+                "placeholder": own.placeholder or f"<{name}>",
+                "initializer_words": own.initializer_words or class_noun or FALLBACK_WORDS,
             }
         )
 
     def phrase(self, name: str, class_noun: str) -> str:
         """Return the placeholder; the class noun is left out, since the vectors carry it."""
-        return self.config.placeholder
+        return self._placeholder
+
+    @property
+    def _placeholder(self) -> str:
+        return cast(str, self.config.placeholder)  # `settings_for` has filled it in
 
     def rename_word(self, word: str) -> None:
         """Let `word` stand for the vectors from now on; the technique must not be injected."""
@@ -103,7 +110,7 @@ class TextualInversion(Technique):
             UnsupportedError: the placeholder is taken by another textual inversion, or is a word
                 that the base knows.
         """
-        placeholder = self.config.placeholder
+        placeholder = self._placeholder
         if any(len(tower.words(placeholder)) < 2 for tower in self.base.towers):
             raise UnsupportedError(
                 f"textual_inversion.placeholder is '{placeholder}', a word that the base knows and "
@@ -121,7 +128,7 @@ class TextualInversion(Technique):
     def eject(self) -> None:
         """Let every tower forget the placeholder."""
         for tower in self.base.towers:
-            tower.remove_placeholder(self.config.placeholder)
+            tower.remove_placeholder(self._placeholder)
         self._injected = False
 
     @property

@@ -7,10 +7,13 @@ computed a second time when its gradient is due.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 Extent = Literal["none", "selective", "full"]
 
@@ -23,7 +26,7 @@ class Recomputing:
     maps, which have the fewest channels, take the most memory for the least work.
     """
 
-    def __init__(self, denoiser: nn.Module, extent: Extent) -> None:
+    def __init__(self, denoiser: ModelMixin, extent: Extent) -> None:
         self._denoiser, self._extent = denoiser, extent
         self._places = 0  # of the largest map of this pass, which is where a pass begins
         if extent != "none":

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from personae.core.event import Event
 
+Level = Literal["note", "warning"]
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast(Event):
@@ -79,7 +81,7 @@ class MonitorNote(Event):
 
     kind: ClassVar[str] = "verdict"
     step: int
-    level: Literal["note", "warning"]
+    level: Level
     message: str
     loss_gap: float
     output_change: float

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, Self
+from typing import Self
 
 import torch
 
 from personae.models.family import Family
 from personae.techniques.modes import settled, untouched
 from personae.techniques.technique import Technique
-from personae.training.events import MonitorNote
+from personae.training.events import Level, MonitorNote
 from personae.training.optim.optimizers import OWN_RATES
 from personae.training.probe import FrozenProbe, PromptProbe, found
 from personae.training.schedule import Schedule
@@ -92,7 +92,7 @@ class Monitor:
         After those of `LOOKS`, half the steps and the last are looked at too, and told of if
         something is wrong.
         """
-        late = step > LOOKS[-1] and step in (schedule.steps // 2, schedule.steps)
+        late = step > LOOKS[-1] and step in (schedule.total_steps // 2, schedule.total_steps)
         if step not in LOOKS and not late:
             return None
         base_loss, base_output = self._base
@@ -109,8 +109,8 @@ class Monitor:
 
     def _words(
         self, gap: float, change: float, followed: float, schedule: Schedule, step: int
-    ) -> tuple[Literal["note", "warning"], str]:
-        rate = schedule.learning_rate
+    ) -> tuple[Level, str]:
+        rate = schedule.peak_rate
         usual = usual_rate(self.probe.base, self.techniques[0], schedule.optimizer)
         if gap < -HARM:
             lower = other_rate(rate, usual, 1 / 5)

@@ -7,6 +7,7 @@ what guidance doubles goes through the denoiser row by row where training's batc
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from personae.generation.settings import Sampling
 from personae.models.family import Family
@@ -20,7 +21,7 @@ TOGETHER = 4
 def sampling(config: RunConfig, schedule: Schedule, base: Family, steps: int = STEPS) -> Sampling:
     """Return how previews of a run are drawn."""
     side = schedule.resolution or base.resolution
-    lean = {}
+    lean: dict[str, Any] = {}
     if config.unload:
         tile = math.ceil(side / 2 / base.size_step) * base.size_step
         # Shapes that training has met need no further kernels.

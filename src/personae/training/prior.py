@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,14 +39,16 @@ def mention_unused(character: Character, schedule: Schedule) -> None:
 
 def class_references(
     base: Family, character: Character, schedule: Schedule, seed: int
-) -> Iterator[Preparing]:
+) -> Generator[Preparing, None, Sequence[Reference]]:
     """Draw class pictures unless the character brings its own; returns references."""
     if character.prior:
         return character.prior
     return (yield from draw_prior(base, character.class_noun, schedule, seed))
 
 
-def draw_prior(base: Family, class_noun: str, schedule: Schedule, seed: int) -> Iterator[Preparing]:
+def draw_prior(
+    base: Family, class_noun: str, schedule: Schedule, seed: int
+) -> Generator[Preparing, None, Sequence[Reference]]:
     """Draw class pictures with the untouched base, once per base and class; returns references."""
     kept = default_folder() / "class_pictures" / base.fingerprint
     folder = kept / f"{safe_name(class_noun)}-{seed}"

@@ -45,7 +45,7 @@ def finish(trainer: Trainer, folder: RunFolder) -> Iterator[Event]:
             raise TrainingError(
                 f"{path}: the file draws another picture than memory did; please report this"
             )
-    yield from saved(previews, folder, trainer.schedule.steps)
+    yield from saved(previews, folder, trainer.schedule.total_steps)
     finished = Finished(
         path, record.seconds, record.peak_bytes, record.parameters, path.stat().st_size
     )
@@ -64,13 +64,13 @@ def _report_dead(artifact: Artifact, trainer: Trainer) -> Iterator[MonitorNote]:
     dead = [name for name, tensor in artifact.tensors.items() if not tensor.any()]
     if len(dead) == len(artifact.tensors):
         raise TrainingError(
-            f"all {len(dead)} tensors are zero after {trainer.schedule.steps} steps; nothing was "
-            f"learnt, or less than the file's number format can hold; use a higher learning rate "
-            f"than {trainer.schedule.learning_rate:.1e}"
+            f"all {len(dead)} tensors are zero after {trainer.schedule.total_steps} steps; nothing "
+            f"was learnt, or less than the file's number format can hold; use a higher learning "
+            f"rate than {trainer.schedule.learning_rate:.1e}"
         )
     if dead:
         message = (
             f"{len(dead)} of {len(artifact.tensors)} tensors are zero ('{dead[0]}' first) and have "
             "no effect; they learnt nothing, or less than the file's number format can hold"
         )
-        yield MonitorNote(trainer.schedule.steps, "warning", message, 0.0, 0.0)
+        yield MonitorNote(trainer.schedule.total_steps, "warning", message, 0.0, 0.0)

@@ -43,8 +43,8 @@ def forecast(trainer: Trainer) -> Forecast:
             "technique that trains fewer parameters"
         )
     return Forecast(
-        steps=trainer.schedule.steps,
-        seconds=seconds * trainer.schedule.steps,
+        steps=trainer.schedule.total_steps,
+        seconds=seconds * trainer.schedule.total_steps,
         peak_bytes=peak_bytes(device) + moments,
         free_bytes=before,
         parameters=count,

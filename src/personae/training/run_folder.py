@@ -151,8 +151,9 @@ class RunFolder:
         try:
             return RunResult.model_validate(json.loads(self.result_file.read_bytes()))
         except (ValueError, RecursionError) as error:
-            wrong = isinstance(error, ValidationError)
-            reason = first_problem(RunResult, error) if wrong else "it is not JSON"
+            reason = "it is not JSON"
+            if isinstance(error, ValidationError):
+                reason = first_problem(RunResult, error)
             raise TrainingError(
                 f"{self.result_file}: is damaged ({reason}); delete it, then write it anew with "
                 f"--resume {self.path}"

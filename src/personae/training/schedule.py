@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,22 +13,24 @@ from personae.models.recommended import Recommended
 from personae.training.activation_checkpoint import Extent
 from personae.training.optim.optimizers import OWN_RATES, check_optimizer
 
+T = TypeVar("T")
+
 
 class Schedule(Config, allow_inf_nan=False):
     """How long and how a technique is trained. What is left out comes from the technique."""
 
-    steps: int | None = Field(None, ge=1, le=10_000_000)
+    steps: int | None = Field(default=None, ge=1, le=10_000_000)
     """Optimiser steps. Default: from the number of pictures and the batch size."""
-    batch_size: int = Field(4, ge=1, le=4096)
+    batch_size: int = Field(default=4, ge=1, le=4096)
     """Pictures in one batch."""
-    gradient_accumulation: int = Field(1, ge=1, le=65_536)
+    gradient_accumulation: int = Field(default=1, ge=1, le=65_536)
     """Batches in one optimiser step."""
-    micro_batch: int | None = Field(None, ge=1, le=4096)
+    micro_batch: int | None = Field(default=None, ge=1, le=4096)
     """Pictures of a batch in one forward and backward pass: same gradient, less memory. Default:
     the whole batch."""
-    learning_rate: float | None = Field(None, gt=0, le=1000)
+    learning_rate: float | None = Field(default=None, gt=0, le=1000)
     """Peak learning rate. Default: the technique's own; 1 for prodigy, which finds it."""
-    weight_decay: float | None = Field(None, ge=0, le=1000)
+    weight_decay: float | None = Field(default=None, ge=0, le=1000)
     """Decoupled weight decay. Default: the technique's own."""
     optimizer: str = "adamw"
     """adamw, adamw8bit (states of a byte each), adafactor (factored states, without momentum) or
@@ -38,37 +40,37 @@ class Schedule(Config, allow_inf_nan=False):
     holds all gradients; each tensor is then clipped on its own."""
     learning_rate_schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """How the learning rate falls after the warm-up."""
-    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
-    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=True)
+    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=True)
     """Gradients are scaled down to this Euclidean norm."""
-    ema: float | None = Field(None, gt=0, lt=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of what is learnt; the average is saved."""
-    min_snr_gamma: float = Field(5.0, gt=0)
+    min_snr_gamma: float = Field(default=5.0, gt=0)
     """Bound of the min-SNR loss weight (arXiv:2303.09556), where min_snr is on."""
     min_snr: bool = True
     """Weight the loss by min-SNR."""
-    noise_offset: float = Field(0.0, ge=0, le=1)
+    noise_offset: float = Field(default=0.0, ge=0, le=1)
     """Deviation of a constant added to each channel's noise, for very dark or bright pictures."""
-    caption_dropout: float = Field(0.05, ge=0, le=1)
+    caption_dropout: float = Field(default=0.05, ge=0, le=1)
     """Share of captions replaced by the empty one, which keeps guidance working."""
     prior: Literal["none", "images", "prediction"] | None = None
     """Prior preservation: class pictures drawn by the base, or the base's own prediction as the
     target for class captions. Default: the technique's own."""
-    prior_weight: float = Field(1.0, ge=0, le=1e6)
+    prior_weight: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the prior rows in the loss (lambda of arXiv:2208.12242, equation 2)."""
-    prior_every: int | None = Field(None, ge=1, le=4096)
+    prior_every: int | None = Field(default=None, ge=1, le=4096)
     """Pictures of a batch (or micro-batch) for one prior row: with 4, a batch of 4 has a single one
     that counts as much as four. Quicker, but noisier. Default: the technique's own."""
-    prior_images: int = Field(40, ge=1, le=100_000)
+    prior_images: int = Field(default=40, ge=1, le=100_000)
     """Class pictures to draw for prior = images."""
-    resolution: int | None = Field(None, ge=32, le=16_384)
+    resolution: int | None = Field(default=None, ge=32, le=16_384)
     """Side of a square training picture in pixels. Default: the base's own."""
     crop: Literal["center", "random"] = "center"
     """Where pictures are cut to their bucket's aspect ratio."""
     flip: bool = False
     """Also train on mirrored pictures; wrong for asymmetric characters."""
-    unmasked_weight: float = Field(0.1, ge=0, le=1)
+    unmasked_weight: float = Field(default=0.1, ge=0, le=1)
     """Weight of the loss outside the mask, for pictures that have one."""
     gradient_checkpointing: Extent = "none"
     """Activations recomputed in the backward pass, which takes less memory and more time: none,
@@ -115,6 +117,21 @@ class Schedule(Config, allow_inf_nan=False):
         """Return how many pictures one optimiser step sees."""
         return self.batch_size * self.gradient_accumulation
 
+    @property
+    def total_steps(self) -> int:
+        """Return `steps` of a schedule that is resolved."""
+        return _filled(self.steps)
+
+    @property
+    def peak_rate(self) -> float:
+        """Return `learning_rate` of a schedule that is resolved."""
+        return _filled(self.learning_rate)
+
+    @property
+    def decay(self) -> float:
+        """Return `weight_decay` of a schedule that is resolved."""
+        return _filled(self.weight_decay)
+
     def resolved(self, pictures: int, recommended: Recommended) -> Self:
         """Return the schedule with every default filled in."""
         presentations = min(
@@ -135,3 +152,9 @@ class Schedule(Config, allow_inf_nan=False):
     def gamma(self) -> float | None:
         """Return the min-SNR bound in force."""
         return self.min_snr_gamma if self.min_snr else None
+
+
+def _filled(value: T | None) -> T:
+    if value is None:
+        raise ValueError("the schedule is not resolved: its defaults are not filled in")
+    return value

@@ -73,7 +73,7 @@ class CheckpointSelector:
         found = self._scored[-1]
         yield Scored(step, _mean(found.likeness), _mean(found.agreement), found.drift, found.copies)
         self._judge_end(trainer)
-        if self.enough and step < trainer.schedule.steps:
+        if self.enough and step < trainer.schedule.total_steps:
             yield StoppedEarly(step, self.enough)
 
     def conclude(self, trainer: Trainer) -> Iterator[Event]:

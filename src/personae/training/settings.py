@@ -37,7 +37,7 @@ class RunConfig(Config):
     """Base model: embedded name, folder, hub id or checkpoint file."""
     technique: str = "lora"
     """Technique, or several joined by + to train them together (textual_inversion+lora)."""
-    seed: int = Field(0, ge=0, lt=2**64)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     """Decides starting values, noise, times and the order of pictures."""
     device: str = "auto"
     """auto, cuda, mps or cpu."""
@@ -53,14 +53,14 @@ class RunConfig(Config):
     unload: bool = False
     """Keep the autoencoder, and the text encoders where they are not trained, in memory only while
     they are used; needs a base in a local folder."""
-    checkpoint_every: int | None = Field(None, ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints. Default: four in a run."""
-    preview_every: int | None = Field(None, ge=1)
+    preview_every: int | None = Field(default=None, ge=1)
     """Steps between previews. Default: with each checkpoint."""
     preview_prompts: list[str] = ["{character}", "{character} at the beach"]
     """Prompts of the previews, which are as large as the training's pictures; {character} is the
     one being trained."""
-    validate_every: int | None = Field(None, ge=1)
+    validate_every: int | None = Field(default=None, ge=1)
     """Steps between validation losses. Default: ten in a run."""
     tensorboard: bool = False
     """Also write curves and previews for TensorBoard, below the run folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -125,9 +125,9 @@ def _rates(
     """Return learning rate and decay; further techniques keep their own, scaled alike."""
     own = base.recommended(technique.name, technique.recommended)
     if technique is first or schedule.optimizer in OWN_RATES:
-        return schedule.learning_rate, schedule.weight_decay
+        return schedule.peak_rate, schedule.decay
     leader = base.recommended(first.name, first.recommended)
-    return own.learning_rate * schedule.learning_rate / leader.learning_rate, own.weight_decay
+    return own.learning_rate * schedule.peak_rate / leader.learning_rate, own.weight_decay
 
 
 def set_up(
@@ -187,7 +187,7 @@ def _encode(
 
 def prompt_probe(config: RunConfig, base: Family) -> PromptProbe:
     """Return the probe on scenes of the suite that the character would be judged by."""
-    shots = load_suite(config.judging.resolved(base.source).suite).shots
+    shots = load_suite(cast(str, config.judging.resolved(base.source).suite)).shots
     scenes = [shot.prompt for shot in shots if shot.kind == "scene"]
     unlike = scenes if len(scenes) > 1 else [shot.prompt for shot in shots]
     side = config.schedule.resolution or base.resolution

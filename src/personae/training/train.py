@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def train(
     resume: bool = False,
     base: Family | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train a character and yield what happens; the last event is `Finished` or `Stopped`.
 
     Args:
@@ -137,7 +137,7 @@ def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) 
     step = _take_up(trainer, folder)
     if selector:
         yield from selector.catch_up(trainer, step, rhythm.checkpoint)
-    while step < trainer.schedule.steps and not (selector and selector.enough):
+    while step < trainer.schedule.total_steps and not (selector and selector.enough):
         if should_stop():
             yield Stopped(step, folder.save_checkpoint(step, trainer.state()))
             return
@@ -154,7 +154,7 @@ def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) 
         note = monitor.look(step, trainer.schedule)
         if note:
             yield note
-        last = step == trainer.schedule.steps
+        last = step == trainer.schedule.total_steps
         if trainer.held_out and (last or step % rhythm.validate == 0):
             base_loss = _validation(trainer, base_alone=True) if base_loss is None else base_loss
             yield Validation(step, _validation(trainer), base_loss)
@@ -176,7 +176,7 @@ def _stepped(trainer: Trainer, step: int) -> Step | None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         return None
     rate, seconds = trainer.optimizer.param_groups[0]["lr"], time.perf_counter() - started
-    return Step(step + 1, trainer.schedule.steps, loss, rate, norm, seconds)
+    return Step(step + 1, trainer.schedule.total_steps, loss, rate, norm, seconds)
 
 
 def _take_up(trainer: Trainer, folder: RunFolder) -> int:
@@ -206,7 +206,7 @@ class Rhythm:
     @classmethod
     def of(cls, trainer: Trainer) -> Rhythm:
         """Return what the settings say: by default 4 checkpoints and 10 validations in a run."""
-        config, steps = trainer.config, trainer.schedule.steps
+        config, steps = trainer.config, trainer.schedule.total_steps
         checkpoint = config.checkpoint_every or max(1, math.ceil(steps / 4))
         preview = config.preview_every or checkpoint
         return cls(checkpoint, preview, config.validate_every or max(1, math.ceil(steps / 10)))
@@ -233,7 +233,7 @@ def _roll_back(trainer: Trainer, folder: RunFolder, step: int) -> RolledBack:
     Raises:
         TrainingError: the loss broke a second time.
     """
-    rate = trainer.schedule.learning_rate
+    rate = trainer.schedule.peak_rate
     if trainer.lowered < 1.0:
         usual = usual_rate(trainer.base, trainer.techniques[0], trainer.schedule.optimizer)
         lower = other_rate(rate, usual, 1 / 10)
@@ -243,6 +243,8 @@ def _roll_back(trainer: Trainer, folder: RunFolder, step: int) -> RolledBack:
             f"--learning-rate {lower:.1e} (was {rate:.1e}), or --precision fp32"
         )
     state = folder.load_checkpoint()
+    if state is None:
+        raise TrainingError(f"{folder.path}: has no checkpoint to go back to; start anew")
     trainer.restore(state)
     trainer.lowered = ROLLBACK_FACTOR
     return RolledBack(step, state["step"], ROLLBACK_FACTOR)

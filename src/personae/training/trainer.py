@@ -106,7 +106,9 @@ class Trainer:
         """
         started = time.perf_counter()
         schedule = self.schedule
-        factor = rate_factor(step, schedule.steps, schedule.warmup, schedule.learning_rate_schedule)
+        factor = rate_factor(
+            step, schedule.total_steps, schedule.warmup, schedule.learning_rate_schedule
+        )
         set_rate(self.optimizer, factor * self.lowered)
         self.update.begin()
         loss = self._known_loss(step)
@@ -160,7 +162,7 @@ class Trainer:
         total = 0.0
         for part in range(schedule.gradient_accumulation):
             noised = self._noised(self.pictures, "instance", step, part)
-            prior = self.prior and self._noised(self.prior, "prior", step, part)
+            prior = self._noised(self.prior, "prior", step, part) if self.prior else None
             captions = captions_with_dropout(
                 noised.batch.captions, schedule.caption_dropout, seed, step, part
             )
@@ -190,8 +192,9 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
+        kept = self.schedule.ema or 0.0  # without one there are no averages
         for mean, parameter in zip(self.average or [], self.parameters, strict=False):
-            mean.lerp_(parameter.float(), 1 - self.schedule.ema)  # float32, as it moves little
+            mean.lerp_(parameter.float(), 1 - kept)  # float32, as it moves little
 
     @torch.no_grad()
     def use_average(self) -> None:
@@ -278,7 +281,7 @@ def artifact_of(trainer: Trainer) -> Artifact:
             fingerprint=trainer.fingerprint,
         ),
         training=TrainingRecord(
-            steps=trainer.schedule.steps,
+            steps=trainer.schedule.total_steps,
             batch_size=trainer.schedule.batch_size * trainer.schedule.gradient_accumulation,
             pictures=len(character.references),
             seed=trainer.config.seed,

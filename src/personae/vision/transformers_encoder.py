@@ -32,7 +32,8 @@ class TransformersEncoder(Encoder):
     default: ClassVar[str | Path]
 
     def __init__(self, network: nn.Module, prepare: Callable[..., Any], weights: str) -> None:
-        self.network, self.prepare, self.weights = network, prepare, weights
+        self.network: Any = network  # one of transformers' models
+        self.prepare, self.weights = prepare, weights
 
     @classmethod
     def installed(cls) -> bool:

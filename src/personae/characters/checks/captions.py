@@ -92,11 +92,11 @@ def of_captions(
     tokenizer: Tokenizer | None,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the captions; `home` stands for all of them together."""
-    captioned = [r for r in references if r.caption is not None]
+    captioned = [(r, r.caption) for r in references if r.caption is not None]
     yield from _of_missing(references, home)
-    for reference in captioned:
+    for reference, caption in captioned:
         yield from _of_length(reference, subject, tokenizer)
-        unknown = _PLACEHOLDER.findall(subject.taken_from(reference.caption))
+        unknown = _PLACEHOLDER.findall(subject.taken_from(caption))
         if unknown:
             yield Finding(
                 "warning",
@@ -105,12 +105,12 @@ def of_captions(
                 f"the caption holds {unknown[0]}, which stands for nothing here; write "
                 "{character} for the character",
             )
-    rest = [subject.taken_from(r.caption) for r in captioned]
+    rest = [subject.taken_from(caption) for _, caption in captioned]
     always: set[str] = set()
     for phrase in repeated_phrases(rest, [subject.class_noun or ""]):
         always.update(phrase.words.split())
         yield _of_repetition(phrase, len(captioned), home)
-    for reference, text in zip(captioned, rest, strict=True):
+    for (reference, _), text in zip(captioned, rest, strict=True):
         words = [word for word in innate_words(text) if word not in always]
         if words:
             yield Finding(

@@ -19,10 +19,12 @@ from personae.characters.dataset import (
     above_zero,
     at_least_one,
     entry_file,
+    in_role,
     merge,
     read_folder,
     resolve,
     take,
+    the_entry_file,
 )
 from personae.characters.dataset_files import parse_yaml
 from personae.characters.sidecars import CaptionRule
@@ -49,7 +51,7 @@ class AiToolkit(Convention):
 
     def read(self, path: Path) -> FoundPictures:
         """Read each dataset; listing one folder at several resolutions counts it once."""
-        file = entry_file(path, (".yaml", ".yml"), _has_datasets)
+        file = the_entry_file(path, (".yaml", ".yml"), _has_datasets)
         pairs = _datasets(parse_yaml(file))
         parts, seen = [], set()
         for dataset, _ in pairs:
@@ -103,8 +105,11 @@ def _read_dataset(dataset: dict[str, Any], file: Path) -> FoundPictures:
     if path.is_file():
         listed = read_table(path, path.parent, repeats=repeats)
         weighted = tuple(replace(r, loss_weight=weight) for r in listed.references)
-        return FoundPictures(
-            **{role: weighted}, notes=listed.notes, problems=listed.problems, unused=listed.unused
+        return replace(
+            in_role(role, weighted),
+            notes=listed.notes,
+            problems=listed.problems,
+            unused=listed.unused,
         )
     masks = take(dataset, "mask_path", str, None, where)
     rule = FolderRule(

@@ -20,10 +20,12 @@ from personae.characters.dataset import (
     Role,
     at_least_one,
     entry_file,
+    in_role,
     merge,
     read_folder,
     resolve,
     take,
+    the_entry_file,
 )
 from personae.characters.dataset_files import parse_toml
 from personae.characters.folder_index import list_folder
@@ -55,7 +57,7 @@ class KohyaToml(Convention):
 
     def read(self, path: Path) -> FoundPictures:
         """Read each subset; the first subset that is not for regularisation names the character."""
-        file = entry_file(path, (".toml",), _has_datasets)
+        file = the_entry_file(path, (".toml",), _has_datasets)
         content = parse_toml(file)
         subsets = _subsets(content, file)
         parts, seen = [], set()
@@ -106,8 +108,8 @@ def _read_subset(subset: dict[str, Any], file: Path) -> FoundPictures:
     if table is not None:
         folder = resolve(table, file).parent if directory is None else resolve(directory, file)
         listed = read_table(resolve(table, file), folder, repeats=repeats)
-        found = FoundPictures(
-            **{role: listed.references},
+        found = replace(
+            in_role(role, listed.references),
             notes=listed.notes,
             problems=listed.problems,
             unused=listed.unused,

@@ -22,8 +22,10 @@ from personae.characters.dataset import (
     read_folder,
     resolve,
     take,
+    the_entry_file,
 )
 from personae.characters.dataset_files import parse_json
+from personae.characters.reference import Reference
 from personae.characters.sidecars import CaptionRule, clean, first_line, read_caption
 from personae.core.registry import nearest
 from personae.errors import CharacterError
@@ -47,9 +49,8 @@ class OneTrainer(Convention):
 
     def read(self, path: Path) -> FoundPictures:
         """Read each enabled concept; the first that is learnt names the character."""
-        file = entry_file(path, (".json",), _has_concepts)
-        listed = parse_json(file)
-        concepts = [c for c in listed if c.get("enabled", True)]
+        file = the_entry_file(path, (".json",), _has_concepts)
+        concepts = [c for c in _concepts(parse_json(file)) if c.get("enabled", True)]
         if not concepts:
             raise CharacterError(f"{file}: no concept is enabled; enable one")
         parts = [_read_concept(concept, file) for concept in concepts]
@@ -58,12 +59,15 @@ class OneTrainer(Convention):
 
 
 def _has_concepts(path: Path) -> bool:
-    content = parse_json(path)
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(isinstance(concept, dict) and "path" in concept for concept in content)
-    )
+    return bool(_concepts(parse_json(path)))
+
+
+def _concepts(content: object) -> list[dict[str, Any]]:
+    """Return the concepts of a file, or none if it is no list of them."""
+    if not isinstance(content, list):
+        return []
+    is_list = all(isinstance(concept, dict) and "path" in concept for concept in content)
+    return content if is_list else []
 
 
 def _role(concept: dict[str, Any], file: Path) -> Role:
@@ -119,8 +123,12 @@ def _repeats(concept: dict[str, Any], where: str) -> int:
 
 
 def _captioned_by_name(found: FoundPictures) -> FoundPictures:
-    named = {
-        role: tuple(replace(r, caption=clean(r.path.stem)) for r in getattr(found, role))
-        for role in _ROLES.values()
-    }
-    return replace(found, **named)
+    def named(references: tuple[Reference, ...]) -> tuple[Reference, ...]:
+        return tuple(replace(r, caption=clean(r.path.stem)) for r in references)
+
+    return replace(
+        found,
+        references=named(found.references),
+        held_out=named(found.held_out),
+        prior=named(found.prior),
+    )

@@ -48,7 +48,7 @@ class TokenFolders(Convention):
         parts = [_read_subfolder(folder, "references") for folder in _token_folders(parent)]
         classes = _token_folders(_inside(path, "reg"))
         parts += [_read_subfolder(folder, "prior") for folder in classes]
-        tokens = _FOLDER.fullmatch(_token_folders(parent)[0].name)[2].replace("_", " ")
+        tokens = _repeats_and_tokens(_token_folders(parent)[0])[1]
         name, _, noun = tokens.partition(" ")
         return merge(parts, name=name, class_noun=noun or None, phrase=tokens)
 
@@ -71,7 +71,12 @@ def _token_folders(parent: Path) -> list[Path]:
 
 
 def _read_subfolder(folder: Path, role: Role) -> FoundPictures:
-    repeats, tokens = _FOLDER.fullmatch(folder.name).groups()
-    captions = CaptionRule(default=tokens.replace("_", " "), first_line=True)
-    rule = FolderRule(captions, role, repeats=at_least_one(int(repeats), str(folder)))
+    repeats, tokens = _repeats_and_tokens(folder)
+    captions = CaptionRule(default=tokens, first_line=True)
+    rule = FolderRule(captions, role, repeats=at_least_one(repeats, str(folder)))
     return read_folder(folder, rule)
+
+
+def _repeats_and_tokens(folder: Path) -> tuple[int, str]:
+    repeats, _, tokens = folder.name.partition("_")  # both are there: _FOLDER has matched
+    return int(repeats), tokens.replace("_", " ")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from personae.characters.checks.finding import grouped
+from personae.characters.checks.finding import Level, grouped
 from personae.cli.terminal import AsJson, Terminal, typed
 from personae.core.units import count
 
 if TYPE_CHECKING:
     from personae.characters.checks.inspection import Inspection
 
-COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+COLOURS: Final[dict[Level, str]] = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def register(app: typer.Typer) -> None:

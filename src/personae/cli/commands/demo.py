@@ -111,6 +111,8 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
         if follow_run(terminal, kept.config() if resume else config, run, resume=resume):
             raise typer.Exit(STOPPED)
         result = kept.result()
+        if result is None:
+            raise UsageError(f"{run}: the training left no result; delete the folder and try again")
     else:
         terminal.say(f"{escape(tilde(run))} is trained already; delete it to train anew.")
     return run / result.artifact

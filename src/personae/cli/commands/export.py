@@ -53,7 +53,7 @@ def export(
         technique = loaded.technique if loaded else None
         show_formats(terminal, technique)
         return
-    if loaded is None:
+    if artifact is None or loaded is None:
         raise UsageError("no artifact; name the file to export")
     kind = lookup(Format, to)
     target = out or artifact.with_name(f"{stem_of(artifact)}.{to}{kind.suffix}")

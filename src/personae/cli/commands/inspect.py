@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -57,7 +57,7 @@ def _show_artifact(terminal: Terminal, file: Path, *, tensors: bool) -> None:
     artifact = Artifact.load(file)
     card = artifact.card
     bytes_on_disk = file.stat().st_size
-    shapes = {
+    shapes: dict[str, dict[str, Any]] = {
         name: {"shape": list(tensor.shape), "format": str(tensor.dtype).removeprefix("torch.")}
         for name, tensor in artifact.tensors.items()
     }

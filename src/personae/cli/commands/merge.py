@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -34,10 +34,11 @@ def merge(
     """Join LoRAs into one that does what they do together."""
     strengths = _numbers(weights, len(files))
     from personae.artifacts.artifact import Artifact
+    from personae.artifacts.merge import Method
     from personae.artifacts.merge import merge as merged
 
     parts = [(Artifact.load(file), s) for file, s in zip(files, strengths, strict=True)]
-    result = merged(parts, method, rank=rank, density=density, seed=seed)
+    result = merged(parts, cast(Method, method), rank=rank, density=density, seed=seed)
     write_artifact(Terminal(as_json), "merged", result, out)
 
 

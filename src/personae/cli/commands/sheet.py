@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.markup import escape
@@ -94,7 +94,7 @@ def suite_for(named: str | None, base: str) -> Suite:
     from personae.evaluation.settings import JudgingSettings
     from personae.evaluation.suite import load_suite
 
-    return load_suite(JudgingSettings(suite=named).resolved(base).suite)
+    return load_suite(cast(str, JudgingSettings(suite=named).resolved(base).suite))
 
 
 def draw_sheet(

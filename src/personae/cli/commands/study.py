@@ -86,7 +86,9 @@ def status(
         result = cell.result()
         failed = isinstance(result, CellFailure)
         state = "pending" if result is None else "failed" if failed else "done"
-        error = (cell.unusable if result is None else result.error if failed else "") or ""
+        error = (cell.unusable if result is None else "") or ""
+        if isinstance(result, CellFailure):
+            error = result.error
         table.add_row(escape(cell.name), escape(f"{state}: {error}" if error else state))
         terminal.tell("cell", cell=cell.name, state=state, error=error)
     terminal.say(table)
@@ -122,6 +124,7 @@ def follow(
     from personae.study.runner import run_study
 
     limits = Limits.parse(limit)  # refused now, not after an hour
+    failed = False
     with terminal.bars() as bars:
         for event in run_study(study, chosen, retry_failed=retry_failed):
             terminal.line(event.to_json())
@@ -141,9 +144,10 @@ def follow(
                     mark = f"[red]failed[/]: {escape(event.error)}" if event.error else "done"
                     terminal.say(f"{escape(event.cell)} {mark} ({duration(event.seconds)})")
                 case StudyFinished() if event.failed:
+                    failed = True
                     _tell_failures(terminal, study)
     show_report(terminal, write_report(study, limits))
-    if event.failed:
+    if failed:
         raise typer.Exit(1)
 
 

@@ -21,6 +21,7 @@ from personae.errors import OccupiedError, PersonaeError, UsageError
 
 if TYPE_CHECKING:
     from personae.core.event import Event
+    from personae.training.events import Finished, Stopped
     from personae.training.settings import RunConfig
 
 STOPPED = 130  # as a command ended by Ctrl-C
@@ -156,7 +157,7 @@ class RunView:
     def __init__(self, terminal: Terminal, run: RunConfig, out: Path) -> None:
         self.terminal, self.run, self.out = terminal, run, out
         self.stopped = False
-        self.last: Event | None = None
+        self.last: Stopped | Finished | None = None
         self._drawn = 0
 
     def show(self, event: Event, bars: Bars) -> None:
@@ -200,11 +201,15 @@ class RunView:
     def close(self) -> None:
         """Say how the run ended and what to type next."""
         say, folder = self.terminal.say, tilde(self.out)
-        if self.stopped:
-            say(f"Stopped after step {self.last.step}; everything is saved. Continue with")
+        from personae.training.events import Finished, Stopped
+
+        done = self.last
+        if isinstance(done, Stopped):
+            say(f"Stopped after step {done.step}; everything is saved. Continue with")
             self.terminal.command(f"personae train --resume {typed(self.out)}")
             return
-        done = self.last
+        if not isinstance(done, Finished):
+            return
         say(
             f"[bold green]Done[/] in {duration(done.seconds)} of training: "
             f"[bold]{escape(tilde(done.path))}[/] ({size(done.file_bytes)}, "

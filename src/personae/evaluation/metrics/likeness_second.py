@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
+from personae.errors import UsageError
 from personae.evaluation.metric import (
     Evidence,
     Metric,
@@ -12,6 +15,9 @@ from personae.evaluation.metric import (
     others_likeness,
     real_likeness,
 )
+from personae.vision.encoder import Encoder
+
+NO_ENCODER: Final = "there is no second encoder; pip install personae[judge], or set judging.second"
 
 
 class LikenessSecond(Metric):
@@ -30,18 +36,24 @@ class LikenessSecond(Metric):
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Return (generated,), in [-1, 1]."""
-        return likeness_to(evidence.second, images_of(evidence.generated), evidence.held_out)
+        return likeness_to(_second(evidence), images_of(evidence.generated), evidence.held_out)
 
     def ceiling(self, evidence: Evidence) -> float | None:
         """Return the leave-one-out likeness of the real pictures."""
-        return real_likeness(evidence.second, evidence)
+        return real_likeness(_second(evidence), evidence)
 
     def floor(self, evidence: Evidence) -> float | None:
         """Return the likeness of other characters."""
-        return others_likeness(evidence.second, evidence)
+        return others_likeness(_second(evidence), evidence)
 
     def missing(self, evidence: Evidence) -> str | None:
         """Return why there can be no value: no second encoder, for one."""
         if evidence.second is None:
-            return "there is no second encoder; pip install personae[judge], or set judging.second"
+            return NO_ENCODER
         return super().missing(evidence)
+
+
+def _second(evidence: Evidence) -> Encoder:
+    if evidence.second is None:
+        raise UsageError(f"likeness_second: {NO_ENCODER}")
+    return evidence.second

@@ -17,7 +17,7 @@ from personae.core.registry import discover
 from personae.errors import ArtifactError
 from personae.formats.checkpoints.components import component_weights
 from personae.formats.checkpoints.difference import difference
-from personae.formats.format import Format
+from personae.formats.format import Format, needed
 from personae.formats.layout import Layout, layout_of
 from personae.formats.ldm_names import with_text_model
 from personae.formats.metadata import CHARACTER
@@ -49,6 +49,7 @@ class DiffusersFolder(Format):
         """
         if path.exists():
             raise ArtifactError(f"{path}: is there already; choose another folder")
+        base = needed(base)
         layout, baked = layout_of(base), Baked(artifact, base)
         with replacing_folder(path) as part:
             about = {CHARACTER: artifact.card.character.model_dump_json()}

@@ -26,7 +26,7 @@ from personae.formats.checkpoints.ldm_places import (
     places,
     text_prefixes,
 )
-from personae.formats.format import Format
+from personae.formats.format import Format, needed
 from personae.formats.layout import Layout, layout_of
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
@@ -57,6 +57,7 @@ class SingleFile(Format):
 
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
         """Write weights, marks that readers tell the kind by, and for SD 2 the yaml of A1111."""
+        base = needed(base)
         layout = layout_of(base)
         tensors = {
             name: value.to(self.dtype).contiguous() if value.is_floating_point() else value

@@ -79,11 +79,13 @@ class A1111Embedding(Format):
             raise ArtifactError(f"{path}: expected a tensor in string_to_param")
         name = content.get("name")
         # A1111 goes by the name in a picture, and by the file's name otherwise
-        stated = isinstance(name, str) and (pictured is not None or name.startswith("<"))
+        stated = path.stem
+        if isinstance(name, str) and (pictured is not None or name.startswith("<")):
+            stated = name
         return embedding_artifact(
             [checked(path, "string_to_param", value.detach())],
             base,
             path=path,
-            placeholder=placeholder_for(name if stated else path.stem),
+            placeholder=placeholder_for(stated),
             notes={"imported from": f"{path.name} ({self.title})"},
         )

@@ -69,7 +69,7 @@ def _tensor(value: Any) -> Tensor:
 
 def _from_strips(pixels: np.ndarray) -> bytes | None:
     """Return the bytes hidden in (height, width, 3) pixels, or None."""
-    lit = (pixels > 0).all(2)
+    lit = np.asarray((pixels > 0).all(2))
     rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
     if not len(rows):
         return None

@@ -14,7 +14,7 @@ from personae.formats.embeddings.parts import (
     placeholder_of,
     vectors_of,
 )
-from personae.formats.format import Format
+from personae.formats.format import Format, needed
 from personae.formats.layout import layout_of
 from personae.formats.metadata import CHARACTER, model_spec
 from personae.formats.tensor_file import header_or_none, read_header, read_tensors, write_tensors
@@ -40,6 +40,7 @@ class EmbeddingSafetensors(Format):
         vectors = vectors_of(artifact)
         names = ONE_ENCODER[:1] if len(vectors) == 1 else TWO_ENCODERS
         title = placeholder_of(artifact)
+        base = needed(base)
         metadata = model_spec(artifact, layout_of(base), part="textual-inversion", title=title)
         metadata[CHARACTER] = artifact.card.character.model_dump_json()
         return write_tensors(path, dict(zip(names, vectors, strict=True)), metadata)

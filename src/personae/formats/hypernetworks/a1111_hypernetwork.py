@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -39,8 +39,8 @@ class A1111Hypernetwork(Format):
     title = "Hypernetwork of A1111"
     suffix = ".pt"
     techniques = ("hypernetwork",)
-    readers = ("A1111", "personae")
-    not_readers = (
+    readers: ClassVar[tuple[str, ...]] = ("A1111", "personae")
+    not_readers: ClassVar[tuple[str, ...]] = (
         "ComfyUI (leaves Dropout on while drawing: export as comfy_hypernetwork)",
         "InvokeAI, diffusers, OneTrainer and kohya's trainer (no hypernetworks)",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from personae.artifacts.artifact import Artifact
 from personae.errors import ArtifactError
-from personae.formats.format import Format
+from personae.formats.format import Format, needed
 from personae.formats.hypernetworks.parts import (
     HypernetworkFile,
     State,
@@ -49,6 +49,7 @@ class HypernetworkSafetensors(Format):
             for part, state in zip("kv", pair, strict=True)
             for name, value in state.items()
         }
+        base = needed(base)
         layout = layout_of(base)
         metadata = {
             MARK: KIND,

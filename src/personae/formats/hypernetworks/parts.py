@@ -18,7 +18,6 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact, assemble, checked_on, record_of
 from personae.artifacts.card import CharacterRecord, TechniqueRecord
-from personae.core.config import Config
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for
 from personae.errors import ArtifactError, UsageError
@@ -184,7 +183,7 @@ def hypernetwork_artifact(
 
 
 @torch.no_grad()
-def _neutral_when_zero(blank: Technique, width: int) -> bool:
+def _neutral_when_zero(blank: Any, width: int) -> bool:
     """Return whether a network of `blank` adds nothing once all its values are zero."""
     network = blank.networks[f"{width}/k"].eval()
     for parameter in network.parameters():
@@ -192,7 +191,7 @@ def _neutral_when_zero(blank: Technique, width: int) -> bool:
     return not network(next(network.parameters()).new_ones(1, width)).any()
 
 
-def _config_of(artifact: Artifact) -> Config:
+def _config_of(artifact: Artifact) -> Any:
     record = next(each for each in artifact.card.techniques if each.name == TECHNIQUE)
     return lookup(Technique, TECHNIQUE).Config.parse(record.config)
 

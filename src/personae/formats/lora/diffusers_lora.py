@@ -60,7 +60,7 @@ class DiffusersLora(Format):
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Read names of the attention-processor, `lora.down` and `lora_A` generations."""
-        content = TensorFile.open(path)
+        content = TensorFile.opened(path)
         tensors = content.tensors()
         file = LoraFile(path, tensors, content.metadata, _alphas(path, tensors, content.metadata))
         return read_lora(file, base, self.title)

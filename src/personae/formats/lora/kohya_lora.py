@@ -12,7 +12,7 @@ from personae.artifacts.artifact import Artifact, assemble
 from personae.artifacts.low_rank import LowRankUpdate, times, updates_of
 from personae.errors import ArtifactError
 from personae.formats.embeddings.parts import TWO_ENCODERS, embedding_artifact, placeholder_for
-from personae.formats.format import Format
+from personae.formats.format import Format, needed
 from personae.formats.layout import Layout, layout_of
 from personae.formats.lora.names import kohya_name
 from personae.formats.lora.reader import LoraFile, read_lora, require_known
@@ -46,6 +46,7 @@ class KohyaLora(Format):
 
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
         """Write names, alphas and the metadata that readers act on."""
+        base = needed(base)
         layout = layout_of(base)
         updates = whole_attention(updates_of(artifact), base, layout)
         rank = max(update.rank for update in updates.values())
@@ -71,7 +72,7 @@ class KohyaLora(Format):
 
     def read(self, path: Path, base: Family) -> Artifact:
         """Read LoRA, LoCon, LoHa, LoKr, DoRA and full differences under kohya's names."""
-        header = TensorFile.open(path)
+        header = TensorFile.opened(path)
         names = [name for name in header.shapes if not name.startswith(BUNDLED)]
         require_known(names, path)
         file = LoraFile(path, header.tensors(names), header.metadata, {})

@@ -72,7 +72,10 @@ def _grouped(file: LoraFile, base: Family) -> dict[str, dict[str, Tensor]]:
     groups: dict[str, dict[str, Tensor]] = {}
     require_known(file.tensors, file.path)
     for key, tensor in file.tensors.items():
-        stem, part = split_key(key)
+        found = split_key(key)
+        if found is None:
+            raise ArtifactError(f"{file.path}: '{key}' is no part of a LoRA")
+        stem, part = found
         layer = index.get(plain_stem(stem))
         if layer is None:
             trained_on = file.metadata.get("ss_base_model_version", "unknown")

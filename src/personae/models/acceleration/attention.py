@@ -45,12 +45,12 @@ class QuickAttention(Acceleration):
         return partial(self._forward, module, module.processor, plain)
 
     @abstractmethod
-    def mix(self, attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def mix(self, attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return softmax(q k / sqrt(d)) v, (b, heads, l, d), of three of that form."""
 
     def _forward(
         self,
-        attention: nn.Module,
+        attention: Attention,
         processor: Any,
         plain: Forward,
         hidden_states: Tensor,

@@ -39,8 +39,10 @@ class QuickConvolutions(Acceleration):
             and not isinstance(module.padding, str)
         }
 
-    def forward_for(self, module: nn.Conv2d, plain: Forward) -> Forward:
+    def forward_for(self, module: nn.Module, plain: Forward) -> Forward:
         """Return the forward of one convolution."""
+        if not isinstance(module, nn.Conv2d):
+            return plain
         return partial(self._forward, module, plain, Packs(module))
 
     @abstractmethod

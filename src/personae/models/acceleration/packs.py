@@ -41,12 +41,14 @@ class Packs:
     __slots__ = ("_made", "_module", "_of")
     seconds: ClassVar[float] = 0.0
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module, self._made, self._of = module, {}, None
+    def __init__(self, module: nn.Linear | nn.Conv2d) -> None:
+        self._module = module
+        self._made: dict[Hashable, Tensor] = {}
+        self._of: tuple[Tensor, int] | None = None
 
     def get(self, kind: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor:
         """Return `make(weight)`, kept under `kind`."""
-        weight = self._module._parameters["weight"]
+        weight = self._module.weight
         if self._of is None or self._of[0] is not weight or self._of[1] != weight._version:
             self._made, self._of = {}, (weight, weight._version)
         if kind not in self._made:

@@ -60,7 +60,7 @@ def _in_pieces(query: Tensor, key: Tensor, *others: Tensor) -> None:
     heads = min(len(query) // threads, PIECE // table)
     given = query, key, *others
     if heads > 1:
-        shape = heads, query.shape[1], key.shape[1]
+        shape: tuple[int, ...] = heads, query.shape[1], key.shape[1]
         parts = zip(*(each.split(heads) for each in given), strict=True)
     else:  # matrices: for batches of one, torch's products of batches take twice as long
         shape = min(query.shape[1], max(1, PIECE // key.shape[1])), key.shape[1]
@@ -72,7 +72,9 @@ def _in_pieces(query: Tensor, key: Tensor, *others: Tensor) -> None:
     def add(*part: Tensor) -> None:
         room = rooms.get()
         try:
-            _add_gradients(*part, room[:, : len(part[0])])
+            query, key, value, gradient, of_query, of_key, of_value = part
+            cut = room[:, : len(query)]
+            _add_gradients(query, key, value, gradient, of_query, of_key, of_value, cut)
         finally:  # whoever waits for a room would wait for ever
             rooms.put(room)
 

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
+from typing import Any
 
 import torch
 
 from personae.models.acceleration.wide_products import carried
 
 
-def in_parallel(compute: Callable[..., None], pieces: Iterable[tuple], at_once: int) -> None:
+def in_parallel(
+    compute: Callable[..., None], pieces: Iterable[tuple[Any, ...]], at_once: int
+) -> None:
     """Call `compute` once for each of `pieces`, without gradients, in no fixed order.
 
     Args:
@@ -30,7 +33,7 @@ def in_parallel(compute: Callable[..., None], pieces: Iterable[tuple], at_once: 
     widening = carried()
 
     @torch.no_grad()
-    def call(piece: tuple) -> None:
+    def call(piece: tuple[Any, ...]) -> None:
         with widening():
             compute(*piece)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
 # Places of a result up to which the product is quicker than torch's convolution, which lays the
 # weight out anew at each call. Of the kernels of Stable Diffusion 1.5's U-Net in bf16 on two cores
@@ -29,8 +30,8 @@ def places(shape: torch.Size, module: nn.Conv2d) -> int:
 def convolve(module: nn.Conv2d, x: Tensor) -> Tensor:
     """Return the convolution of `x` (b, c, h, w) by the quicker of both ways."""
     if places(x.shape, module) > MOST_PLACES:
-        shape = module.stride, module.padding, module.dilation
-        return functional.conv2d(x, module.weight, module.bias, *shape)
+        laid = module.stride, _pair(module.padding), module.dilation
+        return functional.conv2d(x, module.weight, module.bias, *laid)
     height, width = _result(x.shape, module)
     columns = _columns(module, x, height, width)
     weight = module.weight.flatten(1)
@@ -46,8 +47,8 @@ def input_gradient(
 ) -> Tensor:
     """Return the gradient of an input of `shape`, of that of the result, by the quicker way."""
     if places(shape, module) > MOST_PLACES_BACK:
-        laid = module.stride, module.padding, module.dilation
-        return torch.nn.grad.conv2d_input(shape, weight, gradient, *laid)
+        laid = module.stride, _pair(module.padding), module.dilation
+        return conv2d_input(shape, weight, gradient, *laid)
     columns = weight.flatten(1).t() @ _rows(gradient)
     return _summed(module, columns, shape, gradient.shape[2:])
 
@@ -63,24 +64,33 @@ def _rows(result: Tensor) -> Tensor:
     return result.transpose(0, 1).reshape(result.shape[1], -1)
 
 
+def _pair(setting: str | tuple[int, ...]) -> tuple[int, int]:
+    """Return what a setting of a Conv2d is for height and width; padding by name has no numbers."""
+    if isinstance(setting, str):
+        raise ValueError(f"padding is '{setting}'; expected a number for height and for width")
+    height, width = setting
+    return height, width
+
+
 def _result(shape: torch.Size, module: nn.Conv2d) -> tuple[int, int]:
     """Return height and width: floor((n + 2p - d (k - 1) - 1) / s) + 1."""
-    return tuple(
+    height, width = (
         (size + 2 * edge - reach * (kernel - 1) - 1) // step + 1
         for size, edge, reach, kernel, step in zip(
             shape[2:],
-            module.padding,
+            _pair(module.padding),
             module.dilation,
             module.kernel_size,
             module.stride,
             strict=True,
         )
     )
+    return height, width
 
 
 def _columns(module: nn.Conv2d, x: Tensor, height: int, width: int) -> Tensor:
     """Return what each place sees, (channels x kernel, batch x places)."""
-    (top, left), (down, right) = module.padding, module.stride
+    (top, left), (down, right) = _pair(module.padding), module.stride
     (below, beside), (rows, columns) = module.dilation, module.kernel_size
     if top or left:
         x = functional.pad(x, (left, left, top, top))
@@ -95,7 +105,7 @@ def _columns(module: nn.Conv2d, x: Tensor, height: int, width: int) -> Tensor:
 def _summed(module: nn.Conv2d, columns: Tensor, shape: torch.Size, places: torch.Size) -> Tensor:
     """Return (b, c, h, w): each input's share of all the places that saw it, added in float32."""
     batch, channels, height, width = shape
-    (top, left), (down, right) = module.padding, module.stride
+    (top, left), (down, right) = _pair(module.padding), module.stride
     (below, beside), kernel = module.dilation, module.kernel_size
     parts = columns.view(channels, *kernel, batch, *places)
     whole = torch.zeros(channels, batch, height + 2 * top, width + 2 * left)

@@ -151,12 +151,16 @@ class Widening(TorchDispatchMode):
         _here.active = self._before
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         fresh = PRODUCTS.get(func)
         half = None if fresh is None else _half(args)
         named = kwargs or {}
-        if half is None:
+        if fresh is None or half is None:
             return func(*args, **named)
         out = named.get("out")
         named = {key: value for key, value in named.items() if key != "out"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch import Tensor
@@ -140,7 +140,7 @@ class ZImage(FlowFamily):
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Return the next to last states of the prompts in their chats, rows of unlike lengths."""
-        tower = self.towers[0]
+        tower = cast(ChatTower, self.towers[0])  # `from_pipeline` made it
         rows = tower.rows(prompts)
         lengths = tuple(map(len, rows))
         ids = tower.padded(rows, max(lengths))

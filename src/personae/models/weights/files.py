@@ -139,7 +139,9 @@ def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
     """Yield (library, class, weights) of the networks that lie in one safetensors file each."""
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     for name, described in index.items():
-        library, kind = described if isinstance(described, list) else (None, None)
+        if not isinstance(described, list):
+            continue
+        library, kind = described
         path = weight_file(folder / name, WEIGHTS.get(library, ""))
         if library in WEIGHTS and safe_name(name) == name and path is not None:
             yield library, kind, path
@@ -172,7 +174,7 @@ def read_into(
         # All memory is this thread's: what others allocate comes from heaps of their own, beside
         # what this one has given back.
         converted = [entry.bytes for entry in places.values() if entry.dtype != dtype]
-        spare = SimpleQueue()
+        spare: SimpleQueue[Tensor] = SimpleQueue()
         for _ in range(READERS if converted else 0):
             spare.put(torch.empty(max(converted), dtype=torch.uint8))
         values = [_room(entry, dtype) for entry in places.values()]
@@ -221,7 +223,7 @@ def _read(file: int, spare: SimpleQueue[Tensor], entry: TensorEntry, value: Tens
 
 
 def _fill(file: int, start: int, into: Tensor) -> None:
-    room = memoryview(into.numpy())
+    room = into.numpy().data
     while len(room):
         count = os.preadv(file, [room], start)
         if not count:

@@ -44,7 +44,9 @@ def _spread(tensor: torch.Tensor) -> torch.Tensor:
 def _stored_values(network: nn.Module, folder: Path) -> dict[str, torch.Tensor] | None:
     """Return the same values as they are on disk, or None where they cannot be read here."""
     path = weight_file(folder)
-    places = None if path is None else places_of(network, path)
+    if path is None:
+        return None
+    places = places_of(network, path)
     if places is None:
         return None
     with path.open("rb") as file:

@@ -133,8 +133,9 @@ def stored_bytes(weight: Tensor) -> int:
     """Return the bytes a weight takes, its scales included."""
     if not is_quantised(weight):
         return weight.numel() * weight.element_size()
-    parts, _ = weight.__tensor_flatten__()
-    return sum(stored_bytes(getattr(weight, part)) for part in parts)
+    wrapped: Any = weight  # a subclass of Tensor that is made of tensors
+    parts, _ = wrapped.__tensor_flatten__()
+    return sum(stored_bytes(getattr(wrapped, part)) for part in parts)
 
 
 def _halves(number: int) -> Iterator[int]:

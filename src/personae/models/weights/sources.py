@@ -82,7 +82,7 @@ def pipeline_class(source: str | Path) -> str | None:
 
 
 def load_pipeline(
-    kind: type,
+    kind: type[Any],
     source: str | Path,
     dtype: torch.dtype,
     *,
@@ -105,7 +105,7 @@ def load_pipeline(
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 
     path = Path(source)
-    local = {"local_files_only": True} if path.is_dir() else {}
+    local: dict[str, Any] = {"local_files_only": True} if path.is_dir() else {}
     load = kind.from_pretrained
     if is_single_file(source):
         load = kind.from_single_file

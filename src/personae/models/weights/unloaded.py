@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from personae.core.memory import give_back_freed
+from personae.errors import BaseError
 from personae.models.weights.files import (
     TensorEntry,
     is_called_in_parts,
@@ -127,6 +128,8 @@ def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[
 def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str, TensorEntry]]]:
     """Yield the parts of a network that hold parameters, and where those lie in the file."""
     places = places_of(network, path)
+    if places is None:
+        raise BaseError(f"{path}: holds other weights than when it was loaded; load the base anew")
     for prefix, part in _called(network):
         names = [name for name, _ in part.named_parameters()]
         if names:

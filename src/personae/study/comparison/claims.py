@@ -130,7 +130,7 @@ def _pairs(test: ClaimTest, comparison: Comparison) -> Iterator[tuple[Row, Row |
 
 def _amount(test: ClaimTest, row: Row) -> ClaimEvidence | None:
     amount = row.mean(test.measure)
-    if amount is None:
+    if amount is None or test.at_most is None:
         return None
     outcome: Outcome = "confirmed" if amount <= test.at_most else "refuted"
     told = f"{show(test.measure, amount)}, bound {show(test.measure, test.at_most)}"

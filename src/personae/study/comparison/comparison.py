@@ -98,16 +98,16 @@ class Comparison:
         self, measure: str, first: Row, second: Row, *, confidence: float = CONFIDENCE
     ) -> Difference:
         """Return first - second over what both have: pictures, or cells for a cost."""
-        values = [
+        values: list[Mapping[Any, float]] = [
             row.costs.get(measure, {}) if measure in COSTS else row.values.get(measure, {})
             for row in (first, second)
         ]
         if measure not in COSTS and not first.kind == second.kind == "trained":
             values = [_any_seed(each) for each in values]
         keys = sorted(set(values[0]) & set(values[1]))
-        arrays = [np.array([each[key] for key in keys]) for each in values]
+        ours, theirs = (np.array([each[key] for key in keys]) for each in values)
         units = None if measure in COSTS else [unit_of(key) for key in keys]
-        return paired_difference(*arrays, units, confidence=confidence)
+        return paired_difference(ours, theirs, units, confidence=confidence)
 
     def visible(self, measure: str) -> float:
         """Return the smallest difference between techniques that the study could see."""
@@ -120,12 +120,14 @@ class Comparison:
             if measure.better is None or len(arrays) < 2:
                 continue
             for place in rank(arrays, measure.better, units):
-                self.row(place.name).ranks[name] = place
+                row = self.row(place.name)
+                if row is not None:
+                    row.ranks[name] = place
 
     def _arrays(self, measure: str) -> tuple[dict[str, np.ndarray], list[Any]]:
         """Return {trained row: values in one order} and the unit each value belongs to."""
         cost = measure in COSTS
-        source = {
+        source: dict[str, Mapping[Any, float]] = {
             row.name: (row.costs if cost else row.values).get(measure, {}) for row in self.trained
         }
         source = {name: values for name, values in source.items() if values}

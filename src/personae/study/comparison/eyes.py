@@ -41,7 +41,7 @@ def eyes(comparison: Comparison, rows: Sequence[Row]) -> list[Eye]:
     found = []
     for metric, share in EYES.items():
         if rows and all(row.mean(share) is not None for row in rows):
-            order = sorted(rows, key=lambda row: -row.mean(share))
+            order = sorted(rows, key=lambda row: row.mean(share) or 0.0, reverse=True)
             best = max(rows, key=lambda row: _product(row, share))
             found.append(Eye(named(comparison, ROLES[metric]), share, order, best))
     return found

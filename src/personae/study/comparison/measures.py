@@ -140,7 +140,7 @@ def derived_values(
         if eye in metrics and metrics[eye].shares():
             seen.append(metrics[eye].shares())
             yield share, metrics[eye].keys, seen[-1]
-    if len(seen) > 1:
+    if likeness is not None and len(seen) > 1:
         both = [mean([one or 0.0 for one in eyes]) for eyes in zip(*seen, strict=True)]
         yield "likeness_both", likeness.keys, both
     if scaled and has_scale(metrics):
@@ -149,7 +149,8 @@ def derived_values(
         yield "agreement_share", agreement.keys, agreements
     elif agreement:
         agreements = [max(0.0, value or 0.0) for value in agreement.values]
-    if seen and agreements and agreement.keys == likeness.keys:
+    same = likeness is not None and agreement is not None and agreement.keys == likeness.keys
+    if seen and agreements and likeness is not None and same:
         yield "balance", likeness.keys, products(zip(*seen, strict=True), agreements)
     copies = metrics["memorisation"].details.get("copies") if "memorisation" in metrics else None
     if copies:

@@ -175,8 +175,9 @@ def _fill_real(row: Row) -> None:
     names = dict.fromkeys(name for each in row.found for name in each.scores.metrics)
     for name in names:
         means = [each.scores.metrics[name].mean for each in row.found]
-        if name not in row.values and all(mean is not None for mean in means):
-            mean = float(np.mean(means))
+        known = [mean for mean in means if mean is not None]
+        if name not in row.values and len(known) == len(means):
+            mean = float(np.mean(known))
             row.intervals[name] = Interval(mean, mean, mean, len(means))
     for name, share in (*EYES.items(), ("prompt_following", "agreement_share")):
         if name in row.intervals:

@@ -57,8 +57,9 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
     allowed = [row for row in comparison.trained if not excluded[row.name]]
     choice = best_of(allowed)
     subject = _listed(comparison.characters)
+    doubt: bool | str | None = None
     if choice is None:
-        doubt, headline = None, f"For {subject}: no technique is within {limits.text}."
+        headline = f"For {subject}: no technique is within {limits.text}."
     elif doubt := _no_better(choice, comparison):
         headline = (
             f"For {subject} nothing is decided: {choice.title} would be taken, but it is no more "
@@ -70,12 +71,12 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
         headline = f"For {subject} on this machine: {choice.title}. {_reach(choice)}."
     others = [
         _compared(row, choice, comparison)
-        if not excluded[row.name]
+        if choice is not None and not excluded[row.name]
         else f"{row.title} is out: {'; '.join(excluded[row.name])}. {_reach(row)}."
         for row in _by_balance(comparison.trained)
         if row is not choice
     ]
-    if doubt:
+    if doubt and choice is not None:
         others.insert(0, f"{choice.title} {_reach(choice).removeprefix('It ')}.")
     before = comparison.untouched
     if before and before.mean("likeness_share") is not None:

@@ -104,10 +104,11 @@ def _one_pass(base: Family, techniques: Sequence[Technique], schedule: Schedule)
 @torch.no_grad()
 def _one_batch(base: Family, how: Sampling, rows: int) -> None:
     """Draw a batch of previews as far as memory is concerned: one pass, then one decoding."""
-    latents = torch.zeros(rows, *base.latent_shape(how.width, how.height))
+    width, height = how.width or base.resolution, how.height or base.resolution
+    latents = torch.zeros(rows, *base.latent_shape(width, height))
     times = base.path.spread(rows, latents.shape[1:])
     base.denoise(latents, times, Text.concatenate([base.encode_text(["a"])] * rows))
-    tile = how.tile or max(how.width, how.height)
+    tile = how.tile or max(width, height)
     decode_tiled(_first_tiles(base), latents[:1], base.latent_shape(tile, tile)[1])
 
 

@@ -129,7 +129,8 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
         DoesNotFitError: even the leanest modes need more.
     """
     limit = config.memory_bytes
-    first = least = None
+    first: int | None = None
+    least: int | None = None
     loaded = {}  # what was chosen before, by `loading_precision`
     if config.precision == "auto" and _auto_is_whole(config) and base.dtype is torch.bfloat16:
         loaded = {"precision": "bf16"}
@@ -149,7 +150,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     halved = ", --precision bf16" if base.dtype is torch.float32 else ""
     raise DoesNotFitError(
         f"memory is {config.memory}; the leanest run of {config.technique} on this base needs "
-        f"at least {least / 2**30:.2f} GiB (forecast); allow that much, or use a smaller "
+        f"at least {(least or bare) / 2**30:.2f} GiB (forecast); allow that much, or use a smaller "
         f"resolution{halved} or a technique that trains fewer numbers"
     )
 
@@ -204,14 +205,14 @@ def _other_numbers(leaner: list[Leaner]) -> Iterator[Mode]:
     """
     plain, *smaller, least = LESS_STATE
     yield plain
-    moved = {}
+    moved: Mode = {}
     for each in leaner:
         if each.to_host:
             moved = {**moved, each.setting: each.value}
             yield moved
             yield {**moved, "update": "in_backward"}
     yield from smaller
-    reduced = {}
+    reduced: Mode = {}
     for each in leaner:
         if not each.to_host:
             reduced = {**reduced, each.setting: each.value}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class LeanOptimizer(torch.optim.Optimizer, ABC):
         self._places = {id(p): (i, group) for i, (p, group) in enumerate(placed)}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -45,7 +45,10 @@ class LeanOptimizer(torch.optim.Optimizer, ABC):
 
     @torch.no_grad()
     def update(self, parameter: Tensor) -> None:
-        """Update one parameter by its gradient."""
+        """Update one parameter by its gradient, if it has one."""
+        gradient = parameter.grad
+        if gradient is None:
+            return
         state, (place, group) = self.state[parameter], self._places[id(parameter)]
         if not state:
             state["step"] = 0
@@ -54,7 +57,7 @@ class LeanOptimizer(torch.optim.Optimizer, ABC):
             self._begin(parameter, state)
         state["step"] += 1
         draws = (self.seed, "rounding", state["step"], place)
-        self._apply(parameter, parameter.grad, _Tensor(parameter, group, state, draws))
+        self._apply(parameter, gradient, _Tensor(parameter, group, state, draws))
 
     @abstractmethod
     def _begin(self, parameter: Tensor, state: dict[str, Any]) -> None:
@@ -87,7 +90,11 @@ class _Tensor:
     """One parameter while it is updated: its flat weights, its rates and how it is rounded."""
 
     def __init__(
-        self, parameter: Tensor, group: dict[str, Any], state: dict[str, Any], draws: tuple
+        self,
+        parameter: Tensor,
+        group: dict[str, Any],
+        state: dict[str, Any],
+        draws: tuple[Any, ...],
     ) -> None:
         self.weights = parameter.detach().view(-1)
         self.state = state
@@ -195,7 +202,7 @@ class Adafactor(LeanOptimizer):
             left[rows].square() @ (_square(matrix[rows, columns]) @ right[columns].square())
             for rows, columns in _blocks(matrix)
         )
-        size = (squares / matrix.numel()).sqrt().item()
+        size = (cast(Tensor, squares) / matrix.numel()).sqrt().item()
         rate = tensor.rate / max(1.0, size / self.CLIP)
         for rows, columns in _blocks(matrix):
             direction = matrix[rows, columns].float().mul_(right[columns]).mul_(left[rows, None])

@@ -78,6 +78,7 @@ def make_optimizer(
             f"schedule.optimizer is '{name}', which cannot do {wish}; use one of "
             f"{', '.join(LEAN)}, or leave {wish} out"
         )
+    optimizer: torch.optim.Optimizer
     if lean or in_low_precision or name not in WHOLE:
         optimizer = LEAN[name](groups, seed=seed)
     else:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from personae.core.devices import HOST
+from personae.errors import UsageError
 from personae.training.optim.lean import LeanOptimizer
 from personae.training.optim.rounding import CHUNK
 
@@ -29,8 +30,11 @@ class UpdateRule(Protocol):
         keeps_gradients: those of a rehearsal stay until then, and a step can use them.
     """
 
-    optimizer: torch.optim.Optimizer
     keeps_gradients: bool
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return what moves the weights."""
 
     def begin(self) -> None:
         """Expect the backward passes of a step."""
@@ -116,13 +120,14 @@ class InBackward:
 
     @torch.no_grad()
     def _take(self, parameter: Tensor) -> None:
-        if self._squares is not None:
-            norm = _norm(parameter.grad)
+        gradient = parameter.grad
+        if self._squares is not None and gradient is not None:
+            norm = _norm(gradient)
             self._squares.append(norm.square())
             size = norm.item()
             if math.isfinite(size):
                 if size > self.max_norm:
-                    parameter.grad.mul_(self.max_norm / (size + 1e-6))
+                    gradient.mul_(self.max_norm / (size + 1e-6))
                 self.optimizer.update(parameter)
         parameter.grad = None
 
@@ -138,4 +143,8 @@ def _norm(gradient: Tensor) -> Tensor:
 
 def make_update(kind: str, optimizer: torch.optim.Optimizer, max_norm: float) -> UpdateRule:
     """Return the way of updating called `kind`: after_backward or in_backward."""
-    return (InBackward if kind == "in_backward" else AfterBackward)(optimizer, max_norm)
+    if kind != "in_backward":
+        return AfterBackward(optimizer, max_norm)
+    if not isinstance(optimizer, LeanOptimizer):
+        raise UsageError("update is 'in_backward', which this optimiser cannot do; leave it out")
+    return InBackward(optimizer, max_norm)

@@ -115,7 +115,8 @@ class EfficientNetLite0(Encoder):
         x = functional.pad(x, [half for n in lacking for half in (n // 2, n - n // 2)])
         x = functional.conv2d(x, weight, stride=stride, groups=x.shape[1] // weight.shape[1])
         names = ("running_mean", "running_var", "weight", "bias")
-        x = functional.batch_norm(x, *(self.state[of_norm + n] for n in names), eps=EPSILON)
+        mean, variance, gain, bias = (self.state[of_norm + n] for n in names)
+        x = functional.batch_norm(x, mean, variance, gain, bias, eps=EPSILON)
         return functional.relu6(x) if active else x
 
 

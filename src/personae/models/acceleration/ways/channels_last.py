@@ -50,8 +50,10 @@ class ChannelsLast(Acceleration):
             if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros"
         }
 
-    def forward_for(self, module: nn.Conv2d, plain: Forward) -> Forward:
+    def forward_for(self, module: nn.Module, plain: Forward) -> Forward:
         """Return the forward of one convolution."""
+        if not isinstance(module, nn.Conv2d):
+            return plain
         return partial(_forward, module, plain, Packs(module))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
 from torch.nn import functional
 
 from personae.models.acceleration.attention import QuickAttention
@@ -21,6 +22,6 @@ class DirectAttention(QuickAttention):
     exact = True
     frugal = True
 
-    def mix(self, attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def mix(self, attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Call the fused operator."""
         return functional.scaled_dot_product_attention(query, key, value)

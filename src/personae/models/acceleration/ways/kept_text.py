@@ -35,8 +35,13 @@ class KeptText(Acceleration):
     @classmethod
     def modules(cls, base: Family) -> dict[str, nn.Module]:
         """Return the key and value projections of the text."""
-        keys = layers_matching(base.denoiser, base.targets.text_keys)
-        return keys | layers_matching(base.denoiser, base.targets.text_values)
+        targets = base.targets
+        if targets.text_keys is None or targets.text_values is None:
+            return {}
+        return {
+            **layers_matching(base.denoiser, targets.text_keys),
+            **layers_matching(base.denoiser, targets.text_values),
+        }
 
     def forward_for(self, module: nn.Module, plain: Forward) -> Forward:
         """Return the remembering forward of one projection."""
@@ -50,7 +55,7 @@ class _Remembering:
 
     def __init__(self, module: nn.Module, plain: Forward) -> None:
         self._module, self._plain = module, plain
-        self._kept: tuple[tuple[Tensor | None, ...], tuple[int, ...]] | None = None
+        self._kept: tuple[tuple[Tensor | None, ...], Tensor, tuple[int, ...]] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         parameters = self._module._parameters
@@ -58,13 +63,13 @@ class _Remembering:
         if any(tensor is not None and tensor.is_inference() for tensor in given):
             return self._plain(x)  # writing to such tensors leaves no trace
         if self._kept is not None:
-            (*kept, output), versions = self._kept
+            kept, output, versions = self._kept
             same = all(old is new for old, new in zip(kept, given, strict=True))
             if same and _versions((*given, output)) == versions:
                 return output
         output = self._plain(x)
         if not output.requires_grad:
-            self._kept = (*given, output), _versions((*given, output))
+            self._kept = given, output, _versions((*given, output))
         return output
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
 
 from personae.core.devices import HOST
 from personae.models.acceleration import recomputed
@@ -35,7 +36,7 @@ class MatmulAttention(QuickAttention):
         """Serve on the processor; accelerators have fused kernels for both passes."""
         return base.device.type == HOST.type and super().fits(base)
 
-    def mix(self, attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def mix(self, attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Multiply, take the softmax, multiply."""
         scale = attention.scale
         if query.shape[:3].numel() * key.shape[2] > LARGEST_TABLE:

@@ -38,8 +38,10 @@ class PackedLinears(Acceleration):
         named = base.denoiser.named_modules()
         return {name: module for name, module in named if isinstance(module, nn.Linear)}
 
-    def forward_for(self, module: nn.Linear, plain: Forward) -> Forward:
+    def forward_for(self, module: nn.Module, plain: Forward) -> Forward:
         """Return the packed forward of one layer."""
+        if not isinstance(module, nn.Linear):
+            return plain
         return partial(_forward, module, plain, Packs(module))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
 
 from personae.core.devices import HOST
 from personae.models.acceleration import recomputed
@@ -28,6 +29,6 @@ class RecomputedAttention(QuickAttention):
         """Serve on the processor; accelerators have fused kernels for both passes."""
         return base.device.type == HOST.type and super().fits(base)
 
-    def mix(self, attention: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def mix(self, attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return softmax(s q k^T) v."""
         return recomputed.attend(query, key, value, attention.scale)

@@ -104,3 +104,10 @@ def test_training_stops_at_once_beyond_a_bound(fault, words):
     scored = [CURVE[0], checkpoint(2, 0.9, **fault)]
     assert words in stop_reason(scored)
     assert stop_reason(scored, Bounds(drift=0.5, copies=0.9)) is None
+
+
+def test_the_most_flexible_checkpoint_is_the_one_that_follows_prompts() -> None:
+    """Raw agreement hardly tells a run that draws one picture for all prompts from another."""
+    deaf = checkpoint(1, 0.5, agreement=0.32, following=np.full(10, 0.01))
+    heard = checkpoint(2, 0.5, agreement=0.3, following=np.full(10, 0.2))
+    assert choose([deaf, heard]).most_flexible == 2

@@ -104,7 +104,10 @@ class CheckpointSelector:
         """Keep the score on disk too: a resumed run has its earlier ones."""
         self._scored = [one for one in self._scored if one.step < checkpoint.step] + [checkpoint]
         stored = [
-            {**asdict(one), "likeness": one.likeness.tolist(), "agreement": one.agreement.tolist()}
+            {
+                key: value.tolist() if isinstance(value, np.ndarray) else value
+                for key, value in asdict(one).items()
+            }
             for one in self._scored
         ]
         write_text(self.folder / "scores.json", json.dumps(stored) + "\n")
@@ -139,6 +142,7 @@ def scored(step: int, scores: Scores) -> ScoredCheckpoint:
     """Return what the choice looks at."""
     metrics = scores.metrics
     copies = metrics["memorisation"].details.get("copies")
+    following = metrics["prompt_following"].array()
     return ScoredCheckpoint(
         step=step,
         likeness=metrics["likeness"].array(),
@@ -146,6 +150,7 @@ def scored(step: int, scores: Scores) -> ScoredCheckpoint:
         shots=metrics["likeness"].shots(),
         drift=metrics["drift"].mean,
         copies=float(np.mean(copies)) if copies else None,
+        following=None if np.isnan(following).all() else following,
     )
 
 
@@ -177,7 +182,11 @@ def _as_drawn(trainer: Trainer) -> Iterator[None]:
 
 
 def _from_json(stored: dict[str, Any]) -> ScoredCheckpoint:
-    values = {key: np.array(stored[key], dtype=float) for key in ("likeness", "agreement")}
+    values = {
+        key: np.array(stored[key], dtype=float)
+        for key in ("likeness", "agreement", "following")
+        if stored.get(key) is not None
+    }
     return ScoredCheckpoint(**{**stored, **values, "shots": tuple(stored["shots"])})
 
 

@@ -29,6 +29,8 @@ class ScoredCheckpoint:
         shots: the prompt each value belongs to; None: each value stands alone.
         drift: mean change to class prompts, in [0, 1], or None if not measured.
         copies: share of pictures that are copies of training pictures, in [0, 1], or None.
+        following: how much nearer each picture is to its prompt than to the others, or None; a run
+            that ignores prompts has 0 there, and an agreement little below others.
     """
 
     step: int
@@ -37,6 +39,12 @@ class ScoredCheckpoint:
     shots: tuple[str, ...] | None = None
     drift: float | None = None
     copies: float | None = None
+    following: np.ndarray | None = None
+
+    @property
+    def flexibility(self) -> float:
+        """Return how well prompts are followed: the mean of `following`, or of `agreement`."""
+        return _mean(self.agreement if self.following is None else self.following)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Choice:
 
     Attributes:
         best: highest likeness within the bounds.
-        most_flexible: highest agreement among those whose likeness is within the noise of `best`.
+        most_flexible: follows prompts best of those whose likeness is within the noise of `best`.
         last: where training ended.
         reason: why, in one line.
     """
@@ -99,7 +107,7 @@ def choose(scored: Sequence[ScoredCheckpoint], bounds: Bounds = Bounds()) -> Cho
     candidates = within or measured
     best = max(candidates, key=lambda c: (_mean(c.likeness), -c.step))
     equals = [c for c in candidates if c is best or not gained(c, best)]
-    flexible = max(equals, key=lambda c: (_mean(c.agreement), -c.step))
+    flexible = max(equals, key=lambda c: (c.flexibility, -c.step))
     return Choice(
         best.step,
         flexible.step,
@@ -155,8 +163,8 @@ def _reason(
     text = f"step {best.step} has the highest likeness ({_mean(best.likeness):.3f})"
     if equals > 1:
         text += (
-            f"; {equals} checkpoints are within its noise, of which step {flexible.step} agrees "
-            f"best with the prompts ({_mean(flexible.agreement):.3f})"
+            f"; {equals} checkpoints are within its noise, of which step {flexible.step} follows "
+            f"prompts best ({flexible.flexibility:.3f})"
         )
     if not within:
         text += "; every checkpoint passes the bounds on drift or copies"

@@ -66,7 +66,7 @@ class RunConfig(Config):
     """Also write curves and previews for TensorBoard, below the run folder."""
     keep: Literal["last", "best", "most_flexible"] = "last"
     """Which checkpoint becomes the artifact. best (highest likeness) and most_flexible (best
-    agreement with prompts within the noise of the best likeness) score each checkpoint on held-out
+    following of prompts within the noise of the best likeness) score each checkpoint on held-out
     pictures."""
     stop_early: bool = True
     """Where checkpoints are scored, end the training when nothing is gained any more, or when

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,9 @@ class Shot:
 
 
 @torch.no_grad()
-def sample(base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast) -> Iterator[None]:
+def sample(
+    base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast
+) -> Generator[None, None, Tensor]:
     """Denoise a batch, yielding after each step; returns the latents (b, c, h, w)."""
     sampling = sampling_on(base, sampling)
     noise = starting_noise(base, batch, sampling)

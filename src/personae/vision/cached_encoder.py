@@ -35,17 +35,17 @@ class CachedEncoder(Encoder):
         self._texts: OrderedDict[Hashable, np.ndarray] = OrderedDict()
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:  # type: ignore[override]  # others have one per class
         """Return the name of the encoder within."""
         return self.encoder.name
 
     @property
-    def kind(self) -> Kind:  # type: ignore[override]
+    def kind(self) -> Kind:  # type: ignore[override]  # others have one per class
         """Return the kind of the encoder within."""
         return self.encoder.kind
 
     @property
-    def source(self) -> str:  # type: ignore[override]
+    def source(self) -> str:  # type: ignore[override]  # others have one per class
         """Return the source of the encoder within."""
         return self.encoder.source
 

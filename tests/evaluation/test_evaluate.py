@@ -15,7 +15,7 @@ from personae.core.registry import discover
 from personae.errors import UsageError
 from personae.evaluation.evaluate import Drawn, Encoders, evaluate, measure
 from personae.evaluation.metric import Metric, Sample
-from personae.evaluation.prompt_following import found, margins
+from personae.evaluation.prompt_contrast import found, margins
 from personae.evaluation.scores import Scores
 from personae.evaluation.settings import JudgingSettings, second_beside
 from personae.evaluation.statistics import mean_interval

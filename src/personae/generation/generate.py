@@ -14,10 +14,10 @@ import torch
 from personae.errors import BaseError, UsageError
 from personae.generation.cast import Cast
 from personae.generation.decoding import decode, to_images
+from personae.generation.memory_check import check_room
 from personae.generation.picture import Picture
 from personae.generation.prompts import check_length
 from personae.generation.recipe import recipe
-from personae.generation.room import check_room
 from personae.generation.sampler import Shot, picture_size, sample, sampling_on
 from personae.generation.settings import Sampling
 from personae.models.acceleration.choice import accelerated

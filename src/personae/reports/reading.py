@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from personae.evaluation.scores import Score
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.eyes import ROLES, named
+from personae.study.comparison.encoders import ROLES, named
 from personae.study.comparison.measures import EYES
 
 

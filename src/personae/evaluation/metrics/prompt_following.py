@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from personae.evaluation.metric import Evidence, Metric
-from personae.evaluation.prompt_following import captioned, margins
+from personae.evaluation.prompt_contrast import captioned, margins
 
 ONE_PROMPT = "the suite has a single prompt, so no other can be compared with it"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from personae.evaluation.metric import Evidence, Metric
-from personae.evaluation.prompt_following import found
+from personae.evaluation.prompt_contrast import found
 
 
 class RightPrompt(Metric):

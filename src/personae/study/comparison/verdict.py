@@ -9,7 +9,7 @@ import numpy as np
 
 from personae.core.units import count, show
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.eyes import disagreement, eyes
+from personae.study.comparison.encoders import disagreement, eyes
 from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Row
 

@@ -10,8 +10,8 @@ from personae.core.units import parse_bytes
 from personae.errors import UsageError
 from personae.evaluation.settings import JudgingSettings
 from personae.generation.generate import draw
+from personae.generation.memory_check import least_bytes
 from personae.generation.recipe import Recipe
-from personae.generation.room import least_bytes
 from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
 from personae.models.family import Family

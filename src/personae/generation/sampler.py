@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from personae.core.seeds import generator_for
 from personae.errors import UsageError
 from personae.generation.cast import Cast, Member
 from personae.generation.settings import Sampling
@@ -68,7 +71,8 @@ def sample(
         if guided:
             without, following = prediction.chunk(2)
             prediction = base.guide(without, following, sampling.guidance_scale)
-        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+        added = streams_of_noise(scheduler, batch, i)
+        latents = scheduler.step(prediction, t, latents, return_dict=False, **added)[0]
         yield
     _set_strengths(cast, [set(cast.members)], 0.0)
     return latents
@@ -93,6 +97,19 @@ def starting_noise(base: Family, batch: Sequence[Shot], sampling: Sampling) -> T
         torch.randn(shape, generator=torch.Generator().manual_seed(shot.seed)) for shot in batch
     ]
     return torch.stack(rows).to(base.device)
+
+
+def streams_of_noise(
+    scheduler: Any, batch: Sequence[Shot], step: int
+) -> dict[str, list[torch.Generator]]:
+    """Return what `scheduler.step` takes at `step` for the noise that it may add.
+
+    A row's noise depends on its seed and the step alone, not on the rest of its batch, and is
+    drawn on the host so that devices agree. Empty where the sampler takes none.
+    """
+    if "generator" not in signature(scheduler.step).parameters:
+        return {}
+    return {"generator": [generator_for(shot.seed, "sampler", step) for shot in batch]}
 
 
 def _strength_now(member: Member, active: bool, progress: float) -> float:

@@ -16,7 +16,9 @@ class Sampling(Config, allow_inf_nan=False):
     """How pictures are drawn."""
 
     sampler: str = "auto"
-    """Sampler: auto (the base's usual one), ddim, euler, dpm++2m or unipc."""
+    """Sampler: auto (the base's usual one), ddim, euler, euler_a, dpm++2m, dpm++2m_sde or unipc;
+    euler, dpm++2m, dpm++2m_sde and unipc with _karras, too. euler_a and sde add noise on the way.
+    A base refuses what does not fit it and says what does."""
     steps: int = Field(default=25, ge=1, le=1000)
     """Steps from noise to picture."""
     guidance_scale: float = Field(default=5.0, ge=1, le=1000)

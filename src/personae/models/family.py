@@ -7,7 +7,7 @@ prompt templates end here: nothing outside a family asks which family it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -23,6 +23,7 @@ from personae.models.layers import Layer, layers_matching
 from personae.models.noise_path import NoisePath
 from personae.models.overlay import WeightOverlay
 from personae.models.recommended import Recommended
+from personae.models.samplers import Sampler, at_the_start
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Frame, Text
 from personae.models.text_tower import TextTower
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class Family(PlugIn, ABC):
     """A loaded base model.
 
-    A class sets `name`, `targets`, `samplers` ({name: scheduler config -> diffusers scheduler}) and
+    A class sets `name`, `targets`, `samplers` (a table of `samplers.py`, or one of its own) and
     `usual_sampler`, the one that pictures are drawn with where nobody names another, and
     `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer"). `file_layouts`
     names the kinds of files that A1111, ComfyUI and kohya's scripts have for its bases, keys of
@@ -84,7 +85,7 @@ class Family(PlugIn, ABC):
     group: ClassVar[str] = "personae.families"
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
-    samplers: ClassVar[dict[str, Callable[[dict[str, Any]], Any]]]
+    samplers: ClassVar[dict[str, Sampler]]
     usual_sampler: ClassVar[str]
     denoiser_component: ClassVar[str]
     autoencoder_component: ClassVar[str] = "vae"
@@ -157,6 +158,8 @@ class Family(PlugIn, ABC):
     def scheduler(self, name: str, steps: int, shape: Sequence[int]) -> Any:
         """Return a sampler, a diffusers scheduler whose `steps` times are set.
 
+        One that adds noise takes it from `generator`, an argument of its `step`: one a row.
+
         Args:
             name: one of `samplers`.
             steps: from noise to picture.
@@ -167,7 +170,7 @@ class Family(PlugIn, ABC):
         """
         scheduler = self.sampler(name)
         scheduler.set_timesteps(steps, device=self.device)
-        return scheduler
+        return at_the_start(scheduler)
 
     def sampler(self, name: str, changes: Mapping[str, Any] = {}) -> Any:
         """Return sampler `name`, its times not set; `changes` are laid over `scheduler_config`."""

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
-from torch import Tensor
 
 from personae.errors import BaseError
 from personae.models.family import Family
-from personae.models.noise_path import SCHEDULER_TIMES, Flow, ShiftByTokens
-
-
-class FlowEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffusers is untyped
-    """diffusers' Euler steps along a flow, with the two members that its other samplers have."""
-
-    init_noise_sigma = 1.0
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """Return the sample: a flow's noisy latents go to the network as they are."""
-        return sample
-
-
-def _multistep(kind: type, config: Mapping[str, Any]) -> Any:
-    return kind(
-        num_train_timesteps=SCHEDULER_TIMES,
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=config["shift"],
-    )
+from personae.models.noise_path import Flow, ShiftByTokens
+from personae.models.samplers import FLOW_SAMPLERS, FlowEuler, at_the_start
 
 
 class FlowFamily(Family):
     """A family with a `Flow` path; its samplers are shifted as the path is."""
 
     path: Flow
-    samplers: ClassVar[dict[str, Callable[[dict[str, Any]], Any]]] = {
-        "euler": FlowEuler.from_config,
-        "dpm++2m": partial(_multistep, DPMSolverMultistepScheduler),
-        "unipc": partial(_multistep, UniPCMultistepScheduler),
-    }
+    samplers = FLOW_SAMPLERS
     usual_sampler = "euler"
 
     def scheduler(self, name: str, steps: int, shape: Sequence[int]) -> Any:
@@ -63,7 +34,7 @@ class FlowFamily(Family):
             made.set_timesteps(sigmas=sigmas, device=self.device)
         else:
             made.set_timesteps(steps, device=self.device)
-        return made
+        return at_the_start(made)
 
 
 def flow_path(config: Mapping[str, Any], patch: int) -> Flow:

@@ -12,7 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 from personae.core.devices import HOST
 from personae.errors import BaseError, UnsupportedError, UsageError
 from personae.generation.cast import Cast
-from personae.generation.sampler import Shot, sample, starting_noise
+from personae.generation.sampler import Shot, sample, starting_noise, streams_of_noise
 from personae.generation.settings import Sampling
 from personae.models.families.z_image import ZImage
 from personae.models.flow_family import flow_path
@@ -116,10 +116,11 @@ def test_every_sampler_ends_at_a_picture_whose_direction_is_known(
     latents = noise[None]
     first = loaded.path.from_scheduler(scheduler.timesteps[0])
     assert float(first) == pytest.approx(1.0, abs=2e-3)
-    for t in scheduler.timesteps:
+    for step, t in enumerate(scheduler.timesteps):
         _, level = loaded.path.levels(loaded.path.from_scheduler(t)[None])
         velocity = (latents - picture) / level  # of the straight line through both
-        latents = scheduler.step(velocity, t, latents, return_dict=False)[0]
+        streams = streams_of_noise(scheduler, [Shot("", 5)], step)
+        latents = scheduler.step(velocity, t, latents, return_dict=False, **streams)[0]
     torch.testing.assert_close(latents[0], picture, rtol=0, atol=5e-3)
 
 

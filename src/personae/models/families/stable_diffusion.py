@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Final, Self
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    UniPCMultistepScheduler,
-)
+from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from personae.core.devices import HOST
 from personae.errors import UsageError
 from personae.models.family import Family
 from personae.models.noise_path import Diffusion
+from personae.models.samplers import DIFFUSION_SAMPLERS
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Text
 from personae.models.text_tower import TextTower
@@ -58,12 +53,7 @@ class StableDiffusion(Family):
         self_values=r"attn1\.to_v$",
     )
 
-    samplers = {
-        "ddim": DDIMScheduler.from_config,
-        "euler": EulerDiscreteScheduler.from_config,
-        "dpm++2m": DPMSolverMultistepScheduler.from_config,
-        "unipc": UniPCMultistepScheduler.from_config,
-    }
+    samplers = DIFFUSION_SAMPLERS
     usual_sampler = "dpm++2m"
 
     @classmethod

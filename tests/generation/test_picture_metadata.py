@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from personae.errors import UsageError
 from personae.generation.infotext import (
+    SAMPLERS,
     Settings,
     from_infotext,
     from_invokeai,
@@ -27,6 +28,7 @@ from personae.generation.picture_metadata import (
 )
 from personae.generation.recipe import MemberRecord, Recipe, RecipeRow
 from personae.generation.settings import Sampling
+from personae.models.samplers import DIFFUSION_SAMPLERS, FLOW_SAMPLERS
 
 # The pairs of the last line, as A1111's documentation of its text describes them.
 PAIRS = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -94,10 +96,41 @@ def test_text_written_by_a1111_is_read():
     assert found.prompt == "a <lora:mira:0.8> cat,\nsecond line"
     assert found.negative_prompt == "bad, worse"
     assert (found.width, found.height, found.model) == (512, 768, "v1-5")
-    assert found.sampler == "DPM++ 2M Karras"
-    assert "sampler" not in found.sampling()
+    assert found.sampler == found.sampling()["sampler"] == "dpm++2m_karras"
     assert found.extra["Lora hashes"] == "mira: 0123456789ab"
     assert Sampling.parse(found.sampling()).steps == 30
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("Euler a", "euler_a"),
+        ("DPM++ 2M", "dpm++2m"),
+        ("DPM++ 2M Karras", "dpm++2m_karras"),
+        ("DPM++ 2M SDE", "dpm++2m_sde"),
+        ("DPM++ 2M SDE, Schedule type: Karras", "dpm++2m_sde_karras"),
+        ("DPM++ 2M SDE Karras, Schedule type: Karras", "dpm++2m_sde_karras"),
+        ("Euler a, Schedule type: Automatic", "euler_a"),
+    ],
+)
+def test_samplers_of_a1111_are_drawn_with_ours(theirs, ours):
+    text = f"a cat\nSteps: 30, Sampler: {theirs}, CFG scale: 7, Seed: 1, Size: 64x64"
+    assert from_infotext(text).sampling()["sampler"] == ours
+
+
+@pytest.mark.parametrize("theirs", ["DPM++ SDE", "Heun", "Euler a, Schedule type: Karras"])
+def test_a_sampler_that_is_not_ours_is_kept_by_its_name_and_not_drawn_with(theirs):
+    found = from_infotext(f"a cat\nSteps: 30, Sampler: {theirs}, CFG scale: 7, Seed: 1")
+    assert found.sampler == theirs.replace(", Schedule type:", "")
+    assert "sampler" not in found.sampling()
+
+
+@pytest.mark.parametrize("sampler", sorted({*DIFFUSION_SAMPLERS, *FLOW_SAMPLERS}))
+def test_every_sampler_has_a_name_in_other_tools_and_is_read_back(sampler):
+    written = Settings("a cat", seed=1, steps=20, sampler=sampler, width=8, height=8)
+    assert sampler in SAMPLERS
+    assert from_infotext(to_infotext(written)) == written
+    assert from_invokeai(to_invokeai(written)) == written
 
 
 def test_invokeai_model_names_are_read():

@@ -15,12 +15,18 @@ from personae.generation.prompts import literal
 
 LONGEST_TEXT = 2**20
 
-# Our samplers in the words of A1111 and InvokeAI; ours use no Karras schedule.
+# Our samplers in the words of A1111 and InvokeAI. A1111 reads Karras spacing in the name, too.
 SAMPLERS = {
     "ddim": ("DDIM", "ddim"),
     "euler": ("Euler", "euler"),
+    "euler_karras": ("Euler Karras", "euler_k"),
+    "euler_a": ("Euler a", "euler_a"),
     "dpm++2m": ("DPM++ 2M", "dpmpp_2m"),
+    "dpm++2m_karras": ("DPM++ 2M Karras", "dpmpp_2m_k"),
+    "dpm++2m_sde": ("DPM++ 2M SDE", "dpmpp_2m_sde"),
+    "dpm++2m_sde_karras": ("DPM++ 2M SDE Karras", "dpmpp_2m_sde_k"),
     "unipc": ("UniPC", "unipc"),
+    "unipc_karras": ("UniPC Karras", "unipc_k"),
 }
 
 LONGEST_INFOTEXT = 2**16
@@ -101,7 +107,7 @@ def from_infotext(text: str) -> Settings | None:
     values = {name: _unquoted(value) for name, value in pairs.items()}
     prompt, negative = _split_prompts(lines[:-1])
     sampler = values.pop("Sampler", None)
-    if sampler and values.get("Schedule type") == "Karras":
+    if sampler and values.get("Schedule type") == "Karras" and not sampler.endswith("Karras"):
         sampler = f"{sampler} Karras"
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", values.pop("Size", ""))
     return Settings(

@@ -71,9 +71,20 @@ def test_a_bottleneck_has_the_widths_of_its_structure() -> None:
     assert shapes == [(6, 24), (24, 6)]
 
 
-@pytest.mark.parametrize("structure", [[1], [2, 1], [1, 2], [1, 0, 1], [1, -1, 1]])
-def test_a_structure_that_does_not_end_in_one_is_refused(structure: list[float]) -> None:
-    with pytest.raises(UsageError, match="must start and end with 1"):
+@pytest.mark.parametrize(
+    ("structure", "wanted"),
+    [
+        ([1], "must start and end with 1"),
+        ([2, 1], "must start and end with 1"),
+        ([1, 2], "must start and end with 1"),
+        ([1, 0, 1], "must hold positive numbers"),
+        ([1, -1, 1], "must hold positive numbers"),
+    ],
+)
+def test_a_structure_that_does_not_end_in_one_is_refused(
+    structure: list[float], wanted: str
+) -> None:
+    with pytest.raises(UsageError, match=wanted):
         HypernetworkConfig.parse({"layer_structure": structure})
 
 

@@ -129,7 +129,6 @@ def test_a_lean_run_resumes_bit_for_bit(
     seen = [(e.step, e.loss, e.grad_norm) for e in only([*first, *rest], Step)]
     assert seen == [(e.step, e.loss, e.grad_norm) for e in only(whole, Step)]
     one, two = (next((tmp_path / name).glob("*.safetensors")) for name in ("whole", "parts"))
-    assert one.stat().st_size == two.stat().st_size
     from safetensors.torch import load_file
 
     for mine, theirs in zip(load_file(one).values(), load_file(two).values(), strict=True):

@@ -39,7 +39,7 @@ class FlowEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffu
         return sample
 
 
-def _flow(kind: type, config: Mapping[str, Any], **changes: str) -> Any:
+def _flow(kind: type, changes: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     return kind(
         num_train_timesteps=SCHEDULER_TIMES,
         prediction_type="flow_prediction",
@@ -70,9 +70,9 @@ says.
 
 FLOW_SAMPLERS: Final[dict[str, Sampler]] = {
     "euler": FlowEuler.from_config,
-    "dpm++2m": partial(_flow, DPMSolverMultistepScheduler),
-    "dpm++2m_sde": partial(_flow, DPMSolverMultistepScheduler, **_SDE),
-    "unipc": partial(_flow, UniPCMultistepScheduler),
+    "dpm++2m": partial(_flow, DPMSolverMultistepScheduler, {}),
+    "dpm++2m_sde": partial(_flow, DPMSolverMultistepScheduler, _SDE),
+    "unipc": partial(_flow, UniPCMultistepScheduler, {}),
 }
 """Samplers of families with a `Flow` path; a flow spaces its levels by its shift alone."""
 

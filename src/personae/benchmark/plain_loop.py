@@ -67,7 +67,8 @@ class PlainLoop:
     @property
     def side(self) -> int:
         """Return the side in pixels of the pictures the base was trained on."""
-        return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+        side: int = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+        return side
 
     def train_lora(self) -> list[nn.Parameter]:
         """Add peft's LoRA to the attention layers."""

@@ -97,7 +97,8 @@ def _explain(error: Any) -> int:
     if reason and "Usage:" not in reason:
         return _refuse(f"{reason}; see `{command} --help`", error.exit_code)
     error.show()
-    return error.exit_code
+    code: int = error.exit_code
+    return code
 
 
 def _print_version(wanted: bool) -> None:

@@ -83,7 +83,8 @@ class SchemaCommand(TyperCommand):
 
 def settings_given(ctx: typer.Context) -> dict[str, Any]:
     """Return the settings given as options, in tables, without those left out."""
-    return ctx.meta[__name__]
+    settings: dict[str, Any] = ctx.meta[__name__]
+    return settings
 
 
 def draw_options(groups: Sequence[Group]) -> list[Any]:

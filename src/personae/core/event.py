@@ -51,7 +51,8 @@ class Event:
             kind = _KINDS[values.pop("event")]
             if kind not in _READERS:
                 _READERS[kind] = TypeAdapter(kind)
-            return _READERS[kind].validate_python(values)
+            event: Event = _READERS[kind].validate_python(values)
+            return event
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 

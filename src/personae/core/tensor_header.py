@@ -116,7 +116,8 @@ def read_tensor_header(path: Path) -> TensorHeader:
 def _parsed(text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise HeaderError("its header is no JSON object")
-    return json.loads(text.decode("utf-8"), object_pairs_hook=_table)
+    table: dict[str, Any] = json.loads(text.decode("utf-8"), object_pairs_hook=_table)
+    return table
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def likeness_to(
 ) -> np.ndarray:
     """Return the mean similarity of each image to all references, (n,)."""
     rows, columns = encoder.embed_images(images), encoder.embed_images(references)
-    return encoder.similarity(rows, columns).astype(np.float64).mean(axis=1)
+    means: np.ndarray = encoder.similarity(rows, columns).astype(np.float64).mean(axis=1)
+    return means
 
 
 def others_likeness(encoder: Encoder, evidence: Evidence) -> float | None:

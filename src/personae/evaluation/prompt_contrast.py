@@ -38,13 +38,15 @@ def margins(encoder: Encoder, samples: Sequence[Sample]) -> np.ndarray:
     """
     table, own = cosines(encoder, samples)
     mine = table[np.arange(len(own)), own]
-    return mine - (table.sum(axis=1) - mine) / (table.shape[1] - 1)
+    ahead: np.ndarray = mine - (table.sum(axis=1) - mine) / (table.shape[1] - 1)
+    return ahead
 
 
 def found(encoder: Encoder, samples: Sequence[Sample]) -> np.ndarray:
     """Return 1 where a sample's nearest prompt is its own, else 0, (n,)."""
     table, own = cosines(encoder, samples)
-    return (table.argmax(axis=1) == own).astype(np.float64)
+    right: np.ndarray = (table.argmax(axis=1) == own).astype(np.float64)
+    return right
 
 
 def captioned(evidence: Evidence) -> list[Sample]:

@@ -248,7 +248,8 @@ def _resampled(sums: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
     """Return the means of `RESAMPLES` draws of units with replacement."""
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(sums), size=(RESAMPLES, len(sums)))
-    return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    means: np.ndarray = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
 
 
 def _bca_tails(

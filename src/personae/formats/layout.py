@@ -65,7 +65,7 @@ def layout_of(base: Family) -> Layout:
             f"base '{base.source}' ({base.name}) has no files that other tools know by these "
             f"names; this format is for bases of the kinds {', '.join(LAYOUTS)}"
         )
-    v = base.scheduler_config.get("prediction_type", "epsilon") == "v_prediction"
+    v: bool = base.scheduler_config.get("prediction_type", "epsilon") == "v_prediction"
     return LAYOUTS[base.file_layout][v]
 
 

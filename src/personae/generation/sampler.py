@@ -45,7 +45,7 @@ def sample(
     sampling = sampling_on(base, sampling)
     noise = starting_noise(base, batch, sampling)
     scheduler = base.scheduler(sampling.sampler, sampling.steps, noise.shape[1:])
-    latents = noise * scheduler.init_noise_sigma
+    latents: Tensor = noise * scheduler.init_noise_sigma
     guided = base.is_guided(sampling.guidance_scale)
     acting = [cast.acting(shot.prompt, sampling.negative_prompt) for shot in batch]
     named = [against for _, against in acting] if guided else []

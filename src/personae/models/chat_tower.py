@@ -29,12 +29,13 @@ class ChatTower(TextTower):
 
     def framed(self, prompt: str) -> str:
         """Return the chat in which `prompt` is the user's message."""
-        return self.tokenizer.apply_chat_template(
+        chat: str = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
             add_generation_prompt=True,
             **self.options,
         )
+        return chat
 
     def rows(self, prompts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each prompt in its chat, cut to what fits."""

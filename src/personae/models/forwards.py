@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-Forward = Callable[..., Any]
+Forward = Callable[..., Tensor]
+"""Computes the one tensor that a layer returns."""
 
 
 class Quicker(Protocol):
@@ -36,7 +37,7 @@ class Slot:
         self.now: list[Forward] = [self.plain, self.plain]
         self._made: dict[tuple[str, ...], Forward] = {}
 
-    def __call__(self, *args: Any, **named: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Tensor:
         """Compute by the way chosen for training where gradients are on, else for inference."""
         return self.now[torch.is_grad_enabled()](*args, **named)
 

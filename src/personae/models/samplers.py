@@ -25,8 +25,8 @@ from personae.models.noise_path import SCHEDULER_TIMES
 Sampler = Callable[[dict[str, Any]], Any]
 """Makes a scheduler of diffusers from the `scheduler_config` of a base."""
 
-_SDE: Final = {"algorithm_type": "sde-dpmsolver++"}
-_KARRAS: Final = {"use_karras_sigmas": True}
+_SDE: Final[dict[str, Any]] = {"algorithm_type": "sde-dpmsolver++"}
+_KARRAS: Final[dict[str, Any]] = {"use_karras_sigmas": True}
 
 
 class FlowEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffusers is untyped

@@ -57,7 +57,8 @@ class TextTower:
 
     def words(self, text: str) -> list[int]:
         """Return the vocabulary's ids of `text` without begin and end marks."""
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
 
     def add_placeholder(self, placeholder: str, count: int, vectors: Vectors) -> None:
         """Let `placeholder` stand for `count` vectors, shape (count, d), looked up at each use."""
@@ -126,7 +127,8 @@ class TextTower:
 
 
 def _embedding_of(encoder: Any) -> nn.Embedding:
-    return encoder.get_input_embeddings()
+    embedding: nn.Embedding = encoder.get_input_embeddings()
+    return embedding
 
 
 def whole_word(placeholder: str) -> str:

@@ -137,7 +137,7 @@ class DreamBooth(Technique):
         self._injected = False
 
     def _delta(self, network: str, name: str) -> Tensor | None:
-        delta = self.deltas[key_of(f"{network}.{name}")]
+        delta: Tensor = self.deltas[key_of(f"{network}.{name}")]
         return delta if self.strength == 1 else delta.float() * self.strength
 
     def _state(self) -> tuple[object, ...]:

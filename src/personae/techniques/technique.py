@@ -12,7 +12,7 @@ base, attaches itself with hooks (`inject`) and detaches without a trace (`eject
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -206,7 +206,9 @@ class Technique(nn.Module, PlugIn, ABC):
         """How many numbers are learnt."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def add_scaled(self, output: Tensor, inputs: Tensor, change: nn.Module | Any) -> Tensor:
+    def add_scaled(
+        self, output: Tensor, inputs: Tensor, change: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """Return `output + strength * change(inputs)`, row by row where strengths differ.
 
         Args:

@@ -137,14 +137,14 @@ class TextualInversion(Technique):
         return getattr(self, "_injected", False)
 
     def _current(self, tower: int) -> Tensor:
-        learnt = self.vectors[tower]
+        learnt: Tensor = self.vectors[tower]
         if isinstance(self.strength, Tensor):
             raise UnsupportedError(
                 "textual_inversion acts on the text; encode prompts of unlike strength one by one"
             )
         if self.strength == 1:
             return learnt
-        start = getattr(self, f"start_{tower}")
+        start: Tensor = getattr(self, f"start_{tower}")
         return start + self.strength * (learnt - start)
 
     @torch.no_grad()

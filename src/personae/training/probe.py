@@ -93,8 +93,8 @@ class PromptProbe:
             text = texts([captions[row] for row in rows])
             output = self.base.denoise(self._noisy[rows], self._times[rows], text).float()
             parts.append(output[: len(captions) - start].cpu())
-        output = torch.cat(parts).flatten(1).unflatten(0, (LATE, len(self.scenes)))
-        return output - output.mean(1, keepdim=True)
+        changes: Tensor = torch.cat(parts).flatten(1).unflatten(0, (LATE, len(self.scenes)))
+        return changes - changes.mean(1, keepdim=True)
 
 
 def found(changes: Tensor, of_base: Tensor) -> float:

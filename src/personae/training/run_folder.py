@@ -180,6 +180,7 @@ def _read_state(path: Path) -> dict[str, Any] | None:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 return None
-        return torch.load(path, map_location=HOST, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location=HOST, weights_only=True)
+        return state
     except (OSError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError):
         return None

@@ -109,7 +109,7 @@ class Schedule(Config, allow_inf_nan=False):
     @property
     def most_rows(self) -> int:
         """Return how many rows go through the network together at most, class pictures included."""
-        rows = max(part.stop - part.start for part in self.micro_batches)
+        rows: int = max(part.stop - part.start for part in self.micro_batches)
         return rows * (1 if self.prior == "none" else 2)
 
     @property

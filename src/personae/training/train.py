@@ -192,7 +192,8 @@ def _take_up(trainer: Trainer, folder: RunFolder) -> int:
     if "trained_on" in state:  # states of older versions do not say it
         refuse_other(state["trained_on"], trainer.trained_on, folder.path)
     trainer.restore(state)
-    return state["step"]
+    step: int = state["step"]
+    return step
 
 
 @dataclass(frozen=True, slots=True)

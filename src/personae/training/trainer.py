@@ -159,7 +159,7 @@ class Trainer:
         Ends early at a loss that is not finite.
         """
         schedule, seed = self.schedule, self.config.seed
-        total = 0.0
+        total: float = 0.0
         for part in range(schedule.gradient_accumulation):
             noised = self._noised(self.pictures, "instance", step, part)
             prior = self._noised(self.prior, "prior", step, part) if self.prior else None

@@ -81,4 +81,5 @@ class Encoder(PlugIn, ABC):
 
     def similarity(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return how alike each row and column is, (n, m); the cosine unless it says otherwise."""
-        return rows @ columns.T
+        cosines: np.ndarray = rows @ columns.T
+        return cosines

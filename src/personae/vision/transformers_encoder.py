@@ -62,7 +62,8 @@ class TransformersEncoder(Encoder):
     @property
     def vision(self) -> nn.Module:
         """Return the network that reads pixel values."""
-        return self.network
+        network: nn.Module = self.network
+        return network
 
     def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Return unit rows (n, d)."""
@@ -119,16 +120,21 @@ class ContrastiveEncoder(TransformersEncoder):
         """Return the CLIPModel in float32."""
         from transformers import CLIPModel
 
-        return CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        network: nn.Module = CLIPModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
+        return network
 
     @property
     def vision(self) -> nn.Module:
         """Return the network that reads pixel values."""
-        return self.network.vision_model
+        network: nn.Module = self.network.vision_model
+        return network
 
     def pool(self, output: Any) -> Tensor:
         """Return the pooled output, projected into the space shared with texts."""
-        return self.network.visual_projection(output.pooler_output)
+        pooled: Tensor = self.network.visual_projection(output.pooler_output)
+        return pooled
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit rows (n, d)."""
@@ -178,7 +184,10 @@ def _image_processor(folder: Path) -> Callable[..., Any]:
     from transformers import AutoImageProcessor
 
     # The torchvision backend rounds differently, and torchvision is no dependency.
-    return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    prepare: Callable[..., Any] = AutoImageProcessor.from_pretrained(
+        folder, backend="pil", local_files_only=True
+    )
+    return prepare
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -143,7 +143,8 @@ def _subject(image: Image.Image, mask: Image.Image | None) -> np.ndarray:
     pixels = _small(image).reshape(-1, 3)
     outside = np.unique(pixels[_border().ravel()], axis=0)
     squares = (pixels**2).sum(1)[:, None] + (outside**2).sum(1) - 2 * pixels @ outside.T
-    return (squares.min(axis=1) > _SUBJECT_DISTANCE**2).reshape(_SIDE, _SIDE)
+    unlike: np.ndarray = (squares.min(axis=1) > _SUBJECT_DISTANCE**2).reshape(_SIDE, _SIDE)
+    return unlike
 
 
 def _background(image: Image.Image, mask: Image.Image | None) -> np.ndarray:
@@ -151,4 +152,5 @@ def _background(image: Image.Image, mask: Image.Image | None) -> np.ndarray:
     border = _border()
     if mask is not None and (border & (_small(mask) <= 127)).any():
         border &= _small(mask) <= 127
-    return _small(image)[border]
+    colours: np.ndarray = _small(image)[border]
+    return colours

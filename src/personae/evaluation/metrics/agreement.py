@@ -24,4 +24,5 @@ class Agreement(Metric):
         encoder, generated = evidence.image_text, evidence.generated
         pictures = encoder.embed_images(images_of(generated))
         texts = encoder.embed_texts([sample.prompt for sample in generated])
-        return np.einsum("nd,nd->n", pictures, texts).astype(np.float64)
+        cosines: np.ndarray = np.einsum("nd,nd->n", pictures, texts).astype(np.float64)
+        return cosines

@@ -42,4 +42,5 @@ class Drift(Metric):
         rows = encoder.embed_images(images_of(after))
         originals = encoder.embed_images(images_of([before[sample.key] for sample in after]))
         cosine = np.einsum("nd,nd->n", rows, originals).astype(np.float64)
-        return (1 - np.minimum(cosine, 1.0)) / 2
+        distances: np.ndarray = (1 - np.minimum(cosine, 1.0)) / 2
+        return distances

@@ -43,7 +43,8 @@ class Memorisation(Metric):
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Return (generated,), in [-1, 1]."""
-        return self._nearness(evidence).max(axis=1)
+        nearest: np.ndarray = self._nearness(evidence).max(axis=1)
+        return nearest
 
     def details(self, evidence: Evidence) -> dict[str, Any]:
         """Return the nearest training pictures and the copies.
@@ -91,4 +92,5 @@ def mirror_blind(
     rows = encoder.embed_layout(images)
     straight = rows @ encoder.embed_layout(training).T
     mirrored = rows @ encoder.embed_layout([ImageOps.mirror(image) for image in training]).T
-    return np.maximum(straight, mirrored).astype(np.float64)
+    nearer: np.ndarray = np.maximum(straight, mirrored).astype(np.float64)
+    return nearer

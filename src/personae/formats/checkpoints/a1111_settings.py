@@ -34,7 +34,8 @@ def a1111_settings(base: Family) -> str:
         ),
     }
     model = _target("ldm.models.diffusion.ddpm.LatentDiffusion", parameters)
-    return yaml.safe_dump({"model": model}, sort_keys=False)
+    text: str = yaml.safe_dump({"model": model}, sort_keys=False)
+    return text
 
 
 def _target(name: str, parameters: dict[str, Any]) -> dict[str, Any]:

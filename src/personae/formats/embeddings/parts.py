@@ -35,7 +35,8 @@ def vectors_of(artifact: Artifact) -> list[Tensor]:
 def placeholder_of(artifact: Artifact) -> str:
     """Return the word that stands for the vectors in prompts."""
     record = next(each for each in artifact.card.techniques if each.name == TECHNIQUE)
-    return record.config["placeholder"]
+    word: str = record.config["placeholder"]
+    return word
 
 
 def placeholder_for(word: str) -> str:

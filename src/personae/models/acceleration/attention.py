@@ -71,9 +71,11 @@ class QuickAttention(Acceleration):
         key = _heads_of(attention.to_k(context), attention.heads)
         value = _heads_of(attention.to_v(context), attention.heads)
         mixed = self.mix(attention, query, key, value).transpose(1, 2).flatten(2)
-        return attention.to_out[1](attention.to_out[0](mixed))
+        output: Tensor = attention.to_out[1](attention.to_out[0](mixed))
+        return output
 
 
 def _heads_of(tokens: Tensor, heads: int) -> Tensor:
     """Return (b, heads, l, d) of tokens (b, l, heads x d)."""
-    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    apart: Tensor = tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    return apart

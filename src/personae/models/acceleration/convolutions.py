@@ -62,9 +62,11 @@ class QuickConvolutions(Acceleration):
         if not is_frozen(module):
             if unfolded.places(x.shape, module) > unfolded.MOST_PLACES:
                 return plain(x)
-            return _Trained.apply(x, weight, bias, module)
+            trained: Tensor = _Trained.apply(x, weight, bias, module)
+            return trained
         if needs_gradient(x):
-            return _WithGradient.apply(x, self, module, packs)
+            frozen: Tensor = _WithGradient.apply(x, self, module, packs)
+            return frozen
         return self.convolve(module, packs, x)
 
 

@@ -25,7 +25,8 @@ WORTH_THREADS = 2**21
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Return softmax(s q k^T) v of tensors (b, heads, l, d), the weights not kept."""
     if any(map(needs_gradient, (query, key, value))):
-        return _Recomputed.apply(query, key, value, scale)
+        mixed: Tensor = _Recomputed.apply(query, key, value, scale)
+        return mixed
     return functional.scaled_dot_product_attention(query, key, value, scale=scale)
 
 

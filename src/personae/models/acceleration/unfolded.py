@@ -48,7 +48,8 @@ def input_gradient(
     """Return the gradient of an input of `shape`, of that of the result, by the quicker way."""
     if places(shape, module) > MOST_PLACES_BACK:
         laid = module.stride, _pair(module.padding), module.dilation
-        return conv2d_input(shape, weight, gradient, *laid)
+        result: Tensor = conv2d_input(shape, weight, gradient, *laid)
+        return result
     columns = weight.flatten(1).t() @ _rows(gradient)
     return _summed(module, columns, shape, gradient.shape[2:])
 

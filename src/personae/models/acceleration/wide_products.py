@@ -22,7 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from personae.core.devices import HOST, SHAPES_ONLY
 from personae.models.family import Family
-from personae.models.forwards import Forward
 
 KERNELS = {  # formats of 16 bits, and what says whether oneDNN multiplies in them here
     torch.bfloat16: "_is_mkldnn_bf16_supported",
@@ -65,7 +64,7 @@ def widen_calls(base: Family) -> None:
 class _Widened:
     """A forward whose products are widened while it is called."""
 
-    def __init__(self, plain: Forward) -> None:
+    def __init__(self, plain: Callable[..., Any]) -> None:
         self.plain = plain
 
     def __call__(self, *given: Any, **named: Any) -> Any:
@@ -144,7 +143,8 @@ class Widening(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         self._before, _here.active = _here.active, True
-        return super().__enter__()
+        super().__enter__()
+        return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -187,4 +187,5 @@ def _rounded(func: Any, result: Any, half: torch.dtype, out: Tensor | None) -> A
 
 def _copied(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     # Not `to`, whose result may be its argument: modes that count memory leave it out.
-    return torch.ops.aten._to_copy(tensor, dtype=dtype)
+    copy: Tensor = torch.ops.aten._to_copy(tensor, dtype=dtype)
+    return copy

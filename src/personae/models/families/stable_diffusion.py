@@ -142,13 +142,17 @@ class StableDiffusion(Family):
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the mean of the posterior, scaled; the mean makes a cache exact."""
         pixels = pixels.to(self.device, self.autoencoder.dtype)
-        latents = self.autoencoder.encode(pixels).latent_dist.mode()
-        return latents.float() * self.autoencoder.config.scaling_factor
+        mode: Tensor = self.autoencoder.encode(pixels).latent_dist.mode()
+        scale: float = self.autoencoder.config.scaling_factor
+        return mode.float() * scale
 
     def decode_image(self, latents: Tensor) -> Tensor:
         """Return pixels in about [-1, 1]."""
         latents = latents.to(self.device, self.autoencoder.dtype)
-        return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample
+        pixels: Tensor = self.autoencoder.decode(
+            latents / self.autoencoder.config.scaling_factor
+        ).sample
+        return pixels
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Return the last hidden states after the final layer norm."""
@@ -161,7 +165,10 @@ class StableDiffusion(Family):
         """Run the U-Net."""
         noisy, t = noisy.to(self.device, self.dtype), t.to(self.device)
         embeds = text.embeds.to(self.device, self.dtype)
-        return self.denoiser(noisy, t, encoder_hidden_states=embeds, return_dict=False)[0]
+        prediction: Tensor = self.denoiser(
+            noisy, t, encoder_hidden_states=embeds, return_dict=False
+        )[0]
+        return prediction
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Return (channels, height / 8, width / 8) for the usual autoencoder."""
@@ -178,10 +185,12 @@ class StableDiffusion(Family):
     def resolution(self) -> int:
         """Return the U-Net's sample size in pixels."""
         factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return self.denoiser.config.sample_size * factor
+        side: int = self.denoiser.config.sample_size * factor
+        return side
 
     @property
     def size_step(self) -> int:
         """Return autoencoder factor x U-Net factor, at most an eighth of the resolution."""
         factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        step: int = factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        return step

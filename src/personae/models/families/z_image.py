@@ -129,14 +129,17 @@ class ZImage(FlowFamily):
         """Return the mean of the posterior, shifted and scaled; the mean makes a cache exact."""
         config = self.autoencoder.config
         pixels = pixels.to(self.device, self.autoencoder.dtype)
-        latents = self.autoencoder.encode(pixels).latent_dist.mode().float()
-        return (latents - config.shift_factor) * config.scaling_factor
+        mode = self.autoencoder.encode(pixels).latent_dist.mode().float()
+        latents: Tensor = (mode - config.shift_factor) * config.scaling_factor
+        return latents
 
     def decode_image(self, latents: Tensor) -> Tensor:
         """Return pixels in about [-1, 1]."""
         config = self.autoencoder.config
         latents = latents.to(self.device, self.autoencoder.dtype)
-        return self.autoencoder.decode(latents / config.scaling_factor + config.shift_factor).sample
+        latents = latents / config.scaling_factor + config.shift_factor
+        pixels: Tensor = self.autoencoder.decode(latents).sample
+        return pixels
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Return the next to last states of the prompts in their chats, rows of unlike lengths."""
@@ -169,12 +172,14 @@ class ZImage(FlowFamily):
 
     @property
     def _factor(self) -> int:
-        return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        factor: int = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        return factor
 
     @property
     def resolution(self) -> int:
         """Return the autoencoder's sample size, 1024; the transformer has none."""
-        return self.autoencoder.config.sample_size
+        side: int = self.autoencoder.config.sample_size
+        return side
 
     @property
     def size_step(self) -> int:

@@ -238,8 +238,10 @@ def _empty(library: str, kind: str, folder: Path) -> nn.Module:
     cls = getattr(import_module(library), kind)
     with init_empty_weights(include_buffers=False):
         if library == "diffusers":
-            return cls.from_config(cls.load_config(folder, local_files_only=True))
-        return cls(cls.config_class.from_pretrained(folder, local_files_only=True))
+            network: nn.Module = cls.from_config(cls.load_config(folder, local_files_only=True))
+        else:
+            network = cls(cls.config_class.from_pretrained(folder, local_files_only=True))
+    return network
 
 
 def weight_bytes(network: nn.Module) -> int:

@@ -27,7 +27,8 @@ def int8(weight: Tensor) -> Tensor:
     """Return `weight` (out, in) in whole numbers of 8 bits with one scale for each output."""
     from torchao.quantization import Int8Tensor, PerRow
 
-    return Int8Tensor.from_hp(weight, PerRow())
+    packed: Tensor = Int8Tensor.from_hp(weight, PerRow())
+    return packed
 
 
 def nf4(weight: Tensor) -> Tensor:
@@ -36,7 +37,8 @@ def nf4(weight: Tensor) -> Tensor:
 
     scales = weight.numel() // NF4_BLOCK
     together = next(size for size in _halves(NF4_SCALES) if scales % size == 0)
-    return NF4Tensor.from_tensor(weight, NF4_BLOCK, together)
+    packed: Tensor = NF4Tensor.from_tensor(weight, NF4_BLOCK, together)
+    return packed
 
 
 QUANTISED: dict[str, Callable[[Tensor], Tensor]] = {each.__name__: each for each in (int8, nf4)}
@@ -52,7 +54,8 @@ class QuantisedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply by the weight, which is whole only for the length of the product."""
-        return _Product.apply(x, self.weight, self.bias)
+        product: Tensor = _Product.apply(x, self.weight, self.bias)
+        return product
 
 
 class _Product(torch.autograd.Function):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -59,7 +59,8 @@ def pipeline_class(source: str | Path) -> str | None:
         raise BaseError(f"{source}: may not be read; change its permissions (chmod u+rx)")
     if index.is_file():
         try:
-            return json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+            kind: str | None = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+            return kind
         except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise BaseError(f"{index}: is damaged ({error}); fetch the base again") from None
     if Path(source).exists():
@@ -72,7 +73,7 @@ def pipeline_class(source: str | Path) -> str | None:
     from diffusers import DiffusionPipeline
 
     try:
-        return DiffusionPipeline.load_config(str(source)).get("_class_name")
+        return cast("str | None", DiffusionPipeline.load_config(str(source)).get("_class_name"))
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise BaseError(
@@ -294,5 +295,5 @@ def _resolution(folder: Path) -> int | None:
     latents = next((each["sample_size"] for each in parts.values() if "sample_size" in each), None)
     blocks = autoencoder.get("block_out_channels")
     if isinstance(latents, int) and blocks:
-        return latents * 2 ** (len(blocks) - 1)
+        pixels = latents * 2 ** (len(blocks) - 1)
     return pixels if isinstance(pixels, int) else None

@@ -29,7 +29,10 @@ def prodigy(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
             f"to learn at {' and '.join(f'{rate:g}' for rate in sorted(rates))} times that; leave "
             "their ratio at 1, or use --optimizer adamw"
         )
-    return _imported("prodigyopt").Prodigy(groups, safeguard_warmup=True)
+    optimizer: torch.optim.Optimizer = _imported("prodigyopt").Prodigy(
+        groups, safeguard_warmup=True
+    )
+    return optimizer
 
 
 OWN_RATES = {"prodigy": 1.0}

@@ -135,7 +135,8 @@ class InBackward:
 def _norm(gradient: Tensor) -> Tensor:
     """Return the norm in float32."""
     if gradient.dtype is torch.float32 or gradient.device != HOST:
-        return torch.linalg.vector_norm(gradient, dtype=torch.float32)
+        norm: Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float32)
+        return norm
     # The call above would convert the whole tensor first, which takes ten times as long here.
     pieces = (piece.float() for piece in gradient.reshape(-1).split(CHUNK))
     return torch.stack([torch.dot(piece, piece) for piece in pieces]).sum().sqrt()

@@ -70,4 +70,6 @@ class ArcFace(Encoder):
         return rows
 
     def _faces(self, image: Image.Image) -> list[Any]:
-        return self.app.get(np.asarray(image.convert("RGB"))[:, :, ::-1])  # the library reads BGR
+        blue_first = np.asarray(image.convert("RGB"))[:, :, ::-1]  # as the library reads it
+        faces: list[Any] = self.app.get(blue_first)
+        return faces

@@ -29,10 +29,12 @@ class Dino(TransformersEncoder):
         """Return the vision transformer in float32, without the pooling layer DINO has not."""
         from transformers import ViTModel
 
-        return ViTModel.from_pretrained(
+        network: nn.Module = ViTModel.from_pretrained(
             folder, dtype=torch.float32, add_pooling_layer=False, local_files_only=True
         )
+        return network
 
     def pool(self, output: Any) -> Tensor:
         """Return the [CLS] state."""
-        return output.last_hidden_state[:, 0]
+        state: Tensor = output.last_hidden_state[:, 0]
+        return state

@@ -29,8 +29,12 @@ class DinoV2(TransformersEncoder):
         """Return the vision transformer in float32."""
         from transformers import AutoModel
 
-        return AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        network: nn.Module = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
+        return network
 
     def pool(self, output: Any) -> Tensor:
         """Return the [CLS] state."""
-        return output.last_hidden_state[:, 0]
+        state: Tensor = output.last_hidden_state[:, 0]
+        return state

@@ -29,8 +29,12 @@ class ToonIdentity(TransformersEncoder):
         """Return the image model in float32."""
         from transformers import AutoModel
 
-        return AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        network: nn.Module = AutoModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
+        return network
 
     def pool(self, output: Any) -> Tensor:
         """Return the pooled output, flattened."""
-        return output.pooler_output.flatten(1)
+        pooled: Tensor = output.pooler_output.flatten(1)
+        return pooled

@@ -61,7 +61,8 @@ def _forward(module: nn.Conv2d, plain: Forward, packs: Packs, x: Tensor) -> Tens
     if x.dim() != 4 or x.dtype != module.weight.dtype:
         return plain(x)
     weight = packs.get("last", _laid) if is_frozen(module) else _laid(module.weight)
-    return module._conv_forward(_laid(x), weight, module.bias)
+    output: Tensor = module._conv_forward(_laid(x), weight, module.bias)
+    return output
 
 
 def _laid(tensor: Tensor) -> Tensor:

@@ -45,4 +45,5 @@ class MatmulAttention(QuickAttention):
         scores = torch.baddbmm(
             query.new_empty(1, 1, 1), query, key.transpose(1, 2), beta=0, alpha=scale
         )
-        return (scores.softmax(-1) @ value).unflatten(0, (-1, attention.heads))
+        mixed: Tensor = (scores.softmax(-1) @ value).unflatten(0, (-1, attention.heads))
+        return mixed

@@ -64,10 +64,12 @@ def packed(module: nn.Conv2d, packs: Packs, x: Tensor) -> Tensor:
     form = module.padding, module.stride, module.dilation
 
     def pack(weight: Tensor) -> Tensor:
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, *form, 1, list(x.shape))
+        reorder = torch.ops.mkldnn._reorder_convolution_weight
+        packed: Tensor = reorder(weight, *form, 1, list(x.shape))
+        return packed
 
     convolve = torch.ops.mkldnn._convolution_pointwise
-    y = convolve(x, packs.get("forward", pack), module.bias, *form, 1, "none", [], "")
+    y: Tensor = convolve(x, packs.get("forward", pack), module.bias, *form, 1, "none", [], "")
     # It comes with channels last, in which torch's group norm is many times slower.
     return y.contiguous()
 
@@ -91,9 +93,11 @@ def packed_gradient(module: nn.Conv2d, packs: Packs, gradient: Tensor, shape: to
 
     def pack(weight: Tensor) -> Tensor:
         reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
-        return reorder(weight, padding, rest, stride, dilation, 1, list(gradient.shape))
+        packed: Tensor = reorder(weight, padding, rest, stride, dilation, 1, list(gradient.shape))
+        return packed
 
     weight = packs.get("gradient", pack)
     transpose = torch.ops.mkldnn._convolution_transpose_pointwise
     way = padding, rest, stride, dilation, 1
-    return transpose(gradient, weight, None, *way, "none", [], "").contiguous()
+    result: Tensor = transpose(gradient, weight, None, *way, "none", [], "")
+    return result.contiguous()

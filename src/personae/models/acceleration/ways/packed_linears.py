@@ -50,16 +50,19 @@ def _forward(module: nn.Linear, plain: Forward, packs: Packs, x: Tensor) -> Tens
     if rows > MOST_ROWS or not is_frozen(module) or x.dtype != module.weight.dtype:
         return plain(x)
     if needs_gradient(x):
-        return _WithGradient.apply(x, module, packs)
+        product: Tensor = _WithGradient.apply(x, module, packs)
+        return product
     return _multiply(x, packs.get("forward", partial(_pack, rows)), module.bias)
 
 
 def _pack(rows: int, weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    pack: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return pack
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
 
 
 class _WithGradient(torch.autograd.Function):

@@ -249,6 +249,21 @@ def edited(path: Path, tensors: dict[str, torch.Tensor], **card: Any) -> Artifac
     return Artifact.load(path)
 
 
+def test_settings_beyond_the_tensors_are_refused_before_anything_is_made(
+    written: Path, sd1: Family
+) -> None:
+    tensors = load_file(written)
+    for name, config in (
+        ("lora", {"rank": 16384, "targets": "cross_attention"}),
+        ("hypernetwork", {"layer_structure": [1] * 100_000}),
+    ):
+        card = edited(written, tensors, techniques=[{"name": name, "config": config}])
+        with pytest.raises(ArtifactError) as error:
+            card.build(sd1)
+        assert "edited" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def test_tensors_that_do_not_fit_the_settings_are_refused(written: Path, sd1: Family) -> None:
     tensors = load_file(written)
     name = sorted(tensors)[0]

@@ -9,6 +9,9 @@ from format_world import draw, drawn_with, trained
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.format import export_file, format_of, import_file
 from personae.formats.safe_pickle import save_pickle
+from personae.formats.tensor_file import zeros
+from personae.models.families.z_image import ZImage
+from personae.techniques.hypernetwork import Hypernetwork
 
 ACTIVATIONS = {"relu": nn.ReLU, "swish": nn.Hardswish, "sigmoid": nn.Sigmoid, "linear": None}
 
@@ -182,6 +185,22 @@ def test_widths_the_base_lacks_are_left_out_and_said(bases, tmp_path):
     assert "640" in artifact.card.notes["left out"]
     with pytest.raises(ArtifactError, match="another kind of base"):
         import_file(save_pickle({640: linear_pair(640)}, tmp_path / "xl.pt"), bases["sd1"])
+
+
+def test_networks_made_up_for_lacking_widths_are_bounded(tmp_path):
+    wanted = {"networks.1280.k.0.weight": torch.empty(81_920, 81_920, device="meta")}
+    with pytest.raises(ArtifactError, match=r"net.pt: .*6,710,886,400 numbers; at most"):
+        zeros(wanted, tmp_path / "net.pt")
+
+
+def test_a_base_of_a_family_that_a1111_does_not_know_is_refused(tmp_path):
+    base = ZImage.tiny()[0]
+    width = min(
+        layer.in_features for _, layer in Hypernetwork(Hypernetwork.Config(), base, None).layers
+    )
+    path = save_pickle({width: linear_pair(width)}, tmp_path / "sd.pt")
+    with pytest.raises(ArtifactError, match=r"sd\.pt: .*z_image, another kind of base"):
+        import_file(path, base)
 
 
 def changed(**options) -> dict:

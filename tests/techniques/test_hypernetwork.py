@@ -79,6 +79,7 @@ def test_a_bottleneck_has_the_widths_of_its_structure() -> None:
         ([1, 2], "must start and end with 1"),
         ([1, 0, 1], "must hold positive numbers"),
         ([1, -1, 1], "must hold positive numbers"),
+        ([1.0] * 33, "has 33 numbers; at most 32"),
     ],
 )
 def test_a_structure_that_does_not_end_in_one_is_refused(

@@ -99,7 +99,10 @@ class Artifact:
             raise ArtifactError(
                 f"{error} The file was edited, or is of a newer personae; update personae"
             ) from None
-        technique = kind(config, base, None).requires_grad_(False).eval()
+        try:
+            technique = kind(config, base, None).requires_grad_(False).eval()
+        except UsageError as error:
+            raise ArtifactError(f"{error}; the file was edited; copy or train it again") from None
         state = technique.state_dict()
         mine = {name for name in self.tensors if name.startswith(f"{record.name}.")}
         wanted = {stored_name(record.name, name): name for name in state}

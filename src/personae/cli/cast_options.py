@@ -72,7 +72,8 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, str]:
     for text in given or []:
         name, equals, value = text.partition("=")
         if not (name.isidentifier() and equals and value):
-            raise UsageError(f"{option} is '{text}'; expected name=value, such as mira={text}")
+            example = "mira=" + (value or text.replace("=", "") or "...")
+            raise UsageError(f"{option} is '{text}'; expected name=value, such as {example}")
         if name in found:
             raise UsageError(f"{option} names '{name}' twice; give each name once")
         found[name] = value

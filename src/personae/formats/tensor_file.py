@@ -25,6 +25,9 @@ from personae.formats.safe_pickle import tensors_in
 HASH_TO_COME = "0" * 64
 """Stands in metadata for the sha256 of the tensor bytes until they are written."""
 
+MOST_ZEROS = 2**28
+"""Numbers that are made up where a file lacks them; SD 1.5 needs 17 million at most."""
+
 
 def read_header(path: Path) -> TensorHeader:
     """Return names, shapes and metadata; no tensor is read.
@@ -175,3 +178,18 @@ def _fill_in_hash(path: Path) -> None:
                 header = header.replace(before, after)
         file.seek(8)
         file.write(header)
+
+
+def zeros(wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return zeros of the shapes of `wanted`, which may be on shapes alone.
+
+    Raises:
+        ArtifactError: they would be more than any real file leaves open.
+    """
+    numbers = sum(value.numel() for value in wanted.values())
+    if numbers > MOST_ZEROS:
+        raise ArtifactError(
+            f"{path}: what it lacks of its own settings would have "
+            f"{numbers:,} numbers; at most {MOST_ZEROS:,} are made up; train it anew"
+        )
+    return {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in wanted.items()}

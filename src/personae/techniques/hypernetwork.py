@@ -26,6 +26,7 @@ from personae.techniques.technique import Technique, TechniqueConfig, allocated_
 SizedLayer = TypeVar("SizedLayer", bound=nn.Module)
 
 WIDEST = 64  # times the width of the context
+MOST_LAYERS = 32  # of a network; each is a module that is made before values are compared
 
 
 class HypernetworkConfig(TechniqueConfig):
@@ -65,6 +66,8 @@ class HypernetworkConfig(TechniqueConfig):
     def _ends_are_one(cls, value: list[float]) -> list[float]:
         if len(value) < 2 or value[0] != 1 or value[-1] != 1:
             raise ValueError("must start and end with 1, as [1, 2, 1]")
+        if len(value) > MOST_LAYERS:
+            raise ValueError(f"has {len(value)} numbers; at most {MOST_LAYERS} are taken")
         if not all(0 < each <= WIDEST for each in value):
             raise ValueError(f"must hold positive numbers up to {WIDEST}, as [1, 2, 1]")
         return value

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from personae.artifacts.artifact import Artifact, assemble, checked_on, record_of
 from personae.artifacts.card import CharacterRecord, TechniqueRecord
+from personae.core.devices import HOST
 from personae.core.registry import lookup
-from personae.core.seeds import generator_for
 from personae.errors import ArtifactError, UsageError
-from personae.formats.tensor_file import checked
+from personae.formats.tensor_file import checked, zeros
 from personae.models.family import Family
 from personae.techniques.technique import Technique
 
@@ -145,6 +145,11 @@ def hypernetwork_artifact(
     Raises:
         ArtifactError: an option or a shape is wrong, or no width fits.
     """
+    if not base.file_layouts:  # widths alone may agree by chance
+        raise ArtifactError(
+            f"{path}: is for bases that its tool knows; base '{base.source}' is a {base.name}, "
+            "another kind of base; use one of the kind it was made for"
+        )
     config = _config_from(file.options, path)
     for width, sides in file.networks.items():
         for state in sides:
@@ -153,7 +158,7 @@ def hypernetwork_artifact(
     wanted = {}
     for self_attention in (False, True):
         config["self_attention"] = self_attention
-        blank = kind(kind.Config.parse(config), base, generator_for(0))
+        blank = kind(kind.Config.parse(config), base, None)
         states = blank.state_dict()
         wanted = {f"{TECHNIQUE}.{name.replace('/', '.')}": value for name, value in states.items()}
         widths = {int(name.split(".")[2]) for name in wanted}
@@ -165,19 +170,19 @@ def hypernetwork_artifact(
             f"{path}: has networks for contexts of width {sorted(file.networks)}; base "
             f"'{base.source}' has {sorted(widths)}; the file is for another kind of base"
         )
+    given = _named(file, present)
+    lacking = zeros({name: value for name, value in wanted.items() if name not in given}, path)
     if widths - present and not _neutral_when_zero(blank, min(widths)):
         raise ArtifactError(
             f"{path}: has no networks for contexts of width {sorted(widths - present)}, and with "
             f"{config['activation']} at the end none can be made that changes nothing"
         )
-    tensors = {name: torch.zeros_like(value) for name, value in wanted.items()}
-    tensors |= _named(file, present)
     notes = {"imported from": f"{path.name} ({title})"}
     if set(file.networks) - present:
         notes["left out"] = f"networks of widths {sorted(set(file.networks) - present)}"
     record = TechniqueRecord(name=TECHNIQUE, config=config)
     artifact = assemble(
-        [record], _narrowed(tensors), record_of(base), character=character, notes=notes
+        [record], _narrowed(lacking | given), record_of(base), character=character, notes=notes
     )
     return checked_on(artifact, base, path)
 
@@ -185,7 +190,7 @@ def hypernetwork_artifact(
 @torch.no_grad()
 def _neutral_when_zero(blank: Any, width: int) -> bool:
     """Return whether a network of `blank` adds nothing once all its values are zero."""
-    network = blank.networks[f"{width}/k"].eval()
+    network = blank.networks[f"{width}/k"].to_empty(device=HOST).eval()
     for parameter in network.parameters():
         parameter.zero_()
     return not network(next(network.parameters()).new_ones(1, width)).any()

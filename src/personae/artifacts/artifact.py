@@ -97,7 +97,8 @@ class Artifact:
             config = kind.Config.parse(record.config, where=f"card of {record.name}")
         except UsageError as error:
             raise ArtifactError(
-                f"{error} The file was edited, or is of a newer personae; update personae"
+                f"{str(error).rstrip('.')}; the file was edited, or is of a newer personae; update "
+                "personae"
             ) from None
         try:
             technique = kind(config, base, None).requires_grad_(False).eval()

@@ -417,9 +417,9 @@ def test_after_one_bad_loss_a_run_goes_on_at_a_lower_rate(
 def test_an_absurd_learning_rate_is_refused_with_advice(
     character: Path, sd1: Family, tmp_path: Path
 ) -> None:
-    config = run_config(character, schedule={"steps": 12, "learning_rate": 1e30})
+    config = run_config(character, schedule={"steps": 12, "learning_rate": 1e3})
     usual = sd1.recommended("lora", LoRA.recommended).learning_rate
-    with pytest.raises(TrainingError, match=rf"--learning-rate {usual:.1e} \(was 1\.0e\+30\)"):
+    with pytest.raises(TrainingError, match=rf"--learning-rate {usual:.1e} \(was 1\.0e\+03\)"):
         run(config, tmp_path / "run", sd1)
     assert not list((tmp_path / "run").glob("*.safetensors"))
     assert RunFolder(tmp_path / "run").result() is None

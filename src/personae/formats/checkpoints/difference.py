@@ -48,18 +48,7 @@ def difference(
         ArtifactError: a weight of the denoiser is missing, or nothing differs from the base.
     """
     kind = lookup(Technique, TECHNIQUE)
-    deltas: dict[str, dict[str, Tensor]] = {}
-    missing: dict[str, list[str]] = {}
-    for network, module in base.networks.items():
-        for name, weight in module.named_parameters():
-            tuned = fetch(f"{network}.{name}", tuple(weight.shape))
-            if tuned is None:
-                missing.setdefault(network, []).append(name)
-                tuned = weight.to(HOST)
-            own = weight.detach().to(HOST)
-            same = torch.equal(tuned, own.to(tuned.dtype))
-            delta = torch.zeros(own.shape) if same else tuned.float() - own.float()
-            deltas.setdefault(network, {})[name] = delta.to(kind.stored_dtype)
+    deltas, missing = _deltas(fetch, base, kind.stored_dtype)
     if "denoiser" in missing:
         raise ArtifactError(
             f"{path}: has no weight for '{missing['denoiser'][0]}' of base '{base.source}'; the "
@@ -89,3 +78,22 @@ def difference(
         notes=notes,
     )
     return checked_on(artifact, base, path)
+
+
+def _deltas(
+    fetch: Fetch, base: Family, dtype: torch.dtype
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[str]]]:
+    """Return {network: {weight: its change}}, and by network the weights the checkpoint lacks."""
+    deltas: dict[str, dict[str, Tensor]] = {}
+    missing: dict[str, list[str]] = {}
+    for network, module in base.networks.items():
+        for name, weight in module.named_parameters():
+            tuned = fetch(f"{network}.{name}", tuple(weight.shape))
+            if tuned is None:
+                missing.setdefault(network, []).append(name)
+                tuned = weight.to(HOST)
+            own = weight.detach().to(HOST)
+            same = torch.equal(tuned, own.to(tuned.dtype))
+            delta = torch.zeros(own.shape) if same else tuned.float() - own.float()
+            deltas.setdefault(network, {})[name] = delta.to(dtype)
+    return deltas, missing

@@ -126,6 +126,7 @@ def test_a_run_that_no_longer_hears_the_prompt_is_told_so(sd1: Family, tmp_path:
     assert verdict.prompts_followed < 0.5
     assert "ignoring prompts" in verdict.message
     assert "use a lower learning rate, such as" in verdict.message
+    assert verdict.message.endswith("fewer steps, or draw at a lower strength")
 
 
 def test_prompts_are_followed_where_nothing_was_learnt(sd1: Family, tmp_path: Path) -> None:

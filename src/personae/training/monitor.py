@@ -126,11 +126,11 @@ class Monitor:
             )
         if followed < FADED:
             lower = other_rate(rate, usual, 1 / 5)
-            others = "".join(f", or {each.keeps_prompts}" for each in self.techniques[:1])
+            own = [each.keeps_prompts for each in self.techniques if each.keeps_prompts]
             return "warning", (
                 f"ignoring prompts: of the scenes asked for, {followed:.0%} change the picture as "
                 f"they do on the base; use a lower learning rate, such as {lower:.1e} (now "
-                f"{rate:.1e}), fewer steps{others}, or draw at a lower strength"
+                f"{rate:.1e}), {', '.join(['fewer steps', *own])}, or draw at a lower strength"
             )
         if change < STILL:
             return "note", f"warming up: the output changed by only {change:.2%} so far"

@@ -17,7 +17,7 @@ from personae.benchmark.jobs import Job
 from personae.benchmark.plain_loop import LORA_LAYERS, TOKENS
 from personae.core.devices import PRECISIONS, pick_device, synchronize
 from personae.core.seeds import generator_for
-from personae.models.weights.sources import in_format
+from personae.models.weights.pipelines import in_format
 
 REPEATS = 3
 

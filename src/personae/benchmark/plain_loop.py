@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from personae.core.seeds import generator_for
-from personae.models.weights.sources import in_format
+from personae.models.weights.pipelines import in_format
 
 LORA_LAYERS = ["to_k", "to_q", "to_v", "to_out.0"]
 TOKENS = [f"<plain{i}>" for i in range(8)]  # as many vectors as ours has by default

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from personae.core.config import read_toml
 from personae.core.devices import PRECISIONS, pick_device
 from personae.core.registry import discover
 from personae.errors import BaseError, UsageError
@@ -57,7 +55,7 @@ def load_base(
                 quantise(base.denoiser, precision)
                 base.quantised = precision
             base.source, base.acceleration = str(source), quicker
-            base.recommendations = _recommendations(Path(where))
+            base.recommendations = sources.training_advice(Path(where))
             if quicker != "none" and lacks_kernels(chosen, dtype):
                 widen_calls(base)
             return base
@@ -83,16 +81,3 @@ def _format_of(family: type[Family], precision: str, device: torch.device) -> to
             "bf16, or fp32 where the device has no bf16"
         )
     return torch.float32
-
-
-def _recommendations(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the training advice a base may bring along in `personae.toml`.
-
-    A `[recommended.<technique>]` table holds fields of `Recommended`; `Family.recommended` checks
-    them when they are used.
-
-    Raises:
-        UsageError: the file is not TOML.
-    """
-    file = folder / "personae.toml"
-    return read_toml(file).get("recommended", {}) if file.is_file() else {}

@@ -18,7 +18,6 @@ from personae.models.families.z_image import ZImage
 from personae.models.flow_family import flow_path
 from personae.models.load import load_base
 from personae.models.toys import tiny_z_image
-from personae.models.weights import sources
 from tiny_world import make, prediction
 
 # Below and beyond 32 tokens: from there a batch of both has masks.
@@ -150,11 +149,6 @@ def test_a_folder_is_loaded_into_the_wanted_format(folder: Path, loaded: ZImage)
 def test_a_format_it_overflows_in_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"precision is 'fp16', in which .* overflow; use bf16"):
         load_base(folder, device="cpu", precision="fp16")
-
-
-def test_an_older_diffusers_is_told_which_one_is_needed() -> None:
-    with pytest.raises(BaseError, match=r"'x' needs diffusers 99\.1 or later.*pip install"):
-        sources.require_diffusers((99, 1), "x")
 
 
 def test_it_is_told_apart_by_its_pipeline(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def register(app: typer.Typer) -> None:
 
 def bases(as_json: AsJson = False) -> None:
     """List the base models that need no download, with their sizes and training advice."""
-    from personae.models.weights.sources import describe_base, embedded_bases
+    from personae.models.weights.description import describe_base
+    from personae.models.weights.sources import embedded_bases
 
     terminal = Terminal(as_json)
     rows = {name: describe_base(folder) for name, folder in embedded_bases().items()}

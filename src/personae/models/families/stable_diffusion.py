@@ -19,7 +19,7 @@ from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Text
 from personae.models.text_tower import TextTower
 from personae.models.toys import tiny_stable_diffusion
-from personae.models.weights import sources
+from personae.models.weights import pipelines, sources
 from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded, readable_again
 
@@ -77,8 +77,8 @@ class StableDiffusion(Family):
     ) -> Self:
         """Load straight into `dtype`, tensor by tensor; the safety checker is left out."""
         if sources.is_single_file(source):
-            sources.require_parts(Path(source), _PARTS)
-        pipe = sources.load_pipeline(
+            pipelines.require_parts(Path(source), _PARTS)
+        pipe = pipelines.load_pipeline(
             StableDiffusionPipeline,
             source,
             dtype,

@@ -16,7 +16,7 @@ from personae.models.flow_family import FlowFamily, flow_path
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Text
 from personae.models.toys import tiny_z_image
-from personae.models.weights import sources
+from personae.models.weights import pipelines, sources
 from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded, readable_again
 
@@ -76,12 +76,12 @@ class ZImage(FlowFamily):
         denoiser_unloaded: bool = False,
     ) -> Self:
         """Load straight into `dtype`, tensor by tensor."""
-        sources.require_diffusers(DIFFUSERS, source)
+        pipelines.require_diffusers(DIFFUSERS, source)
         from diffusers import ZImagePipeline
 
         part = cls.denoiser_component
         unloaded = {part} if denoiser_unloaded else ()
-        pipe = sources.load_pipeline(
+        pipe = pipelines.load_pipeline(
             ZImagePipeline, source, dtype, unloaded=unloaded, device=device
         )
         base = cls.from_pipeline(pipe, str(source), device, dtype)
@@ -121,7 +121,7 @@ class ZImage(FlowFamily):
     @classmethod
     def tiny(cls, seed: int = 0) -> list[Self]:
         """Return a base of two layers and one refiner of each kind, float32, on the host."""
-        if not sources.has_diffusers(DIFFUSERS):
+        if not pipelines.has_diffusers(DIFFUSERS):
             return []
         return [cls.from_pipeline(tiny_z_image(seed), "tiny-z-image", HOST, torch.float32)]
 

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 
 # Files that take minutes; a worker that met one of them last would let the others wait.
 LONG = (
-    "memory/test_plan", "test_command_demo", "test_docs", "test_train", "test_benchmark",
+    "memory/test_plan", "test_demo", "test_docs", "training/test_train", "test_benchmark",
     "test_cell", "test_compare", "test_accelerations", "test_ray_runner",
 )  # fmt: skip
 

@@ -374,6 +374,31 @@ def test_vague_module_names_do_not_exist() -> None:
     assert not {path.stem for path in FILES} & vague
 
 
+TESTS = Path(__file__).parent
+# Folders of tests without a twin: what runs over all plug-ins of a kind, what several tests
+# build upon, and files as other tools wrote them.
+UNMIRRORED = {"contracts", "worlds", "formats/golden"}
+
+
+def test_tests_lie_in_folders_that_the_package_has() -> None:
+    folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("*.py")}
+    lost = {folder for folder in folders if not (ROOT / folder).is_dir()}
+    assert lost == UNMIRRORED, "put a test of src/personae/a/b.py into tests/a/"
+
+
+def test_a_test_named_after_a_file_lies_where_the_file_lies() -> None:
+    sources = {path.relative_to(ROOT).with_suffix("").as_posix() for path in FILES}
+    for room_folder in {path.parent.relative_to(ROOT) for path in FILES}:  # a test of a whole room
+        sources |= {str(room_folder), str(room_folder / room_folder.name)}
+    stems = {Path(source).name for source in sources}
+    astray = []
+    for path in TESTS.rglob("test_*.py"):
+        twin = path.relative_to(TESTS).with_name(path.name.removeprefix("test_")).with_suffix("")
+        if twin.parts[0] not in UNMIRRORED and twin.name in stems and str(twin) not in sources:
+            astray.append(f"{path.relative_to(TESTS)}: there is no src/personae/{twin}.py")
+    assert not astray, "move the test to tests/a/test_b.py for src/personae/a/b.py, or rename it"
+
+
 PAGE = ROOT.parents[1] / "docs" / "architecture.md"
 
 

@@ -14,7 +14,7 @@ from personae.characters.character import Character
 from personae.core.units import size
 from personae.evaluation.suite import Suite
 from personae.reports.character_page import character_page
-from personae.training.events import Step, Validation
+from personae.training.events import MonitorNote, Step, Validation
 from personae.training.run_folder import RunFolder
 from tiny_world import artifact_of, bases, make, paint, stir
 
@@ -119,3 +119,12 @@ def test_the_links_lead_to_the_sections(folder: Path) -> None:
     links = re.findall(r'<a href="#([^"]*)"', page)
     assert len(links) == len(set(links)) >= 6
     assert set(links) == set(re.findall(r'<section id="([^"]*)"', page))
+
+
+def test_what_the_monitor_warned_of_is_said_and_what_passed_is_not(folder: Path) -> None:
+    message = "ignoring prompts: <b>; use a lower learning rate, such as 2.0e-02"
+    warned = MonitorNote(50, "warning", message, 0.1, 0.2, 0.25)
+    tags = Tags(page_of(folder, [*EVENTS, warned]))
+    assert f"⚠ Step 50: {message}." in tags.texts
+    passed = page_of(folder, [*EVENTS, warned, MonitorNote(300, "note", "learning", 0.1, 0.2, 1)])
+    assert "⚠" not in passed

@@ -163,3 +163,20 @@ def test_a_page_is_written_to_another_folder_when_asked(written, tmp_path: Path)
     report = write_report(study, Limits.parse(None), tmp_path / "elsewhere")
     assert report.page == tmp_path / "elsewhere" / "report.html"
     assert report.page.is_file()
+
+
+def test_what_the_monitor_warned_of_stands_by_the_verdict_and_by_the_pictures(character, tmp_path):
+    message = "ignoring prompts: of the scenes asked for, 25% act; use a lower learning rate"
+    warned = {"warnings": [{"step": 150, "message": message}]}
+    grid = {"character": str(character), "technique": ["lora", "dreambooth"], "seed": [0, 1]}
+    findings = FINDINGS | {"dreambooth": FINDINGS["dreambooth"] | warned}
+    report = write_report(finished(tmp_path, grid, findings), Limits.parse(None))
+    caution = (
+        f"DreamBooth was warned (2 of 2 trainings): mira, training seed 0, step 150: {message}."
+    )
+    assert caution in report.verdict.cautions
+    page = report.page.read_text(encoding="utf-8")
+    assert caution in page
+    for seed in (0, 1):
+        assert f"⚠ DreamBooth, training seed {seed}, step 150: {message}." in page
+    assert "⚠ LoRA" not in page

@@ -36,6 +36,8 @@ def verdict_after(
     folder: Path,
     step: int,
     move: Callable[[Technique, float], None] = stir,
+    *,
+    warned: bool = False,
 ) -> MonitorNote | None:
     """Return what the monitor says of technique `name` after moving it by `size`."""
     technique = make(name, base).train().inject()
@@ -47,6 +49,7 @@ def verdict_after(
         probe = FrozenProbe(base, batch, seed=0)
         names = {"phrase": "mira man", "class_noun": "man"}
         monitor = Monitor(probe, scenes_on(base), [technique], texts, **names)
+        monitor.warned = warned
         assert technique.strength == 1.0
         move(technique, size)
         verdict = monitor.look(step, SCHEDULE)
@@ -148,3 +151,10 @@ def test_the_last_step_is_spoken_of_only_where_something_is_wrong(
     last = SCHEDULE.steps
     assert verdict_after(sd1, "lora", 0.001, tmp_path, last) is None
     assert verdict_after(sd1, "dreambooth", 1.0, tmp_path, last, deafen).level == "warning"
+
+
+def test_a_run_that_recovered_from_what_it_was_warned_of_is_told_so(
+    sd1: Family, tmp_path: Path
+) -> None:
+    verdict = verdict_after(sd1, "lora", 0.001, tmp_path, SCHEDULE.steps, warned=True)
+    assert verdict.level == "note"

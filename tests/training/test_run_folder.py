@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 from personae.artifacts.card import TrainingRecord
+from personae.core.event import Event
 from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
-from personae.training.events import Step
+from personae.training.events import Kept, MonitorNote, Step
 from personae.training.run_folder import RunFolder, RunResult
 from personae.training.train import train
 from tiny_world import paint, run_config
@@ -225,3 +226,44 @@ def test_a_run_that_is_refused_before_it_begins_leaves_no_folder(tmp_path: Path)
     with pytest.raises(PersonaeError):
         list(train(config, tmp_path / "mine"))
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
+
+
+def told(step: int, level: str, message: str = "") -> MonitorNote:
+    return MonitorNote(step, level, message or f"{level} at {step}", 0.0, 0.0)
+
+
+def done(step: int) -> Step:
+    return Step(step, 300, 0.5, 1e-3, 1.0, 0.1)
+
+
+def kept(step: int) -> Kept:
+    return Kept(step, step, step, 300, "the best")
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([done(50), told(50, "warning")], ["warning at 50"]),
+        ([done(50), told(50, "warning"), done(300), told(300, "note")], []),
+        ([told(50, "warning"), told(300, "warning")], ["warning at 300"]),
+        ([told(50, "warning"), done(25), done(50), told(50, "note")], []),  # went on from a state
+        ([told(150, "note"), told(300, "warning"), kept(150)], []),
+        ([told(50, "warning"), told(300, "note"), kept(100)], ["warning at 50"]),
+        ([kept(150), told(300, "warning", "some are zero")], ["some are zero"]),
+    ],
+)
+def test_the_warnings_of_a_run_are_the_last_ones_before_what_it_kept(
+    events: list[Event], expected: list[str], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    for event in events:
+        folder.log(event)
+    assert [note.message for note in folder.warnings()] == expected
+
+
+def test_what_was_warned_of_after_the_step_that_is_taken_up_does_not_count(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for event in (told(25, "note"), told(50, "warning")):
+        folder.log(event)
+    assert folder.warnings(until=40) == []
+    assert [note.step for note in folder.warnings(until=50)] == [50]

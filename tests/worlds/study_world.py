@@ -124,8 +124,8 @@ def finished(folder: Path, values: dict[str, Any], findings: dict[str, dict[str,
         values: its grid.
         findings: {row: {"likeness": mean, or a value for each shot and seed, "agreement": mean,
             "second": mean likeness by another encoder, "following": share of the agreement of real
-            pictures, cost: amount}}; a row that is not named stays pending. Without "following" a
-            result is like those of before there was one.
+            pictures, "warnings": of the monitor, cost: amount}}; a row that is not named stays
+            pending. Without "following" a result is like those of before there was one.
     """
     study = Study.plan(values, folder)
     study.begin()
@@ -195,6 +195,7 @@ def write_finding(cell: Cell, finding: dict[str, Any]) -> None:
                 ],
                 "stopped": None,
                 "kept": None,
+                "warnings": finding.get("warnings", []),
             },
         }
     cell.write_result(CellResult(**result))

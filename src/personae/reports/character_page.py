@@ -60,18 +60,20 @@ def character_page(
         untouched: one picture of the class for each scene, by the base alone.
         commands: what to type next.
     """
+    run = RunFolder(artifact.parent)
     return render(
         "character.html",
         title=f"{card.character.name}, learnt from {count(card.training.pictures, 'picture')}",
         lead=f"{count(card.training.steps, 'step')} in {duration(card.training.seconds)} on "
         f"{card.training.device} made a file of {size(artifact.stat().st_size)}. Below, what the "
         "base then draws when it is asked for this character.",
+        warnings=[f"Step {note.step}: {note.message}." for note in run.warnings()],
         galleries=[
             _learnt_from(character),
             *_drawn_galleries(suite, drawn, card.character.name),
             _without(suite, untouched, card.character.class_noun),
         ],
-        plot=loss_plot(LossCurve.of(RunFolder(artifact.parent))),
+        plot=loss_plot(LossCurve.of(run)),
         facts=_facts_of(card, artifact),
         commands=commands,
     )

@@ -69,10 +69,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class CharacterPictures:
-    """All that is shown of one character."""
+    """All that is shown of one character; `warnings` are those of its trainings."""
 
     name: str
     class_noun: str
+    warnings: list[str]
     real: list[ShownPicture]
     columns: list[str]
     lines: list[Line]
@@ -94,11 +95,23 @@ def _character(comparison: Comparison, name: str) -> CharacterPictures:
     return CharacterPictures(
         name=name,
         class_noun=next(each.result.character.class_noun for each in found if each),
+        warnings=[
+            told for row in ordered for each in row.found for told in _warned(row, each, name)
+        ],
         real=[each for row in real for each in _real(_first(row, name))],
         columns=titles,
         lines=_lines(found, titles, of_class=False),
         class_lines=_lines(found, titles, of_class=True),
     )
+
+
+def _warned(row: Row, found: Found, character: str) -> list[str]:
+    """Return what the learning monitor warned of in a cell, if it is about `character`."""
+    return [
+        f"{row.title}, training seed {found.seed}, step {each.step}: {each.message}."
+        for each in found.warnings
+        if found.character == character
+    ]
 
 
 def _first(row: Row, character: str) -> Found | None:

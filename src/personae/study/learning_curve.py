@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from personae.core.event import Event
-from personae.study.result import CheckpointScore, LearningCurve
+from personae.study.result import CheckpointScore, LearningCurve, TrainingWarning
 from personae.training.events import Kept, Scored, Step, StoppedEarly, Validation
 from personae.training.run_folder import RunFolder
 
@@ -26,6 +26,9 @@ def learning_curve(folder: RunFolder) -> LearningCurve:
         scored=[CheckpointScore.model_validate(scored[step]) for step in sorted(scored)],
         stopped=stopped[0].to_dict() if stopped else None,
         kept=kept[0].to_dict() if kept else None,
+        warnings=[
+            TrainingWarning(step=note.step, message=note.message) for note in folder.warnings()
+        ],
     )
 
 

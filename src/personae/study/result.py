@@ -133,6 +133,15 @@ class CheckpointScore(Part):
     """Share of pictures that copy a training picture."""
 
 
+class TrainingWarning(Part):
+    """What the learning monitor warned of when it looked last, in words with what to change."""
+
+    step: int
+    """When it looked."""
+    message: str
+    """In one line."""
+
+
 class LearningCurve(Part):
     """How the training went."""
 
@@ -146,6 +155,8 @@ class LearningCurve(Part):
     """The event that says why training ended early, if it did."""
     kept: dict[str, Any] | None = None
     """The event that says which checkpoint was kept, if one was chosen."""
+    warnings: list[TrainingWarning] = []
+    """Of the checkpoint that was kept; results of older versions do not say."""
 
 
 class CellPicture(Part):

@@ -36,7 +36,11 @@ FADED = 0.5
 
 
 class Monitor:
-    """Compares a run with the untouched base at steps 10, 25 and 50, half way and at the end."""
+    """Compares a run with the untouched base at steps 10, 25 and 50, half way and at the end.
+
+    Attributes:
+        warned: whether it warned when it looked last; whoever resumes a run sets it.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Monitor:
         """
         self.probe, self.prompts, self.techniques, self.texts = probe, prompts, techniques, texts
         self.phrase, self.class_noun = phrase, class_noun
+        self.warned = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
@@ -90,7 +95,7 @@ class Monitor:
         """Return what there is to say after `step`, or None.
 
         After those of `LOOKS`, half the steps and the last are looked at too, and told of if
-        something is wrong.
+        something is wrong, or was when it looked before.
         """
         late = step > LOOKS[-1] and step in (schedule.total_steps // 2, schedule.total_steps)
         if step not in LOOKS and not late:
@@ -103,7 +108,8 @@ class Monitor:
         change = ((output - base_output).norm() / base_output.norm()).item()
         followed = found(changes, self._base_changes)
         level, message = self._words(gap, change, followed, schedule, step)
-        if late and level == "note":
+        before, self.warned = self.warned, level == "warning"
+        if late and level == "note" and not before:
             return None
         return MonitorNote(step, level, message, gap, change, followed)
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError
 
-import personae.training.events  # noqa: F401  so that their kinds can be read back
 from personae.artifacts.card import TrainingRecord
 from personae.characters.character_toml import as_name
 from personae.core.config import Config, first_problem, read_toml, to_toml
@@ -21,6 +20,7 @@ from personae.core.event import Event, EventLog
 from personae.core.files import replacing, safe_name, write_text
 from personae.core.lock import LOCK
 from personae.errors import OccupiedError, TrainingError, UsageError
+from personae.training.events import Kept, MonitorNote, Step
 from personae.training.settings import RunConfig
 
 KEPT_CHECKPOINTS = 2  # the newest, and one before it in case the newest is damaged
@@ -102,6 +102,26 @@ class RunFolder:
     def events(self) -> list[Event]:
         """Return what happened so far; a line cut short by a crash is left out."""
         return self._log.read()
+
+    def warnings(self, until: int | None = None) -> list[MonitorNote]:
+        """Return what the learning monitor warned of when it looked last.
+
+        Args:
+            until: a step after which nothing counts; by default the one that was kept, whose
+                checkpoint became the artifact.
+        """
+        told: dict[int, list[MonitorNote]] = {}
+        kept: int | None = None
+        for event in self.events():
+            if isinstance(event, Step):  # what was told of a step that is done again is void
+                told = {step: notes for step, notes in told.items() if step < event.step}
+            elif isinstance(event, Kept):
+                kept = event.step
+            elif isinstance(event, MonitorNote):  # after the choice it is about what was kept
+                told.setdefault(min(event.step, kept or event.step), []).append(event)
+        last = until if until is not None else kept
+        looks = [step for step in told if last is None or step <= last]
+        return [note for note in told[max(looks)] if note.level == "warning"] if looks else []
 
     @property
     def _log(self) -> EventLog:

@@ -135,6 +135,7 @@ def _loop(trainer: Trainer, folder: RunFolder, should_stop: Callable[[], bool]) 
     monitor = Monitor.of(trainer)
     base_loss: float | None = None  # of the base alone; looked at when it is first told
     step = _take_up(trainer, folder)
+    monitor.warned = bool(folder.warnings(step))
     if selector:
         yield from selector.catch_up(trainer, step, rhythm.checkpoint)
     while step < trainer.schedule.total_steps and not (selector and selector.enough):

@@ -14,7 +14,7 @@ from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
 from personae.study.cell import Cell, CellSpec, Kind
 from personae.study.comparison.measures import EYES, derived_values, has_scale
-from personae.study.result import CellFailure, CellResult
+from personae.study.result import CellFailure, CellResult, TrainingWarning
 from personae.techniques.technique import Technique
 
 Key = tuple[str, int, str, int]
@@ -43,6 +43,11 @@ class Found:
     def seed(self) -> int:
         """Return the seed it was trained with."""
         return self.result.seed
+
+    @property
+    def warnings(self) -> list[TrainingWarning]:
+        """Return what the learning monitor warned of; nothing for what was not trained."""
+        return self.result.curve.warnings if self.result.curve else []
 
 
 @dataclass(slots=True)

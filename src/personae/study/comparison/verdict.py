@@ -221,6 +221,7 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
         told.append(UNSCALED)
     if choice is not None and (choice.mean("copies") or 0.0) > MANY_COPIES:
         told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
+    told.extend(filter(None, map(_warned, comparison.trained)))
     found = [each for row in comparison.rows for each in row.found]
     beside = max(each.result.side_by_side for each in found)
     if beside > 1:
@@ -230,6 +231,20 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
         does = "does" if missing == 1 else "do"
         told.append(f"{count(missing, 'cell')} without a usable result {does} not count.")
     return told
+
+
+def _warned(row: Row) -> str | None:
+    """Return what the learning monitor warned of in the trainings of a row, or None."""
+    warned = [each for each in row.found if each.warnings]
+    if not warned:
+        return None
+    first = warned[0]
+    told = first.warnings[0]
+    share = f" ({len(warned)} of {len(row.found)} trainings)" if len(row.found) > 1 else ""
+    return (
+        f"{row.title} was warned{share}: {first.character}, training seed {first.seed}, step "
+        f"{told.step}: {told.message}."
+    )
 
 
 def _listed(words: Sequence[str]) -> str:

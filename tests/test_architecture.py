@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import personae
-from personae.characters.dataset import Convention
+from personae.characters.dataset import DatasetLayout
 from personae.core.registry import PlugIn, discover
 from personae.evaluation.metric import Metric
 from personae.models.acceleration.acceleration import Acceleration
@@ -237,7 +237,7 @@ def test_a_plug_in_imports_no_other_plug_in() -> None:
 
 
 def test_the_check_of_plug_ins_sees_the_ones_that_are_discovered() -> None:
-    for kind in (Technique, Family, Metric, Encoder, Convention, Acceleration):
+    for kind in (Technique, Family, Metric, Encoder, DatasetLayout, Acceleration):
         modules = {plug_in.__module__ for plug_in in discover(kind).values()}
         known = plug_ins()[kind.package.removeprefix("personae.")]
         assert modules <= {f"personae.{name}" for name in known}

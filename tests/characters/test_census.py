@@ -62,8 +62,8 @@ def test_pictures_of_an_own_run_are_not_counted(tmp_path: Path) -> None:
     assert census(tmp_path).unused == ()
 
 
-def test_every_convention_accounts_for_what_it_leaves(tmp_path: Path) -> None:
-    """One picture of each set is beside, below or outside of what its convention reads."""
+def test_every_layout_accounts_for_what_it_leaves(tmp_path: Path) -> None:
+    """One picture of each set is beside, below or outside of what its layout reads."""
     aside = draw(tmp_path / "kohya" / "other" / "x.png", 7).parent.parent
     pictures(aside / "10_mira girl")
     assert "other/x.png" in left(aside)

@@ -1,6 +1,6 @@
 """Pictures of someone: folders, captions, masks, and the layouts of other tools.
 
-`Character.open` reads a folder; a plug-in author needs `Convention` from here.
+`Character.open` reads a folder; a plug-in author needs `DatasetLayout` from here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from personae.core.doors import door
 if TYPE_CHECKING:
     from personae.characters.character import Character
     from personae.characters.checks.inspection import inspect_folder
-    from personae.characters.dataset import Convention, FolderRule, FoundPictures, read_folder
+    from personae.characters.dataset import DatasetLayout, FolderRule, FoundPictures, read_folder
     from personae.characters.reference import Reference
     from personae.characters.scaffold import init_character
     from personae.characters.sidecars import CaptionRule
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CaptionRule",
     "Character",
-    "Convention",
+    "DatasetLayout",
     "FolderRule",
     "FoundPictures",
     "Reference",
@@ -34,7 +34,7 @@ __getattr__, __dir__ = door(
     {
         "CaptionRule": "sidecars",
         "Character": "character",
-        "Convention": "dataset",
+        "DatasetLayout": "dataset",
         "FolderRule": "dataset",
         "FoundPictures": "dataset",
         "Reference": "reference",

@@ -1,6 +1,6 @@
 """What lies in the folders of a training set, what of it is used, and what is left and why.
 
-Every convention is held to the same account: it says what it read, and everything beside it that
+Every layout is held to the same account: it says what it read, and everything beside it that
 looks like a picture, a caption or a mask is counted here.
 """
 
@@ -71,7 +71,7 @@ def take_census(path: Path, reading: FoundPictures) -> Census:
 
     Args:
         path: the folder or file that was read.
-        reading: what its convention found.
+        reading: what its layout found.
     """
     used = {kind: _keys(paths) for kind, paths in _used(reading).items()}
     reasons = {_key(one.path): one.reason for one in reading.unused}

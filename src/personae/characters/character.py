@@ -18,7 +18,7 @@ from typing import Final, Self
 from personae.characters import captions, character_toml
 from personae.characters.census import take_census
 from personae.characters.character_toml import CharacterFile, as_name
-from personae.characters.dataset import Convention, FoundPictures
+from personae.characters.dataset import DatasetLayout, FoundPictures
 from personae.characters.duplicates import difference_hash
 from personae.characters.held_out import Candidate, choose, digest
 from personae.characters.reference import Reference
@@ -147,10 +147,10 @@ class Character:
 
 
 def read_dataset(path: Path) -> FoundPictures:
-    """Return what lies at `path`, read by the one convention that recognises it.
+    """Return what lies at `path`, read by the one layout that recognises it.
 
     Raises:
-        CharacterError: nothing is there, no convention or several recognise it, or the layout
+        CharacterError: nothing is there, no layout or several recognise it, or the layout
             is broken.
     """
     try:
@@ -181,15 +181,15 @@ def _tell(path: Path, reading: FoundPictures) -> None:
 
 
 def _read(path: Path) -> FoundPictures:
-    conventions = [kind() for kind in discover(Convention).values()]
-    matching = [one for one in conventions if not one.fallback and one.matches(path)]
+    layouts = [kind() for kind in discover(DatasetLayout).values()]
+    matching = [one for one in layouts if not one.fallback and one.matches(path)]
     if len(matching) > 1:
-        layouts = " and ".join(one.layout for one in matching)
-        raise CharacterError(f"{path}: could be {layouts}; name the file, or move one away")
-    matching = matching or [one for one in conventions if one.fallback and one.matches(path)]
+        titles = " and ".join(one.title for one in matching)
+        raise CharacterError(f"{path}: could be {titles}; name the file, or move one away")
+    matching = matching or [one for one in layouts if one.fallback and one.matches(path)]
     if not matching:
-        layouts = "; ".join(one.layout for one in conventions)
-        raise CharacterError(f"{path}: is in no known layout, or damaged; known are: {layouts}")
+        titles = "; ".join(one.title for one in layouts)
+        raise CharacterError(f"{path}: is in no known layout, or damaged; known are: {titles}")
     reading = matching[0].read(path)
     if not (reading.references or reading.problems):
         raise CharacterError(f"{path}: has no pictures to learn from, only for other uses")

@@ -1,7 +1,7 @@
-"""What every dataset convention gives: references with captions, and what was odd about them.
+"""What every dataset layout gives: references with captions, and what was odd about them.
 
-A convention recognises a folder or a file and reads it; one module of this folder per convention,
-found by the registry. Pictures are listed here, not decoded.
+A layout recognises a folder or a file and reads it; each is a module of `datasets/`, found by the
+registry. Pictures are listed here, not decoded.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FoundPictures:
-    """What a convention found.
+    """What a layout found.
 
     Attributes:
         references: pictures to learn from.
-        held_out: pictures that the convention itself sets apart for validation.
+        held_out: pictures that the layout itself sets apart for validation.
         prior: pictures of the class, for regularisation.
-        name: name of the character if the convention carries one.
-        class_noun: what the character is, if the convention says so.
+        name: name of the character if the layout carries one.
+        class_noun: what the character is, if the layout says so.
         phrase: how the captions of this set name the character.
         notes: lines on things a person should know, each with its file.
         problems: lines on pictures or captions that cannot be used, each with its file.
-        unused: files that are left out for a reason only the convention knows; what else is left
+        unused: files that are left out for a reason only the layout knows; what else is left
             is found by `personae.characters.census`.
     """
 
@@ -79,19 +79,19 @@ class FolderRule:
     skipped: frozenset[str] = frozenset()
 
 
-class Convention(PlugIn, ABC):
+class DatasetLayout(PlugIn, ABC):
     """A way to lay out a training set.
 
     Attributes:
         name: the module's name.
-        layout: what it looks like, in a few words, for people.
-        fallback: True for the one convention that any folder of pictures satisfies.
+        title: what it looks like, in a few words, for people.
+        fallback: True for the one layout that any folder of pictures satisfies.
     """
 
     package: ClassVar[str] = "personae.characters.datasets"
     group: ClassVar[str] = "personae.datasets"
     name: ClassVar[str]
-    layout: ClassVar[str]
+    title: ClassVar[str]
     fallback: ClassVar[bool] = False
 
     @abstractmethod
@@ -177,11 +177,11 @@ def merge(
 def entry_file(
     path: Path, suffixes: tuple[str, ...], belongs: Callable[[Path], bool]
 ) -> Path | None:
-    """Return the configuration file of a convention: `path` itself, or the one in that folder.
+    """Return the configuration file of a layout: `path` itself, or the one in that folder.
 
     Args:
         path: a folder or a file.
-        suffixes: file endings in which the convention writes its configuration.
+        suffixes: file endings in which the layout writes its configuration.
         belongs: says whether a file with such an ending is one; raises if it cannot be parsed.
 
     Raises:
@@ -204,7 +204,7 @@ def entry_file(
 
 
 def the_entry_file(path: Path, suffixes: tuple[str, ...], belongs: Callable[[Path], bool]) -> Path:
-    """Return `entry_file`, where a convention has matched already.
+    """Return `entry_file`, where a layout has matched already.
 
     Raises:
         CharacterError: as `entry_file` does, or there is none.

@@ -1,6 +1,6 @@
 """What lies beside a picture in its folder: captions, masks, and which files are pictures.
 
-The rules are those that trainers share; a dataset convention chooses among them. It knows
+The rules are those that trainers share; a dataset layout chooses among them. It knows
 nothing about characters.
 """
 

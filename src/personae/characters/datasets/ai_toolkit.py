@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from personae.characters.caption_tables import read_table
 from personae.characters.dataset import (
-    Convention,
+    DatasetLayout,
     FolderRule,
     FoundPictures,
     Role,
@@ -39,11 +39,11 @@ _READ: Final = frozenset(
 )
 
 
-class AiToolkit(Convention):
+class AiToolkit(DatasetLayout):
     """A YAML job file; the `trigger_word` is how its captions name the character."""
 
     name = "ai_toolkit"
-    layout = "ai-toolkit YAML with config.process[].datasets"
+    title = "ai-toolkit YAML with config.process[].datasets"
 
     def matches(self, path: Path) -> bool:
         """Such a file, or a folder that holds exactly one."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from personae.characters.dataset import Convention, FolderRule, FoundPictures, read_folder
+from personae.characters.dataset import DatasetLayout, FolderRule, FoundPictures, read_folder
 
 
-class Flat(Convention):
+class Flat(DatasetLayout):
     """`folder/a.png`, `folder/a.txt`, ...; `.txt` is preferred where both are there."""
 
     name = "flat"
-    layout = "folder of pictures with .txt captions"
+    title = "folder of pictures with .txt captions"
     fallback = True
 
     def matches(self, path: Path) -> bool:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from personae.characters.caption_tables import is_caption_dictionary, read_table
-from personae.characters.dataset import Convention, FoundPictures
+from personae.characters.dataset import DatasetLayout, FoundPictures
 from personae.characters.folder_index import FolderIndex
 from personae.errors import CharacterError
 
 _FILES: Final = ("metadata.jsonl", "metadata.csv")
 
 
-class ImageFolder(Convention):
+class ImageFolder(DatasetLayout):
     """A table with one row per picture: `file_name`, `text` and, if wanted, `repeats`."""
 
     name = "imagefolder"
-    layout = "metadata.jsonl or .csv with file_name and text"
+    title = "metadata.jsonl or .csv with file_name and text"
 
     def matches(self, path: Path) -> bool:
         """A folder with such a table, or the table itself."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from personae.characters.caption_tables import read_table
 from personae.characters.dataset import (
-    Convention,
+    DatasetLayout,
     FolderRule,
     FoundPictures,
     Role,
@@ -45,11 +45,11 @@ _READ: Final = frozenset({"general", "datasets", "subsets", "image_dir", "metada
 }
 
 
-class KohyaToml(Convention):
+class KohyaToml(DatasetLayout):
     """A TOML file whose `datasets` have `subsets`, each a folder of pictures."""
 
     name = "kohya_toml"
-    layout = "kohya TOML with [[datasets.subsets]]"
+    title = "kohya TOML with [[datasets.subsets]]"
 
     def matches(self, path: Path) -> bool:
         """Such a file, or a folder that holds exactly one."""

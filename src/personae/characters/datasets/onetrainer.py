@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from personae.characters.dataset import (
-    Convention,
+    DatasetLayout,
     FolderRule,
     FoundPictures,
     Role,
@@ -37,11 +37,11 @@ _ROLES: Final[dict[str, Role]] = {
 }
 
 
-class OneTrainer(Convention):
+class OneTrainer(DatasetLayout):
     """Concepts: STANDARD ones are learnt, VALIDATION held out, PRIOR_PREDICTION the class."""
 
     name = "onetrainer"
-    layout = "OneTrainer JSON list of concepts with a path"
+    title = "OneTrainer JSON list of concepts with a path"
 
     def matches(self, path: Path) -> bool:
         """Such a file, or a folder that holds exactly one."""

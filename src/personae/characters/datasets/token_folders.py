@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from personae.characters.dataset import (
-    Convention,
+    DatasetLayout,
     FolderRule,
     FoundPictures,
     Role,
@@ -26,11 +26,11 @@ from personae.errors import CharacterError
 _FOLDER: Final = re.compile(r"(\d+)_(.+)")
 
 
-class TokenFolders(Convention):
+class TokenFolders(DatasetLayout):
     """Subfolders `N_name class noun`: N repeats, and the words as caption where none is written."""
 
     name = "token_folders"
-    layout = "subfolders N_name class"
+    title = "subfolders N_name class"
 
     def matches(self, path: Path) -> bool:
         """A folder that has at least one subfolder of that form with a picture in it."""

@@ -1,4 +1,4 @@
-"""One set of pictures, written in every convention, is read as the same training set."""
+"""One set of pictures, written in every layout, is read as the same training set."""
 
 import csv
 import json
@@ -168,7 +168,7 @@ WITHOUT = [flat, flat_caption, kohya_json]
     [(write, 1) for write in WITHOUT + WITH_REPEATS] + [(write, 3) for write in WITH_REPEATS],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_every_convention_gives_the_same_pictures_captions_and_repeats(
+def test_every_layout_gives_the_same_pictures_captions_and_repeats(
     tmp_path: Path, write: Write, repeats: int
 ) -> None:
     character = Character.open(write(tmp_path, repeats))
@@ -180,7 +180,7 @@ def test_every_convention_gives_the_same_pictures_captions_and_repeats(
     ]
 
 
-def test_the_fingerprint_is_the_same_in_every_convention(tmp_path: Path) -> None:
+def test_the_fingerprint_is_the_same_in_every_layout(tmp_path: Path) -> None:
     found = {
         Character.open(write(tmp_path / write.__name__, 1)).fingerprint
         for write in WITHOUT + [write for write in WITH_REPEATS if write is not front_end]

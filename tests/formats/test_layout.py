@@ -52,7 +52,7 @@ def test_layers_in_dotted_files_bear_the_name_of_the_family_s_denoiser(bases):
         diffusers_name("text_encoder.layers.0.mlp.fc1", Unknown) == "text_encoder.layers.0.mlp.fc1"
     )
     index = index_of_names(unknown(bases["sd1"]))
-    assert index[name] == layer
+    assert index[name] == (layer,)
     assert not any(spelling.startswith("unet.") for spelling in index)
 
 

@@ -52,6 +52,11 @@ class Format(PlugIn, ABC):
     needs_base: ClassVar[bool] = False
     has_sidecar: ClassVar[bool] = False
 
+    @classmethod
+    def fits(cls, family: type[Family]) -> bool:
+        """Say whether bases of `family` have files of this kind."""
+        return cls.any_family or bool(family.file_layouts)
+
     @abstractmethod
     def write(self, artifact: Artifact, path: Path, base: Family | None = None) -> Path:
         """Write `artifact` and return the path.
@@ -144,12 +149,12 @@ def _check_carries(kind: type[Format], artifact: Artifact) -> None:
     able = [
         each
         for each in formats().values()
-        if artifact.technique in each.techniques and (each.any_family or family.file_layouts)
+        if artifact.technique in each.techniques and each.fits(family)
     ]
     others = f"formats that can: {', '.join(each.name for each in able) or 'none'}"
     if not {record.name for record in artifact.card.techniques} <= set(kind.techniques):
         raise UnsupportedError(f"{kind.title} cannot carry {artifact.technique}; {others}")
-    if not kind.any_family and not family.file_layouts:
+    if not kind.fits(family):
         raise UnsupportedError(
             f"{kind.title} cannot carry a {artifact.technique} for a base of family {family.name}, "
             f"which the programs that open it do not know; {others}"

@@ -21,6 +21,7 @@ from personae.models.components import Components, text_component, text_network
 from personae.models.forwards import Forwards
 from personae.models.layers import Layer, layers_matching
 from personae.models.noise_path import NoisePath
+from personae.models.original_names import OriginalNames
 from personae.models.overlay import WeightOverlay
 from personae.models.recommended import Recommended
 from personae.models.samplers import Sampler, at_the_start
@@ -43,6 +44,7 @@ class Family(PlugIn, ABC):
     `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer"). `file_layouts`
     names the kinds of files that A1111, ComfyUI and kohya's scripts have for its bases, keys of
     `LAYOUTS` in `formats/layout.py`; without any, formats that need one refuse the family.
+    `original_names` are those of the denoiser's layers in the code that it was published with.
     `overflows_in` names number formats that it cannot be loaded in.
 
     Attributes:
@@ -90,6 +92,7 @@ class Family(PlugIn, ABC):
     denoiser_component: ClassVar[str]
     autoencoder_component: ClassVar[str] = "vae"
     file_layouts: ClassVar[tuple[str, ...]] = ()
+    original_names: ClassVar[OriginalNames | None] = None
     overflows_in: ClassVar[frozenset[torch.dtype]] = frozenset()
 
     @classmethod

@@ -55,7 +55,7 @@ class DiffusersLora(Format):
             return False
         parts = [split_key(name) for name in header.shapes]
         return all(part is not None and "." in part[0] for part in parts) and not any(
-            name.startswith("base_model.") for name in header.shapes
+            name.startswith(("base_model.", "diffusion_model.")) for name in header.shapes
         )
 
     def read(self, path: Path, base: Family) -> Artifact:

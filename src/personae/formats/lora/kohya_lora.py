@@ -14,14 +14,14 @@ from personae.errors import ArtifactError
 from personae.formats.embeddings.parts import TWO_ENCODERS, embedding_artifact, placeholder_for
 from personae.formats.format import Format, needed
 from personae.formats.layout import Layout, layout_of
-from personae.formats.lora.names import kohya_name
+from personae.formats.lora.names import DENOISER_PREFIXES, kohya_name
 from personae.formats.lora.reader import LoraFile, read_lora, require_known
 from personae.formats.metadata import kohya_metadata
 from personae.formats.tensor_file import TensorFile, write_tensors
 from personae.models.components import text_network
 from personae.models.family import Family
 
-PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+PREFIXES = (*DENOISER_PREFIXES, "lora_te_", "lora_te1_", "lora_te2_")
 BUNDLED = "bundle_emb."
 
 

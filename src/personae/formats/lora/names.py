@@ -14,6 +14,9 @@ from personae.formats.ldm_names import with_text_model
 from personae.models.components import text_component, text_network
 from personae.models.family import Family
 
+DENOISER_PREFIXES = ("lora_unet_", "lycoris_", "lora_transformer_")
+"""Of names with underscores: kohya and musubi-tuner, SimpleTuner's LyCORIS, OneTrainer."""
+
 _ATTENTION_PROCESSOR = {"to_out": "to_out.0"}
 _TEXT_PROCESSOR = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
@@ -44,13 +47,31 @@ def diffusers_name(layer: str, family: type[Family]) -> str:
     return f"{text_component(_tower(network))}.{path}"
 
 
-def index_of_names(base: Family) -> dict[str, str]:
-    """Return {any known spelling: layer} over all layers of `base`."""
-    index: dict[str, str] = {}
+def index_of_names(base: Family) -> dict[str, tuple[str, ...]]:
+    """Return {any known spelling: layers} over all layers of `base`.
+
+    A spelling stands for several layers where they are one matrix in the original code.
+    """
+    index: dict[str, tuple[str, ...]] = {}
     for layer in base.layers():
         for spelling in _spellings(layer, base):
-            index.setdefault(spelling, layer)
+            index.setdefault(spelling, (layer,))
+    for original, layers in original_names(base).items():
+        for spelling in _denoiser_spellings(original, base):
+            index.setdefault(spelling, layers)
     return index
+
+
+def original_names(base: Family) -> dict[str, tuple[str, ...]]:
+    """Return {name in the original code: layers} of the denoiser; {} where none are known."""
+    if base.original_names is None:
+        return {}
+    start = "denoiser."
+    paths = [name.removeprefix(start) for name in base.layers() if name.startswith(start)]
+    return {
+        original: tuple(start + part for part in parts)
+        for original, parts in base.original_names.of(paths).items()
+    }
 
 
 def plain_stem(stem: str) -> str:
@@ -67,10 +88,8 @@ def plain_stem(stem: str) -> str:
 def _spellings(layer: str, base: Family) -> Iterator[str]:
     network, name = layer.split(".", 1)
     if network == "denoiser":
-        dotted = base.denoiser_component
-        yield from (layer, f"{dotted}.{name}", name)
-        yield from (f"base_model.model.{name}", f"base_model.model.{dotted}.{name}")
-        yield f"lora_unet_{_flat(name)}"
+        yield layer
+        yield from _denoiser_spellings(name, base)
         if base.file_layout:
             yield f"lora_unet_{_flat(ldm_unet_name(base.denoiser, name))}"
         return
@@ -82,6 +101,14 @@ def _spellings(layer: str, base: Family) -> Iterator[str]:
         yield from (f"{dotted}.{path}", f"{network}.{path}")
         yield f"base_model.model.{dotted}.{path}"
         yield f"base_model.model.{path}"
+
+
+def _denoiser_spellings(name: str, base: Family) -> Iterator[str]:
+    """Yield what kohya's scripts, diffusers, PEFT, ai-toolkit, SimpleTuner and OneTrainer write."""
+    dotted = base.denoiser_component
+    starts = ("", f"{dotted}.", "diffusion_model.", "base_model.model.")
+    yield from (start + name for start in (*starts, f"base_model.model.{dotted}."))
+    yield from (start + _flat(name) for start in DENOISER_PREFIXES)
 
 
 def _tower(network: str) -> int:

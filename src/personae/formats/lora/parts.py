@@ -6,7 +6,7 @@ Knows every way the change of one layer is written; knows nothing of how files n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from personae.artifacts.low_rank import Cut, LowRankUpdate, cut_delta
 from personae.errors import ArtifactError
+from personae.formats.lora.fused import split
 
 MOST_RANKS = 128
 """Most ranks an update is given that is not low-rank by itself; above it files grow large."""
@@ -83,22 +84,33 @@ class LoraReading:
     updates: dict[str, LowRankUpdate] = field(default_factory=dict)
     cuts: dict[str, Cut] = field(default_factory=dict)
 
-    def add(self, layer: str, parts: dict[str, Tensor], weight: Tensor) -> None:
-        """Read the parts of one layer.
+    def add(
+        self, layers: Sequence[str], parts: dict[str, Tensor], weights: Sequence[Tensor]
+    ) -> None:
+        """Read the parts of one matrix.
 
         Args:
-            layer: its name, for messages.
+            layers: the one layer that the matrix is, or those that lie in it, first rows first.
             parts: {part: value}.
-            weight: of the layer in the base, (out, in, kernel...).
+            weights: of the layers in the base, each (out, in, kernel...).
 
         Raises:
             ArtifactError: a part is missing, unknown, or of the wrong shape.
         """
+        weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
+        name = " + ".join(layers)
+        update = self._update(name, parts, weight)
+        if len(layers) == 1:
+            self.updates[name] = update
+            return
+        each = split(update, [len(weight) for weight in weights])
+        self.updates |= {k: part for k, part in zip(layers, each, strict=True) if part is not None}
+
+    def _update(self, name: str, parts: dict[str, Tensor], weight: Tensor) -> LowRankUpdate:
         kinds = set(parts) - {"alpha", "dora"}
         try:
             if kinds in ({"down", "up"}, {"down", "up", "mid"}) and "dora" not in parts:
-                self.updates[layer] = _plain(parts, weight)
-                return
+                return _plain(parts, weight)
             delta = _delta(parts, kinds, weight)
             if delta.shape != weight.shape:
                 delta = delta.reshape(weight.shape)
@@ -107,13 +119,13 @@ class LoraReading:
         except (RuntimeError, ValueError, KeyError, IndexError, ZeroDivisionError):
             shapes = {part: tuple(value.shape) for part, value in sorted(parts.items())}
             raise ArtifactError(
-                f"'{layer}' is {tuple(weight.shape)} in the base, which the file's {shapes} do not "
+                f"'{name}' is {tuple(weight.shape)} in the base, which the file's {shapes} do not "
                 "fit; the file is damaged or for another kind of base"
             ) from None
         if not torch.isfinite(delta).all():
-            raise ArtifactError(f"'{layer}' has a change that is not finite; the file is damaged")
-        self.cuts[layer] = cut_delta(delta, MOST_RANKS, SHARE)
-        self.updates[layer] = self.cuts[layer].update
+            raise ArtifactError(f"'{name}' has a change that is not finite; the file is damaged")
+        self.cuts[name] = cut_delta(delta, MOST_RANKS, SHARE)
+        return self.cuts[name].update
 
 
 def _scale(parts: dict[str, Tensor], rank: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,14 @@ def read_lora(file: LoraFile, base: Family, format_name: str) -> Artifact:
     Raises:
         ArtifactError: a name is no layer of `base`, or a shape does not fit.
     """
-    groups = _grouped(file, base)
     layers, reading = base.layers(), LoraReading()
-    for layer, parts in groups.items():
+    for targets, parts in _grouped(file, base).items():
         try:
-            reading.add(layer, parts, layers[layer].weight.detach())
+            reading.add(targets, parts, [layers[layer].weight.detach() for layer in targets])
         except ArtifactError as error:
             raise ArtifactError(f"{file.path}: {error}") from None
+    if not reading.updates:
+        raise ArtifactError(f"{file.path}: changes nothing; all its updates are zero")
     notes = {"imported from": f"{file.path.name} ({format_name})"}
     if reading.cuts:
         notes["kept energy"] = f"{kept_share(reading.cuts):.6f}"
@@ -67,29 +69,38 @@ def require_known(names: Iterable[str], path: Path) -> None:
         raise ArtifactError(f"{path}: {reason}")
 
 
-def _grouped(file: LoraFile, base: Family) -> dict[str, dict[str, Tensor]]:
+def _grouped(file: LoraFile, base: Family) -> dict[tuple[str, ...], dict[str, Tensor]]:
+    """Return {layers: {part: tensor}}; several layers where the file has them in one matrix."""
     index = index_of_names(base)
-    groups: dict[str, dict[str, Tensor]] = {}
+    groups: dict[tuple[str, ...], dict[str, Tensor]] = {}
     require_known(file.tensors, file.path)
     for key, tensor in file.tensors.items():
         found = split_key(key)
         if found is None:
             raise ArtifactError(f"{file.path}: '{key}' is no part of a LoRA")
         stem, part = found
-        layer = index.get(plain_stem(stem))
-        if layer is None:
+        targets = index.get(plain_stem(stem))
+        if targets is None:
             trained_on = file.metadata.get("ss_base_model_version", "unknown")
             raise ArtifactError(
                 f"{file.path}: '{stem}' is no layer of base '{base.source}' ({base.name}); the "
                 f"file was made for another kind of base (it says: {trained_on})."
                 f"{nearest(stem, index) if len(index) < 2000 else ''}"
             )
-        group = groups.setdefault(layer, {})
+        group = groups.setdefault(targets, {})
         if part in group:
-            raise ArtifactError(f"{file.path}: holds '{layer}' twice, under two names")
+            raise _twice(targets[0], file.path)
         group[part] = tensor
         if stem in file.alphas:
             group["alpha"] = tensor.new_tensor(file.alphas[stem])
     if not groups:
         raise ArtifactError(f"{file.path}: holds no updates of layers")
+    counts = Counter(layer for targets in groups for layer in targets)
+    for layer, count in counts.items():
+        if count > 1:
+            raise _twice(layer, file.path)
     return groups
+
+
+def _twice(layer: str, path: Path) -> ArtifactError:
+    return ArtifactError(f"{path}: holds '{layer}' twice, under two names")

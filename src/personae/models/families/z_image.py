@@ -13,6 +13,7 @@ from personae.core.devices import HOST
 from personae.errors import UsageError
 from personae.models.chat_tower import ChatTower
 from personae.models.flow_family import FlowFamily, flow_path
+from personae.models.original_names import OriginalNames
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Text
 from personae.models.toys import tiny_z_image
@@ -27,6 +28,22 @@ DIFFUSERS = (0, 39)  # the first whose padding tokens are not whatever memory he
 MOST_TOKENS = 512  # of a prompt in its chat; max_sequence_length of diffusers' pipeline
 TEXT_LAYER = -2  # the next to last of the encoder, as in diffusers' pipeline
 PATCH = 2
+
+_QKV = tuple(f"attention.to_{part}" for part in "qkv")
+_BLOCKS = ("layers", "noise_refiner", "context_refiner")
+NAMES = OriginalNames(
+    {f"{each}.#.attention.qkv": tuple(f"{each}.#.{part}" for part in _QKV) for each in _BLOCKS}
+    | {f"{each}.#.attention.out": (f"{each}.#.attention.to_out.0",) for each in _BLOCKS}
+    | {
+        "x_embedder": ("all_x_embedder.2-1",),
+        "final_layer.linear": ("all_final_layer.2-1.linear",),
+        "final_layer.adaLN_modulation.1": ("all_final_layer.2-1.adaLN_modulation.1",),
+    }
+)
+"""Those of Z-Image's own code, as in its single files.
+
+Source: `convert_z_image_transformer_checkpoint_to_diffusers` of diffusers 0.42.
+"""
 
 
 class ZImage(FlowFamily):
@@ -44,6 +61,7 @@ class ZImage(FlowFamily):
     name = "z_image"
     denoiser_component = "transformer"
     overflows_in = frozenset({torch.float16})
+    original_names = NAMES
     targets = TargetSets(
         sets={
             "attention": r"^layers\.\d+\.attention\.to_(q|k|v|out\.0)$",

@@ -277,7 +277,7 @@ def test_the_lengths_in_the_docs_are_those_of_the_files() -> None:
     text = (ROOT / "docs" / "adding.md").read_text("utf-8")
     files = {
         "DreamBooth": "techniques/dreambooth.py",
-        "Stable Diffusion": "models/families/stable_diffusion.py",
+        "Z-Image": "models/families/z_image.py",
         "agreement": "evaluation/metrics/agreement.py",
         "diffusers LoRA": "formats/lora/diffusers_lora.py",
         "DINO": "vision/encoders/dino.py",

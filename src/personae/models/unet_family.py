@@ -1,0 +1,152 @@
+"""What families have in common whose denoiser is diffusers' U-Net with cross-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from personae.errors import UsageError
+from personae.models.components import text_component
+from personae.models.family import Family
+from personae.models.noise_path import Diffusion
+from personae.models.samplers import DIFFUSION_SAMPLERS
+from personae.models.targets import TargetSets
+from personae.models.text_tower import TextTower
+from personae.models.weights import pipelines, sources
+from personae.models.weights.fingerprint import fingerprint
+from personae.models.weights.unloaded import Unloaded, readable_again
+
+
+class UNetFamily(Family):
+    """A family with a U-Net, an AutoencoderKL, CLIP text encoders and a `Diffusion` path.
+
+    A class sets, besides what every family does: `pipeline`, its class in diffusers;
+    `text_encoders`, how many it has; `file_parts`, the parts of a single file by the beginnings of
+    their names in the original code; `left_out`, components of the pipeline that are not needed.
+    """
+
+    path: Diffusion
+    denoiser_component = "unet"
+    targets = TargetSets(
+        sets={
+            "cross_attention": r"attn2\.to_(q|k|v|out\.0)$",
+            "attention": r"attn\d\.to_(q|k|v|out\.0)$",
+            "feed_forward": r"\.ff\.net\.(0\.proj|2)$",
+            "convolutions": r"resnets\.\d+\.conv|(down|up)samplers\.0\.conv$",
+        },
+        text_keys=r"attn2\.to_k$",
+        text_values=r"attn2\.to_v$",
+        self_keys=r"attn1\.to_k$",
+        self_values=r"attn1\.to_v$",
+    )
+    samplers = DIFFUSION_SAMPLERS
+    usual_sampler = "dpm++2m"
+
+    pipeline: ClassVar[type[Any]]
+    text_encoders: ClassVar[int]
+    file_parts: ClassVar[Mapping[str, tuple[str, ...]]]
+    left_out: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        denoiser_unloaded: bool = False,
+    ) -> Self:
+        """Load straight into `dtype`, tensor by tensor, without what is `left_out`."""
+        if sources.is_single_file(source):
+            pipelines.require_parts(Path(source), cls.file_parts)
+        pipe = pipelines.load_pipeline(
+            cls.pipeline,
+            source,
+            dtype,
+            unloaded={cls.denoiser_component} if denoiser_unloaded else (),
+            device=device,
+            **dict.fromkeys(cls.left_out),
+        )
+        base = cls.from_pipeline(pipe, str(source), device, dtype)
+        if denoiser_unloaded:
+            base.unloaded = Unloaded(list(readable_again(Path(source), base.components.denoiser)))
+            base.unloaded.unload()
+        if denoiser_unloaded or dtype is torch.float16:
+            base.fingerprint = fingerprint(pipe.unet, Path(source) / cls.denoiser_component)
+        return base
+
+    @classmethod
+    def from_pipeline(
+        cls, pipe: Any, source: str, device: torch.device, dtype: torch.dtype
+    ) -> Self:
+        """Take a diffusers pipeline's own modules as a base; they are frozen and moved."""
+        names = [text_component(i) for i in range(cls.text_encoders)]
+        encoders = [getattr(pipe, name) for name in names]
+        tokenizers = [getattr(pipe, name.replace("text_encoder", "tokenizer")) for name in names]
+        # SD 1.x autoencoders overflow in fp16; the rest of the base may use it.
+        autoencoder_dtype = torch.float32 if dtype is torch.float16 else dtype
+        networks = {pipe.unet: dtype, pipe.vae: autoencoder_dtype, **dict.fromkeys(encoders, dtype)}
+        for network, wanted in networks.items():
+            network.requires_grad_(False).eval().to(device)
+            if network.dtype != wanted:
+                network.to(wanted)
+        return cls(
+            denoiser=pipe.unet,
+            autoencoder=pipe.vae,
+            towers=[TextTower(*pair) for pair in zip(tokenizers, encoders, strict=True)],
+            path=Diffusion(
+                pipe.scheduler.alphas_cumprod.clone(), pipe.scheduler.config.prediction_type
+            ),
+            scheduler_config=dict(pipe.scheduler.config),
+            device=device,
+            dtype=dtype,
+            source=source,
+            fingerprint=fingerprint(pipe.unet),
+        )
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return the mean of the posterior, scaled; the mean makes a cache exact."""
+        pixels = pixels.to(self.device, self.autoencoder.dtype)
+        mode: Tensor = self.autoencoder.encode(pixels).latent_dist.mode()
+        scale: float = self.autoencoder.config.scaling_factor
+        return mode.float() * scale
+
+    def decode_image(self, latents: Tensor) -> Tensor:
+        """Return pixels in about [-1, 1]."""
+        latents = latents.to(self.device, self.autoencoder.dtype)
+        pixels: Tensor = self.autoencoder.decode(
+            latents / self.autoencoder.config.scaling_factor
+        ).sample
+        return pixels
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Return (channels, height / 8, width / 8) for the usual autoencoder."""
+        for side in (width, height):
+            if side <= 0 or side % self.size_step:
+                raise UsageError(
+                    f"picture size is {width}x{height}; both sides must be multiples of "
+                    f"{self.size_step}"
+                )
+        factor = self._factor
+        return self.autoencoder.config.latent_channels, height // factor, width // factor
+
+    @property
+    def _factor(self) -> int:
+        factor: int = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        return factor
+
+    @property
+    def resolution(self) -> int:
+        """Return the U-Net's sample size in pixels."""
+        side: int = self.denoiser.config.sample_size * self._factor
+        return side
+
+    @property
+    def size_step(self) -> int:
+        """Return autoencoder factor x U-Net factor, at most an eighth of the resolution."""
+        step: int = self._factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        return step

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from personae.generation.settings import Sampling
     from personae.models.load import load_base
     from personae.reports.study_report import write_report
-    from personae.study.runner import run_study
+    from personae.study.run import run_study
     from personae.study.study import Study
     from personae.training.schedule import Schedule
     from personae.training.settings import RunConfig
@@ -84,7 +84,7 @@ __getattr__, __dir__ = door(
         "load_base": "models.load",
         "merge": "artifacts.merge",
         "redraw": "generation.redraw",
-        "run_study": "study.runner",
+        "run_study": "study.run",
         "train": "training.train",
         "write_report": "reports.study_report",
     },

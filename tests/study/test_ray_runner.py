@@ -11,7 +11,7 @@ import pytest
 from personae.study.events import CellFinished
 from personae.study.ray_runner import gpus_of, on_ray
 from personae.study.ray_worker import pack, unpack
-from personae.study.runner import run_study
+from personae.study.run import run_study
 from personae.study.study import Study
 from personae.study.worker import run_cell
 from study_world import build, grid

@@ -11,7 +11,7 @@ import pytest
 from personae.errors import StudyError, UsageError
 from personae.study.cell import Cell
 from personae.study.events import StudyFinished, StudyStarted
-from personae.study.runner import run_study
+from personae.study.run import run_study
 from personae.study.study import Study, expand
 from study_world import finished
 from tiny_world import paint
@@ -171,7 +171,8 @@ def test_a_result_that_cannot_be_used_is_made_anew(stored, reason, character, tm
     cell = study.cells[-1]
     cell.result_file.write_text(stored, encoding="utf-8")
     assert cell.result() is None
-    assert reason in cell.unusable
+    assert reason in cell.problem
+    assert cell.state == "pending"
     assert cell in study.pending()
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from personae.study.budget import Budget
     from personae.study.comparison.comparison import Comparison
     from personae.study.comparison.limits import Limits
-    from personae.study.runner import local_runner, run_study
+    from personae.study.local_runner import local_runner
+    from personae.study.run import pick_runner, run_study
     from personae.study.study import Study
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Limits",
     "Study",
     "local_runner",
+    "pick_runner",
     "run_study",
 ]
 
@@ -32,7 +34,8 @@ __getattr__, __dir__ = door(
         "Comparison": "comparison.comparison",
         "Limits": "comparison.limits",
         "Study": "study",
-        "local_runner": "runner",
-        "run_study": "runner",
+        "local_runner": "local_runner",
+        "pick_runner": "run",
+        "run_study": "run",
     },
 )

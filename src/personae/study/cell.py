@@ -18,6 +18,7 @@ from personae.study.result import CellFailure, CellResult, read_result, write_re
 from personae.training.settings import RunConfig
 
 Kind = Literal["trained", "untouched", "real"]
+State = Literal["pending", "failed", "done"]
 
 
 class CellSpec(Config):
@@ -107,13 +108,19 @@ class Cell:
             return None
 
     @property
-    def unusable(self) -> str | None:
-        """Say in one line why there is a result that cannot be used, or None."""
+    def state(self) -> State:
+        """Say how far it is; a cell whose result cannot be used is pending."""
+        result = self.result()
+        return "pending" if result is None else result.status
+
+    @property
+    def problem(self) -> str:
+        """Say in one line why it broke, or why its result cannot be used; "" if nothing is."""
         try:
-            read_result(self.result_file)
+            result = read_result(self.result_file)
         except StudyError as error:
             return str(error)
-        return None
+        return result.error if isinstance(result, CellFailure) else ""
 
     def write_result(self, result: CellResult | CellFailure) -> None:
         """Write the result; from now on the cell is done."""

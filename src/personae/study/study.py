@@ -31,7 +31,6 @@ from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
 from personae.study.budget import Budget
 from personae.study.cell import Cell, CellSpec
-from personae.study.result import CellFailure
 from personae.techniques.technique import Technique
 from personae.training.settings import RunConfig
 
@@ -126,7 +125,7 @@ class Study:
             cell.begin()
         for character, error in self.broken.items():
             for cell in self.cells:
-                if str(cell.spec.run.character) == character and cell.result() is None:
+                if str(cell.spec.run.character) == character and cell.state == "pending":
                     cell.fail(error)
 
     def pending(self, *, retry_failed: bool = False) -> list[Cell]:
@@ -134,13 +133,12 @@ class Study:
         return [
             cell
             for cell in self.cells
-            if (result := cell.result()) is None
-            or (retry_failed and isinstance(result, CellFailure))
+            if (state := cell.state) == "pending" or (retry_failed and state == "failed")
         ]
 
     def failed(self) -> list[Cell]:
         """Return the cells that broke."""
-        return [cell for cell in self.cells if isinstance(cell.result(), CellFailure)]
+        return [cell for cell in self.cells if cell.state == "failed"]
 
 
 def to_toml_values(values: dict[str, Any]) -> str:

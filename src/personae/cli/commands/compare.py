@@ -15,7 +15,6 @@ from personae.cli.commands.study import (
     RayOption,
     RetryOption,
     follow,
-    runner,
 )
 from personae.cli.options import Group, settings_given, with_options
 from personae.cli.terminal import AsJson, Terminal
@@ -52,7 +51,9 @@ def compare(
     Ends with code 1 if a cell failed.
     """
     from personae.study.presets import FairComparison
+    from personae.study.run import pick_runner
 
     quiet_libraries()
     study = FairComparison.parse(settings_given(ctx), where="compare").study(characters, out)
-    follow(Terminal(as_json), study, runner(study, jobs, ray), limit, retry_failed=retry_failed)
+    chosen = pick_runner(study, jobs, ray)
+    follow(Terminal(as_json), study, chosen, limit, retry_failed=retry_failed)

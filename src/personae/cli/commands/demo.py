@@ -11,7 +11,7 @@ from rich.markup import escape
 from personae.cli.cast_options import load_cast, open_base
 from personae.cli.commands.check import show_inspection
 from personae.cli.commands.sheet import draw_sheet, suite_for
-from personae.cli.commands.study import follow, runner
+from personae.cli.commands.study import follow
 from personae.cli.commands.train import STOPPED, follow_run
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.errors import UsageError
@@ -65,6 +65,7 @@ def demo(
     if compare_steps:
         _heading(terminal, 4, "Compare the techniques, each trained briefly")
         from personae.study.presets import brief_comparison
+        from personae.study.run import pick_runner
 
         contest = brief_comparison(
             folder,
@@ -74,7 +75,7 @@ def demo(
             base=base,
             suite=suite,
         )
-        follow(terminal, contest, runner(contest), None)
+        follow(terminal, contest, pick_runner(contest), None)
 
 
 def find_example() -> Path:

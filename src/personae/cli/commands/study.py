@@ -65,11 +65,13 @@ def run(
     A study that was stopped or killed goes on where it was; results are never made twice. Ends
     with code 1 if a cell failed.
     """
+    from personae.study.run import pick_runner
     from personae.study.study import Study
 
     quiet_libraries()
     study = Study.open(file, out)
-    follow(Terminal(as_json), study, runner(study, jobs, ray), limit, retry_failed=retry_failed)
+    chosen = pick_runner(study, jobs, ray)
+    follow(Terminal(as_json), study, chosen, limit, retry_failed=retry_failed)
 
 
 def status(
@@ -78,31 +80,14 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the cells of a study: done, failed and why, or pending."""
-    from personae.study.result import CellFailure
     from personae.study.study import Study
 
     terminal, table = Terminal(as_json), Table("cell", "state")
     for cell in Study.open(file, out).cells:
-        result = cell.result()
-        failed = isinstance(result, CellFailure)
-        state = "pending" if result is None else "failed" if failed else "done"
-        error = (cell.unusable if result is None else "") or ""
-        if isinstance(result, CellFailure):
-            error = result.error
+        state, error = cell.state, cell.problem
         table.add_row(escape(cell.name), escape(f"{state}: {error}" if error else state))
         terminal.tell("cell", cell=cell.name, state=state, error=error)
     terminal.say(table)
-
-
-def runner(study: Study, jobs: int | None = None, ray: str | None = None) -> Runner:
-    """Return what runs the cells of `study`: this machine, or a cluster."""
-    if ray is not None:
-        from personae.study.ray_runner import on_ray
-
-        return on_ray(ray)
-    from personae.study.runner import local_runner, usual_jobs
-
-    return local_runner(jobs or usual_jobs(study))
 
 
 def follow(
@@ -121,7 +106,7 @@ def follow(
     from personae.reports.study_report import write_report
     from personae.study.comparison.limits import Limits
     from personae.study.events import CellFinished, CellProgress, StudyFinished, StudyStarted
-    from personae.study.runner import run_study
+    from personae.study.run import run_study
 
     limits = Limits.parse(limit)  # refused now, not after an hour
     failed = False

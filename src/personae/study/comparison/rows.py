@@ -14,7 +14,7 @@ from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
 from personae.study.cell import Cell, CellSpec, Kind
 from personae.study.comparison.measures import EYES, derived_values, has_scale
-from personae.study.result import CellFailure, CellResult, TrainingWarning
+from personae.study.result import CellResult, TrainingWarning
 from personae.techniques.technique import Technique
 
 Key = tuple[str, int, str, int]
@@ -93,12 +93,10 @@ def gather(cells: Sequence[Cell]) -> tuple[list[Found], dict[str, str]]:
     found, unusable = [], {}
     for cell in cells:
         result = cell.result()
-        if result is None:
-            unusable[cell.name] = cell.unusable or "is pending"
-        elif isinstance(result, CellFailure):
-            unusable[cell.name] = result.error
-        else:
+        if isinstance(result, CellResult):
             found.append(Found(cell, result))
+        else:
+            unusable[cell.name] = cell.problem or "is pending"
     return found, unusable
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import struct
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from personae.cli.app import run
-from personae.cli.boundary import in_words
 from tiny_world import paint
 
 NOT_FORESEEN = "this was not foreseen"
@@ -214,30 +212,6 @@ def test_no_input_shows_a_person_a_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     walk(kind(here, base_folder), capsys)
-
-
-def test_memory_that_ended_is_seen_behind_other_errors() -> None:
-    cause = ImportError("libx.so: failed to map segment from shared object")
-    error = RuntimeError("Failed to import a pipeline")
-    error.__cause__ = cause
-    assert "no memory left" in in_words(error)
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (MemoryError(), "no memory left"),
-        (RuntimeError("could not create a primitive"), "no memory left"),
-        (RuntimeError("CUDA out of memory. Tried\nto allocate"), "no memory left"),
-        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device"),
-        (RecursionError(), "nested too deeply"),
-        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), "is not UTF-8"),
-        (ZeroDivisionError("a\nb"), "ZeroDivisionError: a b; this was not foreseen"),
-    ],
-)
-def test_what_no_command_expected_is_one_line(error: Exception, said: str) -> None:
-    assert said in in_words(error)
-    assert "\n" not in in_words(error)
 
 
 def test_an_output_that_takes_nothing_is_one_line() -> None:

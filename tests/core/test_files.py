@@ -9,7 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from personae.core.files import prepare_folder, replacing, safe_name, write_text
+from personae.core.files import (
+    free_path,
+    prepare_folder,
+    replacing,
+    safe_name,
+    stem_of,
+    write_text,
+)
 from personae.errors import UsageError
 
 
@@ -69,3 +76,15 @@ def test_every_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+def test_the_stem_of_a_file_ends_at_its_first_dot() -> None:
+    assert stem_of(Path("a/mira.lora.safetensors")) == "mira"
+    assert stem_of(Path(".mira.persona")) == "mira"
+
+
+def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
+    assert free_path(tmp_path, "sheet", ".png") == tmp_path / "sheet.png"
+    (tmp_path / "sheet.png").touch()
+    (tmp_path / "sheet-2.png").touch()
+    assert free_path(tmp_path, "sheet", ".png") == tmp_path / "sheet-3.png"

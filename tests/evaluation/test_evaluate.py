@@ -17,7 +17,7 @@ from personae.evaluation.evaluate import Drawn, Encoders, evaluate, measure
 from personae.evaluation.metric import Metric, Sample
 from personae.evaluation.prompt_contrast import found, margins
 from personae.evaluation.scores import Scores
-from personae.evaluation.settings import JudgingSettings, second_beside
+from personae.evaluation.settings import JudgingSettings, second_beside, suite_for
 from personae.evaluation.statistics import mean_interval
 from personae.evaluation.suite import FIRST_SEED, load_suite, spelled
 from personae.training.selection import SEED
@@ -179,6 +179,20 @@ def test_a_small_suite_keeps_the_first_of_each_kind():
     small = load_suite("toon").part(scenes=3, expressions=1, media=2)
     assert [s.kind for s in small.shots] == ["scene"] * 3 + ["expression"] + ["medium"] * 2
     assert len(small.class_shots) == 6
+
+
+def test_the_prompts_of_a_kind_of_shot_name_whom_they_show():
+    suite = load_suite("toon")
+    scenes = suite.prompts("{mira}", "scene")
+    assert scenes[0] == "a {mira} at the beach"
+    assert len(scenes) == len(suite.of_kind("scene")) == 8
+    assert len(suite.prompts("{mira}")) == len(suite.shots)
+
+
+def test_the_suite_fits_the_base_unless_one_is_named():
+    assert suite_for("toon").name == "toon"
+    assert suite_for("owner/name").name == "general"
+    assert suite_for("toon", "general").name == "general"
 
 
 def test_the_article_fits_the_noun():

@@ -21,12 +21,15 @@ from personae.generation.picture import CHUNK, Picture
 from personae.generation.picture_metadata import (
     A1111,
     INVOKEAI,
+    new_path,
     read_recipe,
     read_settings,
     read_texts,
     save_picture,
+    shot_like,
 )
 from personae.generation.recipe import MemberRecord, Recipe, RecipeRow
+from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
 from personae.models.samplers import DIFFUSION_SAMPLERS, FLOW_SAMPLERS
 
@@ -217,6 +220,24 @@ def test_braces_of_another_tool_are_braces_and_those_of_ours_are_members(tmp_pat
     ours = from_infotext(read_texts(path)[A1111])
     assert ours.as_prompt == "{mira} at sea"
     assert ours.sampling()["negative_prompt"] == "{mira}"
+
+
+def test_a_picture_of_another_tool_gives_a_shot_and_how_it_was_sampled(tmp_path):
+    said = PngInfo()
+    said.add_text(A1111, "a {x} girl\nNegative prompt: rain\nSteps: 2, Sampler: Euler, Seed: 77")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=said)
+    shot, sampling = shot_like(tmp_path / "a.png")
+    assert shot == Shot("a {{x}} girl", 77)
+    assert sampling == {"steps": 2, "sampler": "euler", "negative_prompt": "rain"}
+
+
+def test_a_new_picture_is_called_after_its_prompt_and_seed(tmp_path):
+    recipe = picture("{mira} on a beach, sunny").recipe
+    first = new_path(recipe, tmp_path)
+    assert first == tmp_path / "mira-on-a-beach-sunny-7.png"
+    first.touch()
+    assert new_path(recipe, tmp_path).name == "mira-on-a-beach-sunny-7-2.png"
+    assert new_path(picture("!?").recipe, tmp_path, ".webp").name == "picture-7.webp"
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from personae.errors import UsageError
 from personae.generation.cast import Cast
 from personae.generation.generate import draw
 from personae.generation.picture import Picture
 from personae.generation.redraw import redraw
-from personae.generation.sampler import Shot, sample, streams_of_noise
+from personae.generation.sampler import Shot, sample, shots_of_prompts, streams_of_noise
 from personae.generation.settings import Sampling
 from personae.models.family import Family
 from tiny_world import bases
@@ -82,3 +83,15 @@ def test_a_stochastic_sampler_adds_noise_beyond_that_it_starts_from(
         lambda seed, *stream: torch.Generator().manual_seed(seed + 1),
     )
     assert not torch.allclose(latents_of(sd1, SHOTS[:1], how), usual, atol=1e-2)
+
+
+def test_pictures_of_a_prompt_have_seeds_in_a_row() -> None:
+    shots = shots_of_prompts(["the sea", "the moon"], seed=7, number=2)
+    assert shots == [
+        Shot("the sea", 7),
+        Shot("the sea", 8),
+        Shot("the moon", 7),
+        Shot("the moon", 8),
+    ]
+    with pytest.raises(UsageError, match="no prompt; say what to draw"):
+        shots_of_prompts([])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from personae.errors import UsageError
-from personae.study.presets import FairComparison, brief_comparison, every_technique
+from personae.study.presets import FairComparison, brief_comparison, brief_training, every_technique
 
 
 def test_a_fair_comparison_gives_all_techniques_the_same(character: Path, tmp_path: Path) -> None:
@@ -51,10 +51,17 @@ def test_a_study_lies_below_studies_unless_told(character: Path) -> None:
 
 
 def test_a_brief_comparison_gives_every_technique_as_much(character: Path, tmp_path: Path) -> None:
-    cells = brief_comparison(character, tmp_path, steps=100, batch_size=8).cells
+    cells = brief_comparison(character, tmp_path, steps=100).cells
     rows = [cell.spec.row for cell in cells]
     assert {*every_technique(), "untouched", "real"} == set(rows)
     assert len(rows) == len(set(rows))
     trained = [cell.spec for cell in cells if cell.spec.kind == "trained"]
     assert {spec.run.schedule.batch_size for spec in trained} == {8}
     assert {spec.budget for spec in trained} == {"presentations=800"}
+
+
+def test_a_brief_training_takes_the_steps_and_the_base_it_is_given(character: Path) -> None:
+    run = brief_training(character, steps=5, base="owner/name")
+    assert (run.character, run.base) == (character, "owner/name")
+    assert (run.schedule.steps, run.schedule.batch_size) == (5, 8)
+    assert brief_training(character, steps=5).base == "toon"

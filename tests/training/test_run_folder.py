@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ from personae.core.event import Event
 from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError, TrainingError, UsageError
 from personae.training.events import Kept, MonitorNote, Step
-from personae.training.run_folder import RunFolder, RunResult
+from personae.training.run_folder import RunFolder, RunResult, RunState
+from personae.training.settings import RunConfig
 from personae.training.train import train
 from tiny_world import paint, run_config
 
@@ -267,3 +269,36 @@ def test_what_was_warned_of_after_the_step_that_is_taken_up_does_not_count(tmp_p
         folder.log(event)
     assert folder.warnings(until=40) == []
     assert [note.step for note in folder.warnings(until=50)] == [50]
+
+
+def test_a_run_without_tensorboard_installed_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "pictures")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match="tensorboard is not installed"):
+        list(train(run_config(tmp_path / "pictures", tensorboard=True), tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_run_that_has_not_finished_has_no_result(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "r")
+    assert not folder.is_begun
+    folder.begin(RunConfig(character=tmp_path))
+    assert folder.is_begun
+    assert folder.result() is None
+    with pytest.raises(TrainingError, match="has not finished; continue it with --resume"):
+        folder.finished()
+
+
+def test_a_run_says_how_far_it_is(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "r")
+    folder.begin(run_config(tmp_path))
+    planned = folder.config().schedule.steps
+    assert folder.state() == RunState(False, 0, planned, None, "")
+    folder.log(Step(3, 9, 0.5, 1e-3, 1.0, 0.1))
+    folder.log(MonitorNote(3, "warning", "it stands still", 0.1, 0.2))
+    folder.log(Step(4, 9, 0.25, 1e-3, 1.0, 0.1))
+    assert folder.state() == RunState(False, 4, 9, 0.25, "it stands still")
+    folder.write_result(RunResult(artifact="a", training=TrainingRecord(), file_bytes=1))
+    assert folder.state().finished

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from personae.benchmark.jobs import Job, Plan
+from personae.core.files import write_text
 from personae.version import __version__
 
 Key = tuple[str, str]  # technique, precision
@@ -69,6 +72,10 @@ class Results:
         if "operations" in side and "step_seconds" in side:
             rate = side["operations"] / side["step_seconds"]
             side["share_of_peak"] = rate / self.machine[precision]["peak_rate"]
+
+    def write(self, file: Path) -> None:
+        """Write all of it as JSON, atomically."""
+        write_text(file, json.dumps(self.as_json(), indent=2) + "\n")
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as plain values."""

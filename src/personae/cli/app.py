@@ -17,8 +17,8 @@ from typing import Annotated, Any, cast
 import typer
 
 from personae.cli import commands
-from personae.cli.boundary import flush_output, in_words, silence_output
-from personae.cli.terminal import clean, clean_outputs
+from personae.cli.terminal import clean, clean_outputs, flush_output, silence_output
+from personae.core.unforeseen import in_words
 from personae.errors import PersonaeError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # what no command expected
         if debug:
             raise
-        return _refuse(in_words(error), 1)
+        return _refuse(in_words(error, "the command with --debug shows where it arose"), 1)
     return code if isinstance(code, int) else 0
 
 

@@ -99,9 +99,9 @@ def open_base(terminal: Terminal, source: str | None, cast: Cast, **options: Any
         UsageError: none is named, and that of the cast is not on this machine.
     """
     from personae.models.load import load_base
-    from personae.models.weights.sources import stated_base
+    from personae.models.weights.sources import pick_base
 
-    chosen = source or (stated_base(cast.base_source) if cast.base_source else None)
+    chosen = pick_base(source, cast.base_source)
     quiet_libraries()
     with terminal.waiting("loading the base"):
-        return load_base(chosen, **options) if chosen else load_base(**options)
+        return load_base(chosen, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ from rich.markup import escape
 
 from personae.cli.options import Group, merged
 from personae.cli.terminal import Terminal, tilde
-from personae.core.files import prepare_folder
+from personae.core.files import free_path, prepare_folder
 from personae.core.units import count
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 ConfigOption = Annotated[
     Path | None, typer.Option(help="TOML file with sampling fields; options come first.")
 ]
-SLUG_LENGTH = 48
 
 Drawn = list[tuple[Path, "Picture"]]
 
@@ -79,12 +77,10 @@ def draw_shots(
 
 def save(terminal: Terminal, picture: Picture, out: Path, suffix: str = ".png") -> Path:
     """Write a picture under a name made from its prompt and seed, and return the path."""
-    from personae.generation.picture_metadata import save_picture
+    from personae.generation.picture_metadata import new_path, save_picture
 
     recipe = picture.recipe
-    words = re.sub(r"\W+", "-", recipe.prompt.lower()).strip("-")[:SLUG_LENGTH].strip("-")
-    path = free_path(out, f"{words or 'picture'}-{recipe.seed}", suffix)
-    save_picture(picture, path)
+    path = save_picture(picture, new_path(recipe, out, suffix))
     terminal.tell("picture", path=path, prompt=recipe.prompt, seed=recipe.seed)
     return path
 
@@ -97,16 +93,7 @@ def write_sheet(terminal: Terminal, drawn: Drawn, out: Path) -> Path:
         Panel(picture.image, picture.recipe.prompt, f"seed {picture.recipe.seed}")
         for _, picture in drawn
     ]
-    path = save_sheet(contact_sheet(panels), free_path(out, "sheet"))
+    path = save_sheet(contact_sheet(panels), free_path(out, "sheet", ".png"))
     terminal.tell("sheet", path=path)
     terminal.say(f"Contact sheet: [bold]{escape(tilde(path))}[/]")
-    return path
-
-
-def free_path(folder: Path, stem: str, suffix: str = ".png") -> Path:
-    """Return a file name in `folder`, with a number where it is taken: nothing is overwritten."""
-    path, taken = folder / f"{stem}{suffix}", 1
-    while path.exists():
-        taken += 1
-        path = folder / f"{stem}-{taken}{suffix}"
     return path

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 OutOption = Annotated[Path, typer.Option(help="File to write; nothing is overwritten.")]
 
 
-def stem_of(path: Path) -> str:
-    """Return `mira` of `mira.lora.safetensors`."""
-    return path.name.lstrip(".").split(".", 1)[0]
-
-
 def refuse_overwriting(path: Path) -> None:
     """Raise UsageError if something is at `path` already."""
     if path.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shlex
 import sys
@@ -58,6 +59,27 @@ def clean_outputs() -> None:
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_CleanLines())
+
+
+def flush_output() -> None:
+    """Write what waits to be shown now, where a refusal can still be told.
+
+    Raises:
+        OSError: the output is a full disk, or closed.
+    """
+    if sys.stdout is None or sys.stdout.closed:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence_output()
+        raise
+
+
+def silence_output() -> None:
+    """Give the output up, so that the end of the process does not try to write it again."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _CleanLines(logging.Formatter):

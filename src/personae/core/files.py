@@ -97,6 +97,20 @@ def _writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def stem_of(path: Path) -> str:
+    """Return `mira` of `mira.lora.safetensors`."""
+    return path.name.lstrip(".").split(".", 1)[0]
+
+
+def free_path(folder: Path, stem: str, suffix: str = "") -> Path:
+    """Return a name that is free in `folder`: with a number where the plain one is taken."""
+    path, taken = folder / f"{stem}{suffix}", 1
+    while path.exists():
+        taken += 1
+        path = folder / f"{stem}-{taken}{suffix}"
+    return path
+
+
 def prepare_folder(folder: Path) -> None:
     """Make a folder that files can be written to, before the work that fills it.
 

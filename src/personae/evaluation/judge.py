@@ -15,8 +15,8 @@ from personae.errors import UsageError
 from personae.evaluation.evaluate import Drawn, Encoders, evaluate
 from personae.evaluation.metric import Sample
 from personae.evaluation.scores import Score, Scores
-from personae.evaluation.settings import NONE, JudgingSettings
-from personae.evaluation.suite import FIRST_SEED, Request, Suite, load_suite
+from personae.evaluation.settings import NONE, JudgingSettings, suite_for
+from personae.evaluation.suite import FIRST_SEED, Request, Suite
 from personae.generation.cast import Cast
 from personae.generation.generate import draw
 from personae.generation.picture import Picture
@@ -59,7 +59,7 @@ class Judge:
             str(base.device),
             second=second,
         )
-        suite = load_suite(cast(str, settings.suite))
+        suite = suite_for(base.source, settings.suite)
         return cls(base, character, settings, suite, encoders)
 
     def small(self, shots: int) -> Judge:

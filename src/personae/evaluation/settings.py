@@ -8,6 +8,7 @@ from pydantic import Field
 
 from personae.core import registry
 from personae.core.config import Config
+from personae.evaluation.suite import Suite, load_suite
 from personae.generation.settings import Sampling
 from personae.models.weights import sources
 from personae.vision.encoder import Encoder
@@ -44,10 +45,24 @@ class JudgingSettings(Config):
 
     def resolved(self, base: str) -> Self:
         """Return the settings with every default filled in for the base of that name."""
-        usual = EMBEDDED if base in sources.embedded_bases() else OTHERS
+        usual = _usual(base)
         usual = usual | {"second": second_beside(self.identity or usual["identity"])}
         missing = {key: value for key, value in usual.items() if getattr(self, key) is None}
         return self.model_copy(update=missing)
+
+
+def suite_for(base: str, named: str | None = None) -> Suite:
+    """Load the suite named, else the one that fits the base of that name.
+
+    Raises:
+        UsageError: there is no such suite.
+    """
+    return load_suite(named or _usual(base)["suite"])
+
+
+def _usual(base: str) -> dict[str, str]:
+    """Return the default suite and encoders for the base of that name."""
+    return EMBEDDED if base in sources.embedded_bases() else OTHERS
 
 
 def second_beside(identity: str) -> str:

@@ -31,6 +31,9 @@ SEEDS_APART: Final = 1000
 together: on `toon` one checkpoint drew with likenesses from 0.29 to 0.88 on seven shared seeds."""
 
 
+Kind = Literal["scene", "expression", "medium"]
+
+
 class SuiteShot(Config):
     """One prompt about the character."""
 
@@ -38,7 +41,7 @@ class SuiteShot(Config):
     """Short name, unique in the suite: letters, digits and underscores."""
     prompt: str
     """What to draw, with {character} where the character is named."""
-    kind: Literal["scene", "expression", "medium"]
+    kind: Kind
     """What the shot varies."""
     medium: str | None = None
     """Medium asked for; given if and only if the kind is medium."""
@@ -114,6 +117,15 @@ class Suite(Config):
             raise ValueError(f"two shots are called '{twice}'")
         return self
 
+    def of_kind(self, kind: Kind) -> list[SuiteShot]:
+        """Return the shots that vary one thing."""
+        return [shot for shot in self.shots if shot.kind == kind]
+
+    def prompts(self, who: str, kind: Kind | None = None) -> list[str]:
+        """Return the prompts of all shots, or of one kind, with `who` for the character."""
+        shots = self.shots if kind is None else self.of_kind(kind)
+        return [spelled(shot.prompt, who) for shot in shots]
+
     def requests(self, character: str, class_noun: str, seeds: Sequence[int]) -> list[Request]:
         """Return every shot with its own seeds, shot by shot; no two shots share their noise.
 
@@ -157,11 +169,10 @@ class Suite(Config):
 
     def part(self, scenes: int, expressions: int = 0, media: int = 0) -> Self:
         """Return a small suite of the first so many shots of each kind, for scoring checkpoints."""
-        limits = {"scene": scenes, "expression": expressions, "medium": media}
         kept = [
-            shot
-            for kind, limit in limits.items()
-            for shot in [s for s in self.shots if s.kind == kind][:limit]
+            *self.of_kind("scene")[:scenes],
+            *self.of_kind("expression")[:expressions],
+            *self.of_kind("medium")[:media],
         ]
         return self.model_copy(update={"shots": tuple(kept)})
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from personae.artifacts.artifact import Artifact
+from personae.artifacts.card import Card
+from personae.core.files import stem_of
 from personae.core.registry import PlugIn, discover, lookup
 from personae.errors import ArtifactError, MissingFileError, UnsupportedError, UsageError
 from personae.formats.safe_pickle import PICKLES, load_pickle
-from personae.formats.sidecar import open_preview, write_sidecar
+from personae.formats.sidecar import open_preview, sidecar_paths, write_sidecar
 from personae.formats.tensor_file import read_header
 from personae.models.family import Family
 from personae.models.load import load_base
@@ -89,6 +91,22 @@ def formats() -> dict[str, Format]:
     return {name: kind() for name, kind in discover(Format).items()}
 
 
+def formats_for(card: Card) -> dict[str, Format]:
+    """Return {name: format} of the formats that can carry the artifact of `card`."""
+    return {name: each for name, each in formats().items() if _carries(each, card)}
+
+
+def default_target(artifact: Path, kind: type[Format]) -> Path:
+    """Return where the file of an artifact is written in a format: beside the artifact."""
+    return artifact.with_name(f"{stem_of(artifact)}.{kind.name}{kind.suffix}")
+
+
+def files_written(target: Path, kind: type[Format]) -> list[Path]:
+    """Return every file or folder that `export_file` may write for `target`."""
+    path = with_ending(target, kind)
+    return [path, *sidecar_paths(path)] if kind.has_sidecar else [path]
+
+
 def export_file(
     artifact: Artifact,
     name: str,
@@ -145,20 +163,24 @@ def needed(base: Family | None) -> Family:
 
 def _check_carries(kind: type[Format], artifact: Artifact) -> None:
     """Raise UnsupportedError unless files of `kind` hold such an artifact for such a base."""
-    family = lookup(Family, artifact.card.base.family)
-    able = [
-        each
-        for each in formats().values()
-        if artifact.technique in each.techniques and each.fits(family)
-    ]
-    others = f"formats that can: {', '.join(each.name for each in able) or 'none'}"
-    if not {record.name for record in artifact.card.techniques} <= set(kind.techniques):
+    card = artifact.card
+    if _carries(kind, card):
+        return
+    others = f"formats that can: {', '.join(formats_for(card)) or 'none'}"
+    if not _carries_techniques(kind, card):
         raise UnsupportedError(f"{kind.title} cannot carry {artifact.technique}; {others}")
-    if not kind.fits(family):
-        raise UnsupportedError(
-            f"{kind.title} cannot carry a {artifact.technique} for a base of family {family.name}, "
-            f"which the programs that open it do not know; {others}"
-        )
+    raise UnsupportedError(
+        f"{kind.title} cannot carry a {artifact.technique} for a base of family "
+        f"{card.base.family}, which the programs that open it do not know; {others}"
+    )
+
+
+def _carries(kind: Format | type[Format], card: Card) -> bool:
+    return kind.fits(lookup(Family, card.base.family)) and _carries_techniques(kind, card)
+
+
+def _carries_techniques(kind: Format | type[Format], card: Card) -> bool:
+    return {record.name for record in card.techniques} <= set(kind.techniques)
 
 
 def with_ending(path: Path, kind: type[Format]) -> Path:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
-from personae.core.files import replacing
+from personae.core.files import free_path, replacing
 from personae.errors import UsageError
 from personae.generation.infotext import (
     LONGEST_TEXT,
@@ -28,6 +30,7 @@ from personae.generation.infotext import (
 )
 from personae.generation.picture import CHUNK, Picture, parse_recipe
 from personae.generation.recipe import Recipe
+from personae.generation.sampler import Shot
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ INVOKEAI = "invokeai_metadata"
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _QUALITY = 95
+_SLUG_LENGTH = 48  # letters of a prompt in the name of a file
 _UNICODE = b"UNICODE\0"
 _PACKED = "zlib:"
 """Begins a text of ours that is compressed and written in base 64."""
@@ -166,6 +170,22 @@ def read_settings(path: str | Path) -> Settings:
         f"{path}: holds no settings of personae, A1111 or InvokeAI; the tool that saved it may "
         "have dropped them"
     )
+
+
+def shot_like(path: str | Path) -> tuple[Shot, dict[str, Any]]:
+    """Return what a picture was asked for, and the fields of `Sampling` that it names.
+
+    Raises:
+        UsageError: no such file, not a picture, or without settings that can be read.
+    """
+    settings = read_settings(path)
+    return Shot(settings.as_prompt, settings.seed or 0), settings.sampling()
+
+
+def new_path(recipe: Recipe, folder: Path, suffix: str = ".png") -> Path:
+    """Return a free name in `folder` made from a picture's prompt and seed."""
+    words = re.sub(r"\W+", "-", recipe.prompt.lower()).strip("-")[:_SLUG_LENGTH].strip("-")
+    return free_path(folder, f"{words or 'picture'}-{recipe.seed}", suffix)
 
 
 def _recipe(text: str | None) -> Recipe | None:

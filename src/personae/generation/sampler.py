@@ -37,6 +37,17 @@ class Shot:
             )
 
 
+def shots_of_prompts(prompts: Sequence[str], seed: int = 0, number: int = 1) -> list[Shot]:
+    """Return `number` pictures of each prompt, their seeds from `seed` on.
+
+    Raises:
+        UsageError: there is no prompt, or a seed is beyond what generators take.
+    """
+    if not prompts:
+        raise UsageError('no prompt; say what to draw, as in "{mira} on a beach"')
+    return [Shot(prompt, seed + i) for prompt in prompts for i in range(number)]
+
+
 @torch.no_grad()
 def sample(
     base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from personae.artifacts.card import Card
+from personae.artifacts.card_facts import card_facts
 from personae.characters.character import Character
 from personae.core.units import count, duration, size
 from personae.evaluation.suite import Suite, spelled
@@ -57,7 +58,7 @@ def character_page(
         artifact: its file, in the run's folder.
         suite: the shots that were drawn.
         drawn: one picture for each shot.
-        untouched: one picture of the class for each scene, by the base alone.
+        untouched: one picture for each of `prompts_without`, by the base alone.
         commands: what to type next.
     """
     run = RunFolder(artifact.parent)
@@ -74,9 +75,17 @@ def character_page(
             _without(suite, untouched, card.character.class_noun),
         ],
         plot=loss_plot(LossCurve.of(run)),
-        facts=_facts_of(card, artifact),
+        facts={
+            **card_facts(card),
+            "file": f"{artifact.name}, {size(artifact.stat().st_size)}",
+        },
         commands=commands,
     )
+
+
+def prompts_without(suite: Suite, class_noun: str) -> list[str]:
+    """Return what the base alone is asked for, to be shown beside the character: the scenes."""
+    return suite.prompts(class_noun, "scene")
 
 
 def _learnt_from(character: Character) -> Gallery:
@@ -107,26 +116,7 @@ def _drawn_galleries(suite: Suite, images: Sequence[Image.Image], name: str) -> 
 
 def _without(suite: Suite, images: Sequence[Image.Image], class_noun: str) -> Gallery:
     """Return the same scenes by the base alone."""
-    scenes = [shot for shot in suite.shots if shot.kind == "scene"]
-    pictures = [
-        shown(image, shot.id.replace("_", " "), spelled(shot.prompt, class_noun))
-        for shot, image in zip(scenes, images, strict=True)
-    ]
+    asked = zip(suite.of_kind("scene"), prompts_without(suite, class_noun), images, strict=True)
+    pictures = [shown(image, shot.id.replace("_", " "), prompt) for shot, prompt, image in asked]
     about = "The same scenes and seeds by the untouched base, asked for the class alone."
     return Gallery("without", "Without the character", about, pictures, small=True)
-
-
-def _facts_of(card: Card, artifact: Path) -> dict[str, str]:
-    """Return what the card says, in words."""
-    done = card.training
-    return {
-        "character": f"{card.character.name}, a {card.character.class_noun}; prompts say "
-        f'"{card.character.phrase}"',
-        "technique": ", ".join(record.name for record in card.techniques),
-        "base": f"{card.base.source} ({card.base.fingerprint})",
-        "training": f"{count(done.steps, 'step')} of {done.batch_size}, seed {done.seed}",
-        "time": f"{duration(done.seconds)} on {done.device}",
-        "peak memory": size(done.peak_bytes),
-        "trained": count(done.parameters, "number"),
-        "file": f"{artifact.name}, {size(artifact.stat().st_size)}",
-    }

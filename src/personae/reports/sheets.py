@@ -28,6 +28,7 @@ LABEL_LINES = 2
 HEADINGS = {"scene": "Scenes", "expression": "Expressions", "medium": "Media"}
 """What the kinds of shots of a suite are called above their pictures."""
 MAX_COLUMNS = 6
+SUITE_COLUMNS = 4  # suites have four expressions and four media
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +97,25 @@ def character_sheet(
     return page
 
 
-def suite_sections(suite: Suite, images: Sequence[Image.Image]) -> list[Section]:
+def suite_sheet(
+    suite: Suite, images: Sequence[Image.Image], title: str, subtitle: str = ""
+) -> Image.Image:
     """Return the pictures of a suite's shots in labelled sections, one for each kind.
 
     Args:
         suite: whose shots were drawn.
         images: one for each shot, in the suite's order.
+        title, subtitle: written at the top.
     """
     rows = zip(suite.shots, images, strict=True)
-    return [
+    sections = [
         Section(
             HEADINGS.get(kind, kind),
             [Panel(image, shot.id.replace("_", " ")) for shot, image in group],
         )
         for kind, group in groupby(rows, key=lambda row: row[0].kind)
     ]
+    return character_sheet(sections, title, subtitle, columns=SUITE_COLUMNS)
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> Path:

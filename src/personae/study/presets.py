@@ -1,4 +1,4 @@
-"""Ready-made studies: a fair comparison of techniques, and a brief one to see how it goes."""
+"""Ready-made settings: a fair comparison of techniques, and brief trainings for a first look."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from personae.core.config import Config
 
 if TYPE_CHECKING:  # a command draws its options from here, and torch takes seconds to import
     from personae.study.study import Study
+    from personae.training.settings import RunConfig
+
+BRIEF_BATCH_SIZE = 8
+"""Pictures in a step of a brief training."""
 
 
 class FairComparison(Config):
@@ -93,12 +97,29 @@ def every_technique() -> list[str]:
     return list(discover(Technique))
 
 
+def brief_training(character: Path, *, steps: int, base: str | None = None) -> RunConfig:
+    """Return the settings of a training for a first look.
+
+    Args:
+        character: folder of pictures.
+        steps: optimiser steps.
+        base: by default the embedded one.
+
+    Raises:
+        UsageError: a value is wrong.
+    """
+    from personae.training.settings import RunConfig
+
+    schedule = {"steps": steps, "batch_size": BRIEF_BATCH_SIZE}
+    values: dict[str, Any] = {"character": character, "schedule": schedule}
+    return RunConfig.read(values | ({"base": base} if base else {}))
+
+
 def brief_comparison(
     character: Path,
     folder: Path,
     *,
     steps: int,
-    batch_size: int,
     base: str | None = None,
     suite: str | None = None,
 ) -> Study:
@@ -109,7 +130,6 @@ def brief_comparison(
         folder: of the study.
         steps: of a technique that takes one pass of the network a step; the others present as
             many pictures.
-        batch_size: pictures in a step.
         base: by default the embedded one.
         suite: by default the one that fits the base.
 
@@ -122,9 +142,9 @@ def brief_comparison(
     values: dict[str, Any] = {
         "character": [str(character)],
         "technique": every_technique(),
-        "schedule": {"batch_size": batch_size},
+        "schedule": {"batch_size": BRIEF_BATCH_SIZE},
         "keep": "last",
-        "budget": f"presentations={steps * batch_size}",
+        "budget": f"presentations={steps * BRIEF_BATCH_SIZE}",
         "judging": {"seeds": 1} | ({"suite": suite} if suite else {}),
     }
     return Study.plan(values | ({"base": base} if base else {}), folder, where="demo")

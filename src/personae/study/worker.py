@@ -21,7 +21,8 @@ from personae.characters.character import Character
 from personae.core.devices import HOST
 from personae.core.event import Event
 from personae.core.memory import peak_bytes, resident_bytes
-from personae.errors import CharacterError, PersonaeError, StudyError
+from personae.core.unforeseen import in_words
+from personae.errors import CharacterError, PersonaeError
 from personae.evaluation.judge import Judge, save_pictures
 from personae.generation.picture import Picture
 from personae.models.family import Family
@@ -179,16 +180,13 @@ def _train(cell: Cell, base: Family, character: Character) -> _Trained:
     memory, before = 0, _resident(base)
     if folder.result() is None:
         config = _at_budget(cell, base, character)
-        resume = folder.config_file.is_file()
         scored = False
-        for event in train(config, folder.path, resume=resume, base=base):
+        for event in train(config, folder.path, resume=folder.is_begun, base=base):
             scored = scored or isinstance(event, Scored | Finished)
             if isinstance(event, Step) and not scored:
                 memory = peak_bytes(base.device)  # of training alone: nothing is drawn yet
             _note(event)
-    result = folder.result()
-    if result is None:
-        raise StudyError(f"{folder.path}: the training left no result; run the study again")
+    result = folder.finished()
     record = result.training
     known = {
         "seconds": record.seconds,
@@ -255,8 +253,7 @@ def main(folder: str, beside: str = "1") -> int:
         cell.fail(str(error))
     except Exception as error:  # the job runner: a cell that breaks must not stop the study
         logger.exception("the cell broke")
-        first = (str(error).splitlines() or [""])[0]
-        cell.fail(f"{type(error).__name__}: {first} (all of it in {cell.folder / 'log.txt'})")
+        cell.fail(in_words(error, f"{cell.folder / 'log.txt'} shows where it arose"))
     return 0
 
 

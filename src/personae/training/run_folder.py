@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from personae.characters.character_toml import as_name
 from personae.core.config import Config, first_problem, read_toml, to_toml
 from personae.core.devices import HOST
 from personae.core.event import Event, EventLog
-from personae.core.files import replacing, safe_name, write_text
+from personae.core.files import free_path, replacing, safe_name, write_text
 from personae.core.lock import LOCK
 from personae.errors import OccupiedError, TrainingError, UsageError
 from personae.training.events import Kept, MonitorNote, Step
@@ -37,6 +38,24 @@ class RunResult(Config, extra="allow"):
     """Size of the artifact's file."""
 
 
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """How far a run is.
+
+    Attributes:
+        finished: it has a result.
+        step: steps done. steps: of the whole run, None while that is not decided.
+        loss: of the latest step, None before the first.
+        note: what the learning monitor said last, "" if nothing.
+    """
+
+    finished: bool
+    step: int
+    steps: int | None
+    loss: float | None
+    note: str
+
+
 class RunFolder:
     """The files of one run.
 
@@ -53,6 +72,11 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
+    def is_begun(self) -> bool:
+        """Say whether a run was begun here, which can be resumed or has finished."""
+        return self.config_file.is_file()
+
+    @property
     def result_file(self) -> Path:
         """Return where the result is, once the run has finished."""
         return self.path / "result.json"
@@ -63,7 +87,7 @@ class RunFolder:
         Raises:
             OccupiedError: it already holds a run.
         """
-        if self.config_file.exists():
+        if self.is_begun:
             raise OccupiedError(
                 f"{self.path}: already holds a run; continue it with --resume {self.path}, or give "
                 "another folder with --out"
@@ -87,7 +111,7 @@ class RunFolder:
         Raises:
             UsageError: the folder holds no run.
         """
-        if not self.config_file.is_file():
+        if not self.is_begun:
             raise UsageError(f"{self.path}: holds no run (no config.toml); check the path")
         return RunConfig.read(read_toml(self.config_file), where=str(self.config_file))
 
@@ -122,6 +146,25 @@ class RunFolder:
         last = until if until is not None else kept
         looks = [step for step in told if last is None or step <= last]
         return [note for note in told[max(looks)] if note.level == "warning"] if looks else []
+
+    def state(self) -> RunState:
+        """Return how far the run is, from its events.
+
+        Raises:
+            UsageError: the folder holds no run.
+            TrainingError: its result is damaged.
+        """
+        planned, finished = self.config().schedule.steps, self.result() is not None
+        step: Step | None = None
+        note = ""
+        for event in self.events():
+            if isinstance(event, Step):
+                step = event
+            elif isinstance(event, MonitorNote):
+                note = event.message
+        if step is None:
+            return RunState(finished, 0, planned, None, note)
+        return RunState(finished, step.step, step.steps, step.loss, note)
 
     @property
     def _log(self) -> EventLog:
@@ -179,6 +222,19 @@ class RunFolder:
                 f"--resume {self.path}"
             ) from None
 
+    def finished(self) -> RunResult:
+        """Read the result of a run that has finished.
+
+        Raises:
+            TrainingError: it has not, or the file is damaged.
+        """
+        result = self.result()
+        if result is None:
+            raise TrainingError(
+                f"{self.path}: the run has not finished; continue it with --resume {self.path}"
+            )
+        return result
+
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
 
@@ -186,12 +242,7 @@ class RunFolder:
 def free_folder(config: RunConfig) -> Path:
     """Return runs/<character>-<technique>, with a number where that is taken."""
     stem = f"{safe_name(as_name(config.character.stem))}-{config.technique}"
-    taken = 1
-    folder = Path("runs") / stem
-    while folder.exists():
-        taken += 1
-        folder = Path("runs") / f"{stem}-{taken}"
-    return folder
+    return free_path(Path("runs"), stem)
 
 
 def _read_state(path: Path) -> dict[str, Any] | None:

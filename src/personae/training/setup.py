@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from personae.characters.reference import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for
-from personae.evaluation.suite import load_suite
+from personae.evaluation.settings import suite_for
 from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.unloaded import Unloaded, readable_again
@@ -187,9 +187,9 @@ def _encode(
 
 def prompt_probe(config: RunConfig, base: Family) -> PromptProbe:
     """Return the probe on scenes of the suite that the character would be judged by."""
-    shots = load_suite(cast(str, config.judging.resolved(base.source).suite)).shots
-    scenes = [shot.prompt for shot in shots if shot.kind == "scene"]
-    unlike = scenes if len(scenes) > 1 else [shot.prompt for shot in shots]
+    suite = suite_for(base.source, config.judging.suite)
+    scenes = [shot.prompt for shot in suite.of_kind("scene")]
+    unlike = scenes if len(scenes) > 1 else [shot.prompt for shot in suite.shots]
     side = config.schedule.resolution or base.resolution
     return PromptProbe(base, unlike[:SCENES], (side, side), config.schedule.most_rows)
 

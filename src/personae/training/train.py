@@ -60,9 +60,9 @@ def train(
         folder.config()  # a folder without a run is not made
     with alone_in(folder.path, "training"):
         config = _begun(folder) if resume else _begin(folder, config)
-        board = TensorBoardLog(folder.path) if config.tensorboard else None
         begun = resume
         try:
+            board = TensorBoardLog(folder.path) if config.tensorboard else None
             for event in _run(config, folder, base, should_stop, planned=resume):
                 begun = True
                 folder.log(event)

@@ -71,6 +71,11 @@ class Inspection:
         return sum(finding.level == level for finding in self.findings)
 
     @property
+    def is_ready(self) -> bool:
+        """Say whether it can be trained on: no finding is an error."""
+        return self.count("error") == 0
+
+    @property
     def mask_share(self) -> float | None:
         """Return the part of the picture that masks mark on average; None without masks."""
         shares = [row.mask_share for row in self.pictures if row.mask_share is not None]

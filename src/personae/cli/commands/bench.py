@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,15 +62,13 @@ def _measured(terminal: Terminal, given: dict[str, Any], out: Path) -> Results:
     """Measure, keeping in the file at any time what there is."""
     from personae.benchmark.bench import bench
     from personae.benchmark.jobs import Plan
-    from personae.core.files import write_text
 
     plan = Plan.parse(given, where="bench")
-    out.mkdir(parents=True, exist_ok=True)
     with terminal.bars() as bars:
         for event in bench(plan):
             bars.show("measuring", event.done, event.total, event.title)
             terminal.tell("measuring", done=event.done, total=event.total, title=event.title)
-            write_text(out / "bench.json", json.dumps(event.results.as_json(), indent=2) + "\n")
+            event.results.write(out / "bench.json")
     return event.results
 
 

@@ -45,7 +45,7 @@ def check(
     inspection = inspect_folder(folder, flip=flip, resolution=resolution)
     terminal.tell("inspection", **asdict(inspection), framings=inspection.framings)
     show_inspection(terminal, inspection)
-    if inspection.count("error"):
+    if not inspection.is_ready:
         raise typer.Exit(1)
     terminal.command(f"personae train {typed(inspection.path)}")
 
@@ -76,7 +76,7 @@ def show_inspection(terminal: Terminal, inspection: Inspection) -> None:
     if len(inspection.findings) > len(grouped(inspection.findings)):
         terminal.say("  --json names every file of a group.")
     numbers = [count(inspection.count(level), level) for level in COLOURS]
-    ready = "not ready to train" if inspection.count("error") else "ready to train"
+    ready = "ready to train" if inspection.is_ready else "not ready to train"
     terminal.say(f"{', '.join(numbers)}: [bold]{ready}[/].")
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from personae.cli.cast_options import load_cast, open_base
 from personae.cli.commands.check import show_inspection
-from personae.cli.commands.sheet import draw_sheet, suite_for
+from personae.cli.commands.sheet import draw_sheet
 from personae.cli.commands.study import follow
 from personae.cli.commands.train import STOPPED, follow_run
 from personae.cli.terminal import AsJson, Terminal, tilde
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from personae.models.family import Family
 
 EXAMPLE = Path("examples") / "mira"
-BATCH_SIZE = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -68,12 +67,7 @@ def demo(
         from personae.study.run import pick_runner
 
         contest = brief_comparison(
-            folder,
-            out / "comparison",
-            steps=compare_steps,
-            batch_size=BATCH_SIZE,
-            base=base,
-            suite=suite,
+            folder, out / "comparison", steps=compare_steps, base=base, suite=suite
         )
         follow(terminal, contest, pick_runner(contest), None)
 
@@ -100,23 +94,17 @@ def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: P
     Raises:
         typer.Exit: the training was stopped by Ctrl-C.
     """
+    from personae.study.presets import brief_training
     from personae.training.run_folder import RunFolder
-    from personae.training.settings import RunConfig
 
     kept = RunFolder(run)
-    result = kept.result()
-    if result is None:
-        values = {"character": folder, "schedule": {"steps": steps, "batch_size": BATCH_SIZE}}
-        resume = kept.config_file.is_file()
-        config = RunConfig.read(values | ({"base": base} if base else {}))
-        if follow_run(terminal, kept.config() if resume else config, run, resume=resume):
-            raise typer.Exit(STOPPED)
-        result = kept.result()
-        if result is None:
-            raise UsageError(f"{run}: the training left no result; delete the folder and try again")
-    else:
+    if kept.result() is not None:
         terminal.say(f"{escape(tilde(run))} is trained already; delete it to train anew.")
-    return run / result.artifact
+    else:
+        config = kept.config() if kept.is_begun else brief_training(folder, steps=steps, base=base)
+        if follow_run(terminal, config, run, resume=kept.is_begun):
+            raise typer.Exit(STOPPED)
+    return run / kept.finished().artifact
 
 
 def present(
@@ -126,6 +114,7 @@ def present(
     from personae.artifacts.card import read_card
     from personae.characters.character import Character
     from personae.core.files import write_text
+    from personae.evaluation.settings import suite_for
     from personae.generation.settings import Sampling
     from personae.reports.character_page import character_page
 
@@ -133,7 +122,7 @@ def present(
     name = card.character.name
     cast = load_cast([f"{name}={artifact}"], None)
     base = open_base(terminal, None, cast)
-    suite = suite_for(suite_name, base.source)
+    suite = suite_for(base.source, suite_name)
     with cast.on(base):
         _, drawn = draw_sheet(
             terminal, base, cast, name, suite, sampling=Sampling(), seed=0, out=out
@@ -158,13 +147,11 @@ def draw_class(
     terminal: Terminal, base: Family, suite: Suite, class_noun: str
 ) -> list[Image.Image]:
     """Return what the untouched base draws for the scenes, by the same seeds."""
-    from personae.evaluation.suite import spelled
     from personae.generation.generate import Drawing, generate
-    from personae.generation.sampler import Shot
+    from personae.generation.sampler import shots_of_prompts
+    from personae.reports.character_page import prompts_without
 
-    shots = [
-        Shot(spelled(shot.prompt, class_noun), 0) for shot in suite.shots if shot.kind == "scene"
-    ]
+    shots = shots_of_prompts(prompts_without(suite, class_noun))
     images: list[Image.Image] = []
     with terminal.bars() as bars:
         for event in generate(base, shots):

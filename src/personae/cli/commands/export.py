@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from personae.cli.cast_options import quiet_libraries
-from personae.cli.output_files import refuse_overwriting, stem_of
+from personae.cli.output_files import refuse_overwriting
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.errors import UsageError
+
+if TYPE_CHECKING:
+    from personae.artifacts.card import Card
 
 
 def register(app: typer.Typer) -> None:
@@ -44,21 +47,19 @@ def export(
     terminal = Terminal(as_json)
     from personae.artifacts.artifact import Artifact
     from personae.core.registry import lookup
-    from personae.formats.format import Format, export_file, with_ending
-    from personae.formats.sidecar import sidecar_paths
+    from personae.formats.format import Format, default_target, export_file, files_written
     from personae.models.load import load_base
 
     loaded = Artifact.load(artifact) if artifact is not None else None
     if to is None:
-        technique = loaded.technique if loaded else None
-        show_formats(terminal, technique)
+        show_formats(terminal, loaded.card if loaded else None)
         return
     if artifact is None or loaded is None:
         raise UsageError("no artifact; name the file to export")
     kind = lookup(Format, to)
-    target = out or artifact.with_name(f"{stem_of(artifact)}.{to}{kind.suffix}")
-    beside = sidecar_paths(with_ending(target, kind)) if kind.has_sidecar else ()
-    for each in (target, with_ending(target, kind), *beside):
+    target = out or default_target(artifact, kind)
+    written = files_written(target, kind)
+    for each in written:
         refuse_overwriting(each)
     quiet_libraries()
     with terminal.waiting("writing"):
@@ -68,21 +69,20 @@ def export(
         "exported", path=path, format=to, readers=kind.readers, not_readers=kind.not_readers
     )
     terminal.say(f"{kind.title}: [bold]{escape(tilde(path))}[/]")
-    shown = [each.name for each in beside if each.exists()]
+    shown = [each.name for each in written[1:] if each.exists()]
     if shown:
         terminal.say(f"  shown by A1111 and InvokeAI: {escape(', '.join(shown))}")
     show_readers(terminal, kind.readers, kind.not_readers)
 
 
-def show_formats(terminal: Terminal, technique: str | None) -> None:
-    """List the formats that can carry `technique`, or all of them."""
-    from personae.formats.format import formats
+def show_formats(terminal: Terminal, card: Card | None) -> None:
+    """List the formats that can carry the artifact of `card`, or all of them."""
+    from personae.formats.format import formats, formats_for
 
-    for name, each in formats().items():
-        if technique is None or technique in each.techniques:
-            terminal.tell("format", name=name, title=each.title, readers=each.readers)
-            terminal.say(f"[bold]{name}[/]  {each.title} [dim]({', '.join(each.techniques)})[/]")
-            show_readers(terminal, each.readers, each.not_readers)
+    for name, each in (formats() if card is None else formats_for(card)).items():
+        terminal.tell("format", name=name, title=each.title, readers=each.readers)
+        terminal.say(f"[bold]{name}[/]  {each.title} [dim]({', '.join(each.techniques)})[/]")
+        show_readers(terminal, each.readers, each.not_readers)
 
 
 def show_readers(terminal: Terminal, readers: Sequence[str], not_readers: Sequence[str]) -> None:

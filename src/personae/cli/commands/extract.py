@@ -35,10 +35,10 @@ def extract(
     from personae.artifacts.artifact import Artifact
     from personae.artifacts.extract import extract as extracted
     from personae.models.load import load_base
-    from personae.models.weights.sources import stated_base
+    from personae.models.weights.sources import pick_base
 
     artifact = Artifact.load(file)
-    chosen = base or stated_base(artifact.card.base.source)
+    chosen = pick_base(base, artifact.card.base.source)
     quiet_libraries()
     with terminal.waiting("loading the base"):
         loaded = load_base(chosen, device=device, precision="fp32")

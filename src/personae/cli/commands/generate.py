@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -34,7 +34,6 @@ from personae.errors import UsageError
 if TYPE_CHECKING:
     from personae.generation.cast import Cast
     from personae.generation.recipe import Recipe
-    from personae.generation.sampler import Shot
 
 
 FormatOption = Annotated[
@@ -83,7 +82,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Draw characters in new scenes; each picture holds the recipe that draws it again."""
-    from personae.generation.picture_metadata import read_recipe
+    from personae.generation.picture_metadata import read_recipe, shot_like
+    from personae.generation.sampler import shots_of_prompts
 
     terminal, given = Terminal(as_json), settings_given(ctx)
     members = load_cast(cast, strength)
@@ -93,9 +93,10 @@ def generate(
         if recipe is not None:
             draw_again(terminal, recipe, members, like, out, source=base, device=device)
             return
-        shots, given = shot_like(like)
+        shot, given = shot_like(like)
+        shots = [shot]
     else:
-        shots = shots_of(prompts or [], seed, number)
+        shots = shots_of_prompts(prompts or [], seed, number)
     sampling = read_sampling(given, config)
     loaded = open_base(terminal, base, members, device=device, precision=precision)
     with members.on(loaded):
@@ -111,32 +112,6 @@ def generate(
         )
     if sheet:
         write_sheet(terminal, drawn, out)
-
-
-def shots_of(prompts: Sequence[str], seed: int, number: int) -> list[Shot]:
-    """Return `number` pictures of each prompt, their seeds from `seed` on.
-
-    Raises:
-        UsageError: there is no prompt.
-    """
-    from personae.generation.sampler import Shot
-
-    if not prompts:
-        raise UsageError('no prompt; say what to draw, as in "{mira} on a beach"')
-    return [Shot(prompt, seed + i) for prompt in prompts for i in range(number)]
-
-
-def shot_like(file: Path) -> tuple[list[Shot], dict[str, Any]]:
-    """Return what another tool's picture was asked for, and its sampling.
-
-    Raises:
-        UsageError: it holds no settings that can be read.
-    """
-    from personae.generation.picture_metadata import read_settings
-    from personae.generation.sampler import Shot
-
-    settings = read_settings(file)
-    return [Shot(settings.as_prompt, settings.seed or 0)], settings.sampling()
 
 
 def draw_again(
@@ -155,15 +130,14 @@ def draw_again(
         UsageError: base or cast are not those of the recipe.
     """
     from personae.generation.redraw import cast_for, precision_for, redraw
-    from personae.models.weights.sources import stated_base
+    from personae.models.weights.sources import pick_base
 
     for name, file in cast_for(wanted, cast, like).items():
         terminal.say(f"With {escape(name)} from {escape(tilde(file))}")
     prepare_folder(out)
     precision = precision_for(wanted)
-    base = open_base(
-        terminal, source or stated_base(wanted.base), cast, device=device, precision=precision
-    )
+    chosen = pick_base(source, wanted.base)
+    base = open_base(terminal, chosen, cast, device=device, precision=precision)
     with cast.on(base), terminal.waiting("drawing"):
         picture = redraw(base, wanted, cast)
     path = save(terminal, picture, out)

@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 
 from personae.cli.cast_options import DeviceOption, quiet_libraries
-from personae.cli.output_files import refuse_overwriting, stem_of
+from personae.cli.output_files import refuse_overwriting
 from personae.cli.terminal import AsJson, Terminal, tilde, typed
+from personae.core.files import stem_of
 
 
 def register(app: typer.Typer) -> None:

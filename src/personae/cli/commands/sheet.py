@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -21,12 +21,12 @@ from personae.cli.drawing import (
     ConfigOption,
     Drawn,
     draw_shots,
-    free_path,
     read_sampling,
     sampling_groups,
 )
 from personae.cli.options import settings_given, with_options
 from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.core.files import free_path
 from personae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,9 +67,11 @@ def sheet(
     members = load_cast(cast, strength)
     if not members.members:
         raise UsageError("no character; name one, as in --cast mira=mira.lora.safetensors")
+    from personae.evaluation.settings import suite_for
+
     sampling = read_sampling(settings_given(ctx), config)
     loaded = open_base(terminal, base, members, device=device, precision=precision)
-    shots = suite_for(suite, loaded.source)
+    shots = suite_for(loaded.source, suite)
     with members.on(loaded):
         for name in members.members:
             draw_sheet(
@@ -85,18 +87,6 @@ def sheet(
             )
 
 
-def suite_for(named: str | None, base: str) -> Suite:
-    """Return the suite named, else the one that fits the base.
-
-    Raises:
-        UsageError: there is no such suite.
-    """
-    from personae.evaluation.settings import JudgingSettings
-    from personae.evaluation.suite import load_suite
-
-    return load_suite(cast(str, JudgingSettings(suite=named).resolved(base).suite))
-
-
 def draw_sheet(
     terminal: Terminal,
     base: Family,
@@ -110,21 +100,20 @@ def draw_sheet(
     batch_size: int = 4,
 ) -> tuple[Path, Drawn]:
     """Draw the suite for the member `name`; return the sheet's path and the pictures."""
-    from personae.evaluation.suite import spelled
-    from personae.generation.sampler import Shot
-    from personae.reports.sheets import character_sheet, save_sheet, suite_sections
+    from personae.generation.sampler import shots_of_prompts
+    from personae.reports.sheets import save_sheet, suite_sheet
 
-    shots = [Shot(spelled(shot.prompt, f"{{{name}}}"), seed) for shot in suite.shots]
+    shots = shots_of_prompts(suite.prompts(f"{{{name}}}"), seed)
     drawn = draw_shots(terminal, base, shots, sampling, cast, out=out / name, batch_size=batch_size)
     member = cast.members[name]
-    page = character_sheet(
-        suite_sections(suite, [picture.image for _, picture in drawn]),
+    page = suite_sheet(
+        suite,
+        [picture.image for _, picture in drawn],
         title=name,
         subtitle=f"{member.phrase}  ·  {member.artifact.technique} on {base.source}  ·  "
         f"{drawn[0][1].recipe.sampling.sampler}, {sampling.steps} steps, seed {seed}",
-        columns=4,
     )
-    path = save_sheet(page, free_path(out, f"{name}-sheet"))
+    path = save_sheet(page, free_path(out, f"{name}-sheet", ".png"))
     terminal.tell("sheet", path=path, name=name)
     terminal.say(f"Character sheet: [bold]{escape(tilde(path))}[/]")
     return path, drawn

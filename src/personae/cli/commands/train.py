@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from personae.cli.cast_options import quiet_libraries
 from personae.cli.options import Group, merged, settings_given, with_options
 from personae.cli.terminal import AsJson, Bars, Terminal, tilde, typed
 from personae.core.units import count, duration, size
-from personae.errors import OccupiedError, PersonaeError, UsageError
+from personae.errors import UsageError
 
 if TYPE_CHECKING:
     from personae.core.event import Event
@@ -130,18 +129,10 @@ def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = 
         f"{escape(tilde(out))}"
     )
     view = RunView(terminal, run, out)
-    began = resume or out.exists()
-    try:
-        with stopping_on_signal(terminal) as should_stop, terminal.bars() as bars:
-            for event in train(run, out, resume=resume, should_stop=should_stop):
-                began = True
-                terminal.line(event.to_json())
-                view.show(event, bars)
-    except PersonaeError as error:
-        # Refused before anything happened: leave no folder behind, unless it is another's.
-        if not (began or isinstance(error, OccupiedError)):
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+    with stopping_on_signal(terminal) as should_stop, terminal.bars() as bars:
+        for event in train(run, out, resume=resume, should_stop=should_stop):
+            terminal.line(event.to_json())
+            view.show(event, bars)
     view.close()
     return view.stopped
 

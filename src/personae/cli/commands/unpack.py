@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from personae.cli.output_files import stem_of
 from personae.cli.terminal import AsJson, Terminal, tilde
+from personae.core.files import stem_of
 
 
 def register(app: typer.Typer) -> None:

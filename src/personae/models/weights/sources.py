@@ -13,6 +13,9 @@ from personae.core.registry import nearest
 from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import BaseError, UsageError
 
+USUAL_BASE = "toon"
+"""Taken where nobody names a base."""
+
 
 def is_single_file(source: str | Path) -> bool:
     """Say whether `source` is a checkpoint file rather than a folder or a hub id."""
@@ -105,6 +108,19 @@ def stated_base(source: str) -> str:
         f"the file says that it needs base '{source[:100]}', which is not on this machine and is "
         "not looked for by itself; name the base with --base (a folder, a file or a hub id)"
     )
+
+
+def pick_base(named: str | None, stated: str | None) -> str:
+    """Return which base to load: the one named, else the one a file states, else the embedded one.
+
+    Args:
+        named: by a person; any folder, file or hub id.
+        stated: by a card or a recipe; taken only if it is on this machine.
+
+    Raises:
+        UsageError: none is named, and the stated one is not here.
+    """
+    return named or (stated_base(stated) if stated else USUAL_BASE)
 
 
 def training_advice(folder: Path) -> dict[str, dict[str, Any]]:

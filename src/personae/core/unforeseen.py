@@ -1,14 +1,10 @@
-"""The boundary: what no command expected becomes one line, too; `--debug` shows the rest.
+"""Errors that nobody expected, in one line that says what happened and what to do.
 
-Commands refuse what they know with a line of their own. Here is what may befall any of them: a full
-disk, a closed output, no more memory, names that are no text, files nested without end.
+What is expected is refused with a line of its own. This is what may befall any work: a full disk,
+no more memory, names that are no text, files nested without end.
 """
 
 from __future__ import annotations
-
-import os
-import sys
-from contextlib import suppress
 
 _LONGEST = 200
 _NO_MEMORY = (
@@ -22,8 +18,13 @@ _NO_MEMORY = (
 of their own for it."""
 
 
-def in_words(error: Exception) -> str:
-    """Return in one line what happened and what to do."""
+def in_words(error: Exception, details: str) -> str:
+    """Return in one line what happened and what to do.
+
+    Args:
+        error: of any kind.
+        details: where to look for where it arose, as a half sentence.
+    """
     said = " ".join(str(error).split())[:_LONGEST]
     if _lacks_memory(error):
         return (
@@ -37,8 +38,8 @@ def in_words(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return f"a name or a text is not UTF-8 ({said}); rename the file or folder, or save it anew"
     return (
-        f"{type(error).__name__}: {said or 'no reason given'}; this was not foreseen: the command "
-        "with --debug shows where it arose, please report that"
+        f"{type(error).__name__}: {said or 'no reason given'}; this was not foreseen: {details}, "
+        "please report that"
     )
 
 
@@ -59,24 +60,3 @@ def _refused_by_the_system(error: OSError, said: str) -> str:
     if error.filename is None:
         return f"a file or the output could not be read or written ({reason}); check the disk"
     return f"{error.filename}: {reason}; check the path and its permissions"
-
-
-def flush_output() -> None:
-    """Write what waits to be shown now, where a refusal can still be told.
-
-    Raises:
-        OSError: the output is a full disk, or closed.
-    """
-    if sys.stdout is None or sys.stdout.closed:
-        return
-    try:
-        sys.stdout.flush()
-    except OSError:
-        silence_output()
-        raise
-
-
-def silence_output() -> None:
-    """Give the output up, so that the end of the process does not try to write it again."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -72,7 +72,10 @@ NAMING = {
 # Ground on which a heavy library may not be imported at the top, so that `--help` is quick.
 LIGHT = {
     "__init__", "__main__", "errors", "version", "cli", "models.recommended",
-    "core.config", "core.registry", "core.doors",
+    "core.config", "core.registry", "core.doors", "core.device_names", "core.units",
+    "techniques.settings", "techniques.known", "techniques.technique_config",
+    "training.settings", "training.schedule", "training.optim.names",
+    "evaluation.settings", "generation.settings",
     *(f"{room}.__init__" for room in ROOMS),
 }  # fmt: skip
 HEAVY = {"torch", "diffusers", "transformers", "matplotlib", "scipy", "peft", "numpy"}

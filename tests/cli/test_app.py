@@ -28,6 +28,34 @@ def test_help_imports_no_heavy_library() -> None:
     assert done.stderr.strip() == "[]"
 
 
+def test_wrong_options_of_a_training_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """It takes seconds to import, and what is wrong can be told without it."""
+    wrong = {
+        "--stepz 3": "--steps",
+        "--steps 0": "greater than or equal to 1",
+        "--technique lra": "Did you mean 'lora'",
+        "--lora-rank 0": "'rank' is 0",
+        "--technique lora+lora": "name each technique once",
+        "--hypernetwork-max-ratio 2": "has no effect with technique 'lora'",
+        "--optimizer adma": "Did you mean 'adamw'",
+        "--precision fp23": "must be auto, fp32",
+        "--device gpu": "must be one of auto, cuda",
+        "--memory lots": "no amount of memory",
+        "": "nobody: does not exist",
+    }
+    code = f"""
+import sys
+from personae.cli.app import run
+for options in {list(wrong)}:
+    code = run(["train", {str(tmp_path / "nobody")!r}, *options.split()])
+    print(code, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2 False"] * (len(wrong) - 1) + ["1 False"]
+    for line, words in zip(done.stderr.splitlines(), wrong.values(), strict=True):
+        assert words in line
+
+
 def test_the_verbs_of_the_readme_are_commands() -> None:
     verbs = {"init", "check", "train", "generate", "sheet", "inspect", "bases", "demo"}
     assert verbs <= set(COMMANDS)

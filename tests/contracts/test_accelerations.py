@@ -17,8 +17,9 @@ from personae.models.acceleration import recomputed, unfolded
 from personae.models.acceleration.acceleration import Acceleration
 from personae.models.acceleration.ways import matmul_attention
 from personae.models.family import Family
-from personae.training.activation_checkpoint import Extent, Recomputing
+from personae.training.activation_checkpoint import Recomputing
 from personae.training.memory.counter import peak_allocated
+from personae.training.schedule import Extent
 from tiny_world import PROMPTS, bases, make, noisy, phrase, prediction, stir, weights
 
 KINDS = discover(Acceleration)

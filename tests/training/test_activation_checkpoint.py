@@ -14,8 +14,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from personae.models.family import Family
-from personae.training.activation_checkpoint import Extent, Recomputing
+from personae.training.activation_checkpoint import Recomputing
 from personae.training.memory.counter import peak_allocated
+from personae.training.schedule import Extent
 from personae.training.trainer import Trainer
 from tiny_world import make, noisy, run_config, trainer_of
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from personae.core.device_names import DEVICES, check_device
 from personae.errors import UsageError
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HOST = torch.device("cpu")
 SHAPES_ONLY = torch.device("meta")  # tensors without values: operations are counted, not done
@@ -33,10 +33,8 @@ def pick_device(name: str = "auto") -> torch.device:
     }
     if name == "auto":
         return torch.device(next(kind for kind in DEVICES[1:] if present[kind]))
-    kind, *number = name.split(":")
-    if kind not in present or not all(part.isdecimal() for part in number) or len(number) > 1:
-        raise UsageError(f"device is '{name}'; it must be one of {', '.join(DEVICES)}")
-    if not present[kind]:
+    check_device(name)
+    if not present[name.partition(":")[0]]:
         raise UsageError(f"device is '{name}', but this machine has none; use --device auto")
     return torch.device(name)
 

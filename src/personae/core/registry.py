@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from inspect import isabstract
 from typing import Any, ClassVar, Final, TypeVar
@@ -32,6 +32,7 @@ class PlugIn:
 
 
 T = TypeVar("T", bound=PlugIn)
+V = TypeVar("V")
 
 _FOUND: Final[dict[type[PlugIn], dict[str, Any]]] = {}  # kinds that were searched for already
 
@@ -72,10 +73,23 @@ def lookup(kind: type[T], name: str) -> type[T]:
     Raises:
         UsageError: no such plug-in; the message lists the names and offers the nearest.
     """
-    found = discover(kind)
+    return pick(discover(kind), name, kind.group)
+
+
+def pick(found: Mapping[str, V], name: str, group: str) -> V:
+    """Return what is called `name` in `found`.
+
+    Args:
+        found: by name.
+        name: what is wanted.
+        group: entry-point group of the kind, which says what such plug-ins are called.
+
+    Raises:
+        UsageError: it is not there; the message lists the names and offers the nearest.
+    """
     if name in found:
         return found[name]
-    plural = kind.group.removeprefix("personae.").replace("_", " ")
+    plural = group.removeprefix("personae.").replace("_", " ")
     raise UsageError(
         f"'{name}' is not one of the {plural} ({', '.join(found)}).{nearest(name, found)}"
     )

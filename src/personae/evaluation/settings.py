@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
-from personae.core import registry
 from personae.core.config import Config
-from personae.evaluation.suite import Suite, load_suite
 from personae.generation.settings import Sampling
-from personae.models.weights import sources
-from personae.vision.encoder import Encoder
+
+if TYPE_CHECKING:
+    from personae.evaluation.suite import Suite
 
 EMBEDDED = {"suite": "toon", "identity": "toon_identity", "image_text": "toon_clip"}
 OTHERS = {"suite": "general", "identity": "dinov2", "image_text": "clip"}
@@ -57,16 +56,23 @@ def suite_for(base: str, named: str | None = None) -> Suite:
     Raises:
         UsageError: there is no such suite.
     """
+    from personae.evaluation.suite import load_suite  # knows pictures, which settings do without
+
     return load_suite(named or _usual(base)["suite"])
 
 
 def _usual(base: str) -> dict[str, str]:
     """Return the default suite and encoders for the base of that name."""
+    from personae.models.weights import sources  # brings torch
+
     return EMBEDDED if base in sources.embedded_bases() else OTHERS
 
 
 def second_beside(identity: str) -> str:
     """Return the first of `SECOND` that is installed and is not `identity`, or "none"."""
+    from personae.core import registry
+    from personae.vision.encoder import Encoder
+
     known = registry.discover(Encoder)
     for name in SECOND:
         if not identity.startswith(name) and known[name].installed():

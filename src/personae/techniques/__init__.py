@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from personae.techniques.technique import (
         Leaner,
         Technique,
-        TechniqueConfig,
         allocated_on,
         key_of,
         layer_of,
     )
+    from personae.techniques.technique_config import TechniqueConfig
 
 __all__ = [
     "Leaner",
@@ -33,7 +33,7 @@ __getattr__, __dir__ = door(
     {
         "Leaner": "technique",
         "Technique": "technique",
-        "TechniqueConfig": "technique",
+        "TechniqueConfig": "technique_config",
         "allocated_on": "technique",
         "key_of": "technique",
         "layer_of": "technique",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,27 +18,8 @@ from personae.core.memory import zeros_on_host
 from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
-from personae.techniques.technique import Leaner, Technique, TechniqueConfig, allocated_on, key_of
-
-
-class DreamBoothConfig(TechniqueConfig):
-    """Settings of DreamBooth."""
-
-    text_encoder: bool = False
-    """Also fine-tune the text encoders."""
-    weight_precision: Literal["fp32", "bf16_stochastic", "bf16_kahan"] = "fp32"
-    """Format of what is trained. bf16 halves it; updates too small for it are kept by rounding at
-    random, right on average, or by Kahan summation (two more bytes a weight, repeatable sums)."""
-
-    offload: bool = False
-    """Keep what is trained, its gradients and the optimiser's states in the host's memory and
-    update there; the device holds the weights the network computes with. For GPUs short of
-    memory; without one it changes nothing."""
-
-    @property
-    def rounding(self) -> str:
-        """Return how the optimiser writes the weights."""
-        return self.weight_precision.removeprefix("bf16_").replace("fp32", "nearest")
+from personae.techniques.settings.dreambooth import DreamBoothConfig
+from personae.techniques.technique import Leaner, Technique, allocated_on, key_of
 
 
 class DreamBooth(Technique):
@@ -52,7 +33,7 @@ class DreamBooth(Technique):
 
     name = "dreambooth"
     holder = "deltas"
-    title = "DreamBooth"
+    title = DreamBoothConfig.title
     source = "https://arxiv.org/abs/2208.12242"
     Config = DreamBoothConfig
     config: DreamBoothConfig

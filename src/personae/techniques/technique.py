@@ -19,12 +19,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from personae.core.config import Config
 from personae.core.devices import SHAPES_ONLY
 from personae.core.registry import PlugIn
 from personae.errors import UnsupportedError, UsageError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
+from personae.techniques.technique_config import TechniqueConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,6 @@ class Leaner:
     value: Any
     reason: str
     to_host: bool = False
-
-
-class TechniqueConfig(Config):
-    """Base of a technique's own settings."""
 
 
 class Technique(nn.Module, PlugIn, ABC):

@@ -9,31 +9,18 @@ from functools import partial
 from typing import Self, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from personae.errors import UnsupportedError
 from personae.models.family import Family
 from personae.models.recommended import Recommended
 from personae.models.text_tower import TextTower
-from personae.techniques.technique import Technique, TechniqueConfig
+from personae.techniques.settings.textual_inversion import TextualInversionConfig
+from personae.techniques.technique import Technique
+from personae.techniques.technique_config import TechniqueConfig
 
 FALLBACK_WORDS = "character"
 NORM_ROWS = 4096  # of a vocabulary in float32 at once
-
-
-class TextualInversionConfig(TechniqueConfig):
-    """Settings of Textual Inversion."""
-
-    num_vectors: int = Field(default=8, ge=1, le=75)
-    """Vectors behind the placeholder. Typical: 1 to 16."""
-    initializer_words: str | None = None
-    """Words whose vectors are the start, repeated in turn when there are fewer than vectors.
-    Default: the character's class noun."""
-    placeholder: str | None = None
-    """The word that stands for the vectors in prompts. Default: <name of the character>."""
-    norm_pull: float = Field(default=0.05, ge=0, le=1)
-    """Share of the way each step pulls a vector's norm to that of a usual word; 0 = off."""
 
 
 class TextualInversion(Technique):
@@ -45,7 +32,7 @@ class TextualInversion(Technique):
 
     name = "textual_inversion"
     holder = "vectors"
-    title = "Textual Inversion"
+    title = TextualInversionConfig.title
     source = "https://arxiv.org/abs/2208.01618"
     Config = TextualInversionConfig
     config: TextualInversionConfig

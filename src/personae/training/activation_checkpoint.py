@@ -7,15 +7,15 @@ computed a second time when its gradient is due.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from personae.training.schedule import Extent
+
 if TYPE_CHECKING:
     from diffusers import ModelMixin
-
-Extent = Literal["none", "selective", "full"]
 
 
 class Recomputing:

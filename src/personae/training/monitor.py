@@ -18,7 +18,7 @@ from personae.models.family import Family
 from personae.techniques.modes import settled, untouched
 from personae.techniques.technique import Technique
 from personae.training.events import Level, MonitorNote
-from personae.training.optim.optimizers import OWN_RATES
+from personae.training.optim.names import OWN_RATES
 from personae.training.probe import FrozenProbe, PromptProbe, found
 from personae.training.schedule import Schedule
 from personae.training.texts import TextSource

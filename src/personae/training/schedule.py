@@ -10,10 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from personae.core.config import Config
 from personae.errors import UsageError
 from personae.models.recommended import Recommended
-from personae.training.activation_checkpoint import Extent
-from personae.training.optim.optimizers import OWN_RATES, check_optimizer
+from personae.training.optim.names import OWN_RATES, check_optimizer
 
 T = TypeVar("T")
+Extent = Literal["none", "selective", "full"]
+"""Of the activations that are computed again in the backward pass."""
 
 
 class Schedule(Config, allow_inf_nan=False):

@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
 from personae.core.config import Config
-from personae.core.registry import discover, lookup
+from personae.core.device_names import check_device, check_precision
 from personae.core.units import parse_bytes
 from personae.errors import UsageError
 from personae.evaluation.settings import JudgingSettings
-from personae.models.family import Family
-from personae.techniques.technique import Technique, TechniqueConfig
+from personae.techniques.known import known_technique, known_techniques
+from personae.techniques.technique_config import TechniqueConfig
 from personae.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from personae.models.family import Family
 
 
 class RunConfig(Config):
@@ -84,7 +87,7 @@ class RunConfig(Config):
         Raises:
             UsageError: an unknown key, technique or value.
         """
-        known = discover(Technique)
+        known = known_techniques()
         plain = dict(values)
         settings = plain.pop("settings", {})
         for name in known:
@@ -94,17 +97,15 @@ class RunConfig(Config):
             if own:
                 settings = {**settings, name: {**settings.get(name, {}), **own}}
         config = cls.parse({**plain, "settings": settings}, where=where)
-        for name in config.technique_names:
-            lookup(Technique, name)
-        for name in settings:
-            lookup(Technique, name)
+        for name in [*config.technique_names, *settings]:
+            known_technique(name)
         config.technique_configs()
         return config
 
     @classmethod
     def tables(cls) -> dict[str, type[Config]]:
         """Return the tables of a run file, those of the techniques among them."""
-        techniques = discover(Technique)
+        techniques = known_techniques()
         return {**super().tables(), **{name: kind.Config for name, kind in techniques.items()}}
 
     @field_validator("preview_prompts")
@@ -117,6 +118,18 @@ class RunConfig(Config):
                     "{character} there, and there is no other"
                 )
         return prompts
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, device: str) -> str:
+        check_device(device)
+        return device
+
+    @field_validator("precision")
+    @classmethod
+    def _precision(cls, precision: str) -> str:
+        check_precision(precision)
+        return precision
 
     @field_validator("memory")
     @classmethod
@@ -147,6 +160,9 @@ class RunConfig(Config):
             pictures: how many the character is trained on.
             base: gives its advice for the first technique.
         """
+        from personae.core.registry import lookup
+        from personae.techniques.technique import Technique  # brings torch, as the base has
+
         first = lookup(Technique, self.technique_names[0])
         advice = base.recommended(first.name, first.recommended)
         return self.model_copy(update={"schedule": self.schedule.resolved(pictures, advice)})
@@ -161,6 +177,6 @@ class RunConfig(Config):
         if len(set(names)) != len(names):
             raise UsageError(f"technique is '{self.technique}'; name each technique once")
         return {
-            name: lookup(Technique, name).Config.parse(self.settings.get(name, {}), where=name)
+            name: known_technique(name).Config.parse(self.settings.get(name, {}), where=name)
             for name in names
         }

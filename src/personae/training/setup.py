@@ -20,7 +20,8 @@ from personae.models.weights.unloaded import Unloaded, readable_again
 from personae.techniques.technique import Technique
 from personae.training.batches import TrainingSet, make_items
 from personae.training.events import Preparing
-from personae.training.optim.optimizers import OWN_RATES, make_optimizer
+from personae.training.optim.names import OWN_RATES
+from personae.training.optim.optimizers import make_optimizer
 from personae.training.optim.updates import UpdateRule, make_update
 from personae.training.prior import class_references, mention_unused
 from personae.training.probe import FrozenProbe, PromptProbe

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from personae.errors import UsageError
-from personae.training.optim.optimizers import OPTIMIZERS, OWN_RATES, make_optimizer
+from personae.training.optim.names import OPTIMIZERS, OWN_RATES
+from personae.training.optim.optimizers import LEAN, WHOLE, make_optimizer
 from personae.training.optim.rates import rate_factor, set_rate
 
 LIBRARIES = {"prodigy": "prodigyopt"}
@@ -21,6 +22,10 @@ def groups(rates: Sequence[float] = (0.1, 0.2)) -> list[dict]:
         {"params": [torch.nn.Parameter(torch.ones(3))], "lr": lr, "weight_decay": 0.0}
         for lr in rates
     ]
+
+
+def test_the_names_are_those_of_the_optimizers_there_are() -> None:
+    assert set(OPTIMIZERS) == {*WHOLE, *LEAN}
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))

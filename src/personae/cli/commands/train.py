@@ -35,8 +35,7 @@ def register(app: typer.Typer) -> None:
 def run_groups() -> Sequence[Group]:
     """Return the settings of a run as panels of options: run, schedule, each technique."""
     from personae.core.config import Config
-    from personae.core.registry import discover
-    from personae.techniques.technique import Technique
+    from personae.techniques.known import known_techniques
     from personae.training.settings import RunConfig
 
     tables = {
@@ -52,7 +51,7 @@ def run_groups() -> Sequence[Group]:
         ),
         *(
             Group(kind.title, kind.Config, table=(name,), prefix=f"{name}_")
-            for name, kind in discover(Technique).items()
+            for name, kind in known_techniques().items()
         ),
     ]
 
@@ -86,9 +85,9 @@ def train(
 
         run, target = RunFolder(resume).config(), resume
     else:
-        from personae.training.run_folder import free_folder
-
         run = read_run(given, folder, config)
+        from personae.training.run_folder import free_folder  # after all that can be refused
+
         target = out or free_folder(run)
     stopped = follow_run(terminal, run, target, resume=resume is not None)
     if stopped:
@@ -116,7 +115,20 @@ def read_run(given: dict[str, Any], folder: Path | None, config: Path | None) ->
             f"{option} has no effect with technique '{run.technique}'; leave it out, or choose "
             f"--technique {name}"
         )
+    refuse_missing(run.character)
     return run
+
+
+def refuse_missing(character: Path) -> None:
+    """Refuse a folder that is not there, before anything takes time.
+
+    Raises:
+        CharacterError: there is none.
+    """
+    if not character.expanduser().exists():
+        from personae.characters.character import Character
+
+        Character.open(character)
 
 
 def follow_run(terminal: Terminal, run: RunConfig, out: Path, *, resume: bool = False) -> bool:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from personae.core.devices import PRECISIONS, SHAPES_ONLY, pick_precision
+from personae.core.device_names import check_precision
+from personae.core.devices import SHAPES_ONLY, pick_precision
 from personae.errors import UnsupportedError, UsageError
 
 NF4_BLOCK = 64  # weights that share a scale (Dettmers et al. 2023, arXiv:2305.14314, section 3)
@@ -87,9 +88,7 @@ def pick_format(precision: str, device: torch.device) -> torch.dtype:
     Raises:
         UsageError: the name is none of auto, fp32, bf16, fp16 and QUANTISED.
     """
-    if precision not in ("auto", *PRECISIONS, *QUANTISED):
-        known = ", ".join((*PRECISIONS, *QUANTISED))
-        raise UsageError(f"precision is '{precision}'; it must be auto, {known}")
+    check_precision(precision)
     return pick_precision("auto" if precision in QUANTISED else precision, device)
 
 

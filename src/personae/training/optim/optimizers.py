@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from personae.core.registry import nearest
 from personae.errors import UsageError
 from personae.training.optim.lean import BETAS, Adafactor, AdamW8bit, LeanAdamW, LeanOptimizer
+from personae.training.optim.names import check_optimizer
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -35,28 +35,12 @@ def prodigy(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     return optimizer
 
 
-OWN_RATES = {"prodigy": 1.0}
-"""Usual rate of the optimisers that find their own step size, whatever the technique."""
 WHOLE = {maker.__name__: maker for maker in (adamw, prodigy)}
 LEAN: dict[str, type[LeanOptimizer]] = {
     "adamw": LeanAdamW,
     "adamw8bit": AdamW8bit,
     "adafactor": Adafactor,
 }
-OPTIMIZERS = (*WHOLE, *(name for name in LEAN if name not in WHOLE))
-
-
-def check_optimizer(name: str) -> None:
-    """Refuse the name of no optimiser.
-
-    Raises:
-        UsageError: it is none of OPTIMIZERS.
-    """
-    if name not in OPTIMIZERS:
-        raise UsageError(
-            f"schedule.optimizer is '{name}'; it must be one of {', '.join(OPTIMIZERS)}."
-            f"{nearest(name, OPTIMIZERS)}"
-        )
 
 
 def make_optimizer(

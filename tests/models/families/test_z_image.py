@@ -155,7 +155,6 @@ def test_it_is_told_apart_by_its_pipeline(folder: Path, tmp_path: Path) -> None:
     assert ZImage.recognises(folder)
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     assert not ZImage.recognises(tmp_path)
-    assert not ZImage.recognises("model.safetensors")
 
 
 def test_a_size_that_it_cannot_draw_is_refused(loaded: ZImage) -> None:

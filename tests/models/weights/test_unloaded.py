@@ -15,7 +15,7 @@ from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.models.toys import tiny_stable_diffusion
+from personae.models.toys import tiny_stable_diffusion, tiny_z_image
 from personae.models.weights import sources
 from personae.models.weights.files import weight_bytes
 from personae.models.weights.unloaded import Unloaded, readable_again
@@ -112,11 +112,18 @@ def test_a_call_that_fails_leaves_nothing_in_memory(folder: Path, base: Family) 
         assert held(base.autoencoder.parameters()) <= 2 * len(list(base.autoencoder.parameters()))
 
 
-def test_a_network_with_weights_of_its_own_stays(folder: Path, base: Family) -> None:
-    """No call of a part would bring them back."""
-    base.autoencoder.own = nn.Parameter(torch.zeros(1))
-    parts = {"vae": base.autoencoder, "unet": base.denoiser}
-    assert [network for network, _ in readable_again(folder, parts)] == [base.denoiser]
+def test_weights_that_belong_to_no_part_stay(tmp_path: Path) -> None:
+    """No call of a part would bring the padding tokens of Z-Image back."""
+    tiny_z_image().save_pretrained(tmp_path / "base")
+    base = load_base(tmp_path / "base", device="cpu", precision="bf16")
+    wanted = prediction(base)
+    aside = load_base(tmp_path / "base", device="cpu", precision="bf16", denoiser_unloaded=True)
+    assert aside.unloaded.away
+    assert aside.fingerprint == base.fingerprint
+    assert held(aside.denoiser.parameters()) < held(base.denoiser.parameters()) / 20
+    assert torch.equal(prediction(aside), wanted)
+    aside.unloaded.reload()
+    assert torch.equal(prediction(aside), wanted)
 
 
 def test_a_foreign_base_is_never_read_in_the_place_of_the_loaded_one(

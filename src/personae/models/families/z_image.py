@@ -18,6 +18,7 @@ from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Text
 from personae.models.toys import tiny_z_image
 from personae.models.weights import pipelines, sources
+from personae.models.weights.denoiser_file import denoiser_of, folder_beside
 from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded, readable_again
 
@@ -28,12 +29,23 @@ DIFFUSERS = (0, 39)  # the first whose padding tokens are not whatever memory he
 MOST_TOKENS = 512  # of a prompt in its chat; max_sequence_length of diffusers' pipeline
 TEXT_LAYER = -2  # the next to last of the encoder, as in diffusers' pipeline
 PATCH = 2
+HUB_ID = "Tongyi-MAI/Z-Image"
+MARKS = ("layers.0.adaLN_modulation.0.weight", "cap_embedder.1.weight")
+"""Ends of names in a single file of it; Lumina 2, which is built alike, has others."""
 
-_QKV = tuple(f"attention.to_{part}" for part in "qkv")
 _BLOCKS = ("layers", "noise_refiner", "context_refiner")
+_ATTENTION = {
+    "qkv": ("to_q", "to_k", "to_v"),
+    "out": ("to_out.0",),
+    "q_norm": ("norm_q",),
+    "k_norm": ("norm_k",),
+}
 NAMES = OriginalNames(
-    {f"{each}.#.attention.qkv": tuple(f"{each}.#.{part}" for part in _QKV) for each in _BLOCKS}
-    | {f"{each}.#.attention.out": (f"{each}.#.attention.to_out.0",) for each in _BLOCKS}
+    {
+        f"{block}.#.attention.{original}": tuple(f"{block}.#.attention.{part}" for part in parts)
+        for block in _BLOCKS
+        for original, parts in _ATTENTION.items()
+    }
     | {
         "x_embedder": ("all_x_embedder.2-1",),
         "final_layer.linear": ("all_final_layer.2-1.linear",),
@@ -78,11 +90,11 @@ class ZImage(FlowFamily):
 
     @classmethod
     def recognises(cls, source: str | Path) -> bool:
-        """Accept folders and hub ids of ZImagePipeline."""
-        return (
-            not sources.is_single_file(source)
-            and sources.pipeline_class(source) == "ZImagePipeline"
-        )
+        """Accept folders and hub ids of ZImagePipeline, and single files of its transformer."""
+        if sources.is_single_file(source):
+            keys = sources.checkpoint_keys(source)
+            return all(any(key.endswith(mark) for key in keys) for mark in MARKS)
+        return sources.pipeline_class(source) == "ZImagePipeline"
 
     @classmethod
     def load(
@@ -93,11 +105,20 @@ class ZImage(FlowFamily):
         *,
         denoiser_unloaded: bool = False,
     ) -> Self:
-        """Load straight into `dtype`, tensor by tensor."""
+        """Load straight into `dtype`, tensor by tensor.
+
+        A single file holds the transformer; the rest lies in a folder beside it.
+        """
         pipelines.require_diffusers(DIFFUSERS, source)
         from diffusers import ZImagePipeline
 
         part = cls.denoiser_component
+        if sources.is_single_file(source):
+            folder = folder_beside(Path(source), ZImagePipeline.__name__, HUB_ID)
+            kind = "ZImageTransformer2DModel"
+            denoiser = denoiser_of(Path(source), folder / part, kind, NAMES, dtype)
+            pipe = pipelines.load_pipeline(ZImagePipeline, folder, dtype, transformer=denoiser)
+            return cls.from_pipeline(pipe, str(source), device, dtype)
         unloaded = {part} if denoiser_unloaded else ()
         pipe = pipelines.load_pipeline(
             ZImagePipeline, source, dtype, unloaded=unloaded, device=device

@@ -64,7 +64,11 @@ def entries_of(path: Path) -> dict[str, TensorEntry]:
 
 
 def networks(
-    folder: Path, dtype: torch.dtype, unloaded: Collection[str] = (), device: torch.device = HOST
+    folder: Path,
+    dtype: torch.dtype,
+    unloaded: Collection[str] = (),
+    device: torch.device = HOST,
+    given: Collection[str] = (),
 ) -> dict[str, nn.Module]:
     """Return the networks of a diffusers folder that can be read here, by component name.
 
@@ -75,16 +79,19 @@ def networks(
         dtype: format of the weights in memory.
         unloaded: components whose parameters get shapes alone, for `Unloaded` to read later.
         device: where those belong; all else is on the host.
+        given: components that are there already.
     """
     found = {}
     for library, kind, path in _files(folder):
-        network = _empty(library, kind, path.parent)
+        if path.parent.name in given:
+            continue
+        network = empty_network(library, kind, path.parent)
         places = places_of(network, path)
         if places is not None:
             name = path.parent.name
-            if name in unloaded and is_called_in_parts(network):
-                buffers = dict(network.named_buffers())
-                places = {key: place for key, place in places.items() if key in buffers}
+            if name in unloaded:
+                here = {*dict(network.named_buffers()), *network._parameters}
+                places = {key: place for key, place in places.items() if key in here}
                 _leave_out(network, dtype, device)
             read_into(network, places, path, dtype)
             found[name] = network.eval()
@@ -92,8 +99,8 @@ def networks(
 
 
 def _leave_out(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
-    """Give every parameter on the meta device a placeholder."""
-    for module in network.modules():
+    """Give every parameter of a part a placeholder; the network's own are read by no call."""
+    for module in filter(lambda module: module is not network, network.modules()):
         for leaf, parameter in module._parameters.items():
             if parameter is not None:
                 value = placeholder(parameter.shape, dtype, device)
@@ -103,11 +110,6 @@ def _leave_out(network: nn.Module, dtype: torch.dtype, device: torch.device) -> 
 def placeholder(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return zeros of any shape in the memory of one number."""
     return torch.zeros((), dtype=dtype, device=device).expand(shape)
-
-
-def is_called_in_parts(network: nn.Module) -> bool:
-    """Say whether all parameters belong to parts of a network, which calls can bring back."""
-    return not any(parameter is not None for parameter in network._parameters.values())
 
 
 def spread_values(file: int, entry: TensorEntry, count: int) -> Tensor:
@@ -231,7 +233,7 @@ def _fill(file: int, start: int, into: Tensor) -> None:
         room, start = room[count:], start + count
 
 
-def _empty(library: str, kind: str, folder: Path) -> nn.Module:
+def empty_network(library: str, kind: str, folder: Path) -> nn.Module:
     """Return a network whose parameters have shapes and no values."""
     from accelerate import init_empty_weights
 

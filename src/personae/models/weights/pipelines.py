@@ -48,7 +48,7 @@ def load_pipeline(
             local = {"local_files_only": True, "config": str(path.with_suffix(""))}
     try:
         if (path / "model_index.json").is_file():
-            read = networks(path, dtype, unloaded, device)
+            read = networks(path, dtype, unloaded, device, given=components)
             local |= _variant(path, read)
             components = {**read, **components}
         loaded = load(str(source), **in_format(dtype), **local, **components)

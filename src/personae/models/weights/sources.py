@@ -19,7 +19,7 @@ USUAL_BASE = "toon"
 
 def is_single_file(source: str | Path) -> bool:
     """Say whether `source` is a checkpoint file rather than a folder or a hub id."""
-    return str(source).endswith((".safetensors", ".ckpt", ".pt", ".bin"))
+    return str(source).endswith((".safetensors", ".ckpt", ".pt", ".bin", ".gguf"))
 
 
 def checkpoint_keys(path: str | Path) -> list[str]:
@@ -30,6 +30,11 @@ def checkpoint_keys(path: str | Path) -> list[str]:
     """
     if not Path(path).is_file():
         raise BaseError(f"{path}: no such file; check the path")
+    if Path(path).suffix == ".gguf":
+        raise BaseError(
+            f"{path}: is a GGUF file, quantised for drawing; training needs the weights in bf16, "
+            "fp16 or fp32: get that .safetensors file"
+        )
     if Path(path).suffix != ".safetensors":
         raise BaseError(
             f"{path}: is a pickle checkpoint, which can run code; get or convert it to .safetensors"

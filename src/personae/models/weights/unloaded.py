@@ -15,7 +15,6 @@ from personae.core.memory import give_back_freed
 from personae.errors import BaseError
 from personae.models.weights.files import (
     TensorEntry,
-    is_called_in_parts,
     placeholder,
     places_of,
     read_into,
@@ -31,7 +30,8 @@ class Unloaded:
     """Networks of a base that leave memory and are read again when they are needed.
 
     Their parameters keep identity, shape, format and device; only the values go. A part of a
-    network (such as a block of an autoencoder's decoder) has them while it is called.
+    network (such as a block of an autoencoder's decoder) has them while it is called. The few that
+    belong to no part, such as learnt padding tokens, stay.
 
     Attributes:
         files: (network, the file it is read from).
@@ -114,11 +114,10 @@ class Unloaded:
 def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[nn.Module, Path]]:
     """Yield those of `parts` (by component name) that `folder` holds in a form read here.
 
-    Not those in 8 or 4 bits: what is read would be whole again. Nor those with parameters outside
-    of every part, which no call would bring back.
+    Not those in 8 or 4 bits: what is read would be whole again.
     """
     for name, network in parts.items():
-        if any(map(is_quantised, network.parameters())) or not is_called_in_parts(network):
+        if any(map(is_quantised, network.parameters())):
             continue
         path = weight_file(folder / name)
         if path is not None and places_of(network, path) is not None:
@@ -139,11 +138,12 @@ def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str
 def _called(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Yield the parts of a network that are read when they are called.
 
-    Lists, which nobody calls, and large parts without parameters of their own are taken apart.
+    Lists and tables, which nobody calls, and large parts without parameters of their own are taken
+    apart.
     """
     for name, part in network.named_children():
         large = weight_bytes(part) > LARGE and not part._parameters and any(part.children())
-        if large or isinstance(part, nn.ModuleList):
+        if large or isinstance(part, nn.ModuleList | nn.ModuleDict):
             yield from _called(part, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}.", part

@@ -48,7 +48,7 @@ def test_it_says_what_the_library_says_and_where_the_values_lie(tmp_path: Path) 
         assert set(header.tensors) == set(file.keys())
         assert header.metadata == file.metadata() == {"note": "größer"}
     assert header.shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    assert header.numbers == sum(tensor.numel() for tensor in tensors.values())
+    assert header.numel == sum(tensor.numel() for tensor in tensors.values())
     place, content = header.tensors["b"], path.read_bytes()
     stored = content[place.start : place.start + place.bytes]
     assert (place.format, struct.unpack("<6f", stored)) == ("F32", (0, 1, 2, 3, 4, 5))
@@ -56,7 +56,7 @@ def test_it_says_what_the_library_says_and_where_the_values_lie(tmp_path: Path) 
 
 def test_a_file_of_no_tensors_is_whole(tmp_path: Path) -> None:
     header = read_tensor_header(written(tmp_path / "x", {}))
-    assert (header.tensors, header.metadata, header.numbers) == ({}, {}, 0)
+    assert (header.tensors, header.metadata, header.numel) == ({}, {}, 0)
 
 
 DAMAGED = {

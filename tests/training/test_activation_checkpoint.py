@@ -56,7 +56,7 @@ def saved_while(base: Family, block: torch.nn.Module) -> tuple[int, int]:
 def test_nothing_is_kept_of_layers_before_the_first_trained_one(
     technique: str, settings: dict[str, Any], sd1: Family
 ) -> None:
-    """The first convolution, residual block and self-attention come before any trained number."""
+    """First convolution, residual block and self-attention come before what is trained."""
     made = make(technique, sd1, **settings).train().inject()
     first = sd1.denoiser.down_blocks[0]
     try:

@@ -58,7 +58,7 @@ def draw_ours(job: Job) -> dict[str, float]:
 
 def draw_plain(job: Job) -> dict[str, float]:
     """Return what diffusers takes with a LoRA or a textual inversion, or with its bare pipeline."""
-    from personae.benchmark.plain_drawing import PlainDrawing
+    from personae.benchmark.plain_pipeline import PlainDrawing
 
     with tempfile.TemporaryDirectory() as folder:
         plain = PlainDrawing(job, Path(folder))

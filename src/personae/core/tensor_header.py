@@ -46,7 +46,7 @@ class TensorPlace:
     """Where a tensor lies in a file.
 
     Attributes:
-        format: of its numbers, in the words of safetensors: F32, BF16, ...
+        format: of its values, in the words of safetensors: F32, BF16, ...
         shape: its sizes.
         start: of its first byte, from the beginning of the file.
         bytes: its length.
@@ -76,8 +76,8 @@ class TensorHeader:
         return {name: place.shape for name, place in self.tensors.items()}
 
     @property
-    def numbers(self) -> int:
-        """Return how many numbers all tensors have together."""
+    def numel(self) -> int:
+        """Return how many values all tensors have together."""
         return sum(math.prod(place.shape) for place in self.tensors.values())
 
 

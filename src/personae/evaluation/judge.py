@@ -27,7 +27,7 @@ from personae.models.family import Family
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """The same eyes for every technique: a base, a character, a suite and encoders.
+    """The same judgement for every technique: a base, a character, a suite and encoders.
 
     Attributes:
         base: loaded; what is judged is on it, or nothing is.

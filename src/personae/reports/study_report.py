@@ -12,19 +12,21 @@ from typing import Any, cast
 
 from personae.core.files import write_text
 from personae.reports import curves, pictures, plots, summary
+from personae.reports.explanations import explanations
 from personae.reports.page import render
-from personae.reports.reading import reading
 from personae.reports.table import table
 from personae.study.comparison.claims import Judgement, judge_claims
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.limits import Limits
-from personae.study.comparison.measures import EYES
+from personae.study.comparison.measures import LIKENESS_SHARES
 from personae.study.comparison.rows import Found, Row
 from personae.study.comparison.verdict import Verdict, decide
 from personae.study.result import CellSampling, CellTraining
 from personae.study.study import Study
 
 REPORT_FORMAT = 1
+VISIBLE = ("balance", "likeness", *LIKENESS_SHARES.values(), "agreement_share", "agreement")
+"""Measures of which the report says how small a difference the study can see."""
 COLUMNS = (
     *("row", "measure", "unit", "better"),
     *("mean", "low", "high", "units", "place", "ties"),
@@ -84,7 +86,7 @@ def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> s
         verdict=verdict,
         characters=pictures.characters(comparison),
         table=table(comparison),
-        reading=reading(comparison),
+        explanations=explanations(comparison),
         trade_offs=plots.trade_offs(comparison),
         dots=plots.dots(comparison),
         curves=curves.curves(comparison),
@@ -148,9 +150,7 @@ def to_json(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -
         "rows": [_row(row) for row in comparison.rows],
         "measures": {name: asdict(measure) for name, measure in comparison.measures.items()},
         "smallest_visible": {
-            name: comparison.visible(name)
-            for name in ("balance", "likeness", *EYES.values(), "agreement_share", "agreement")
-            if name in comparison.measures
+            name: comparison.visible(name) for name in VISIBLE if name in comparison.measures
         },
         "claims": [asdict(claim) for claim in claims],
         "facts": dict(facts(comparison)),

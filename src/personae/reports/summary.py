@@ -93,7 +93,7 @@ def _bar(
 
 
 def _bars(figure: Figure, place: SubplotSpec, rows: list[Row], comparison: Comparison) -> None:
-    """Draw a bar for each eye and for agreement: all that the choice is made by."""
+    """Draw a bar for each encoder's likeness and for agreement: all that the choice is made by."""
     axes, seen = figure.add_subplot(place), looks(comparison)
     shown = [name for name in BARS if any(row.mean(name) is not None for row in rows)]
     thick = 0.75 / max(1, len(shown))

@@ -22,10 +22,10 @@ class TableEntry:
 
 @dataclass(frozen=True, slots=True)
 class TableLine:
-    """One measure over all rows; `arrow` points where better is."""
+    """One measure over all rows; `better` says where better is."""
 
     measure: Measure
-    arrow: str
+    better: str
     entries: list[TableEntry]
 
 
@@ -51,8 +51,8 @@ def table(comparison: Comparison) -> Table:
 
 
 def _line(measure: Measure, comparison: Comparison) -> TableLine:
-    arrow = "higher is better" if measure.better == "higher" else "lower is better"
-    return TableLine(measure, arrow, [_entry(measure, row) for row in comparison.rows])
+    better = "higher is better" if measure.better == "higher" else "lower is better"
+    return TableLine(measure, better, [_entry(measure, row) for row in comparison.rows])
 
 
 def _entry(measure: Measure, row: Row) -> TableEntry:

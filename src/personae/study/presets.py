@@ -71,7 +71,7 @@ class FairComparison(Config):
         """
         from personae.study.study import Study
 
-        eyes = {"suite": self.suite, "identity": self.identity, "image_text": self.image_text}
+        chosen = {"suite": self.suite, "identity": self.identity, "image_text": self.image_text}
         values = {
             "character": [str(each) for each in characters],
             "base": self.base,
@@ -83,7 +83,7 @@ class FairComparison(Config):
             "stop_early": False,  # all get the same number of presentations
             "budget": self.budget,
             "judging": {"seeds": self.pictures}
-            | {name: value for name, value in eyes.items() if value is not None},
+            | {name: value for name, value in chosen.items() if value is not None},
         }
         place = folder or Path("studies") / "-".join(path.resolve().name for path in characters)
         return Study.plan(values, place, where="compare")

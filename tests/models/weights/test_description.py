@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_size_of_a_base_is_read_from_its_headers(folder: Path) -> None:
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     numbers = sum(tensor.numel() for tensor in load_file(file).values())
-    assert read_tensor_header(file).numbers == numbers
+    assert read_tensor_header(file).numel == numbers
     about = describe_base(folder)
     assert about.kind == "StableDiffusionPipeline"
     assert about.resolution == load_base(folder, device="cpu").resolution

@@ -18,7 +18,8 @@ from personae.cli.cast_options import (
     load_cast,
     open_base,
 )
-from personae.cli.drawing import (
+from personae.cli.options import settings_given, with_options
+from personae.cli.pictures import (
     ConfigOption,
     draw_shots,
     read_sampling,
@@ -26,7 +27,6 @@ from personae.cli.drawing import (
     save,
     write_sheet,
 )
-from personae.cli.options import settings_given, with_options
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.core.files import prepare_folder
 from personae.errors import UsageError

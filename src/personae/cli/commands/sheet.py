@@ -17,14 +17,14 @@ from personae.cli.cast_options import (
     load_cast,
     open_base,
 )
-from personae.cli.drawing import (
+from personae.cli.options import settings_given, with_options
+from personae.cli.pictures import (
     ConfigOption,
     Drawn,
     draw_shots,
     read_sampling,
     sampling_groups,
 )
-from personae.cli.options import settings_given, with_options
 from personae.cli.terminal import AsJson, Terminal, tilde
 from personae.core.files import free_path
 from personae.errors import UsageError

@@ -34,24 +34,20 @@ def register(app: typer.Typer) -> None:
 
 def run_groups() -> Sequence[Group]:
     """Return the settings of a run as panels of options: run, schedule, each technique."""
-    from personae.core.config import Config
     from personae.techniques.known import known_techniques
     from personae.training.settings import RunConfig
 
-    tables = {
-        name: field.annotation
-        for name, field in RunConfig.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config)
-    }
+    techniques = known_techniques()
     return [
         Group("Run", RunConfig, skip=frozenset({"character"})),
         *(
             Group(name.capitalize(), schema, table=(name,), prefix=PREFIXES.get(name, f"{name}_"))
-            for name, schema in tables.items()
+            for name, schema in RunConfig.tables().items()
+            if name not in techniques
         ),
         *(
             Group(kind.title, kind.Config, table=(name,), prefix=f"{name}_")
-            for name, kind in known_techniques().items()
+            for name, kind in techniques.items()
         ),
     ]
 
@@ -216,7 +212,7 @@ class RunView:
         say(
             f"[bold green]Done[/] in {duration(done.seconds)} of training: "
             f"[bold]{escape(tilde(done.path))}[/] ({size(done.file_bytes)}, "
-            f"{count(done.parameters, 'trained number')})"
+            f"{count(done.parameters, 'trained parameter')})"
         )
         say(f"{count(self._drawn, 'preview')} in {escape(folder)}/previews. Draw it with")
         name = done.path.name.partition(".")[0]
@@ -263,7 +259,7 @@ def _forecast_in_words(forecast: Any) -> str:
     return (
         f"{count(forecast.pictures, 'picture')}, {count(forecast.steps, 'step')}: about "
         f"[bold]{duration(forecast.seconds)}[/]; peak memory {size(forecast.peak_bytes)}{free}; "
-        f"{count(forecast.parameters, 'number')} to learn"
+        f"{count(forecast.parameters, 'trainable parameter')}"
     )
 
 

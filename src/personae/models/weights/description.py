@@ -20,7 +20,7 @@ class BaseDescription:
 
     Attributes:
         kind: class of its pipeline. resolution: side in pixels of the pictures it was trained on,
-            None if it does not say so. parameters: numbers in its weight files. bytes: of its
+            None if it does not say so. parameters: of its networks. bytes: of its
             folder.
         recommended: {technique: {field: value}}, the training advice of its `personae.toml`.
         path: its folder.
@@ -43,7 +43,7 @@ def describe_base(folder: Path) -> BaseDescription:
     """
     kind = pipeline_class(folder) or ""
     try:
-        parameters = sum(read_tensor_header(file).numbers for file in folder.rglob("*.safetensors"))
+        parameters = sum(read_tensor_header(file).numel for file in folder.rglob("*.safetensors"))
         resolution = _resolution(folder)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise BaseError(f"{folder}: is damaged ({error}); fetch the base again") from None

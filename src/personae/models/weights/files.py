@@ -132,7 +132,7 @@ def spread_values(file: int, entry: TensorEntry, count: int) -> Tensor:
 def stored_numbers(folder: Path) -> int:
     """Return how many numbers the networks of a diffusers folder have, 0 where that is unknown."""
     try:
-        return sum(read_tensor_header(path).numbers for *_, path in _files(folder))
+        return sum(read_tensor_header(path).numel for *_, path in _files(folder))
     except (ValueError, AttributeError, OSError):
         return 0
 

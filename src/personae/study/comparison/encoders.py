@@ -13,14 +13,14 @@ from itertools import combinations
 import numpy as np
 
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.measures import EYES, products
+from personae.study.comparison.measures import LIKENESS_SHARES, products
 from personae.study.comparison.rows import Row
 
 ROLES = {"likeness": "identity", "likeness_second": "second"}
 
 
 @dataclass(frozen=True, slots=True)
-class Eye:
+class EncoderView:
     """What one encoder says of all techniques.
 
     Attributes:
@@ -36,14 +36,14 @@ class Eye:
     best: Row
 
 
-def eyes(comparison: Comparison, rows: Sequence[Row]) -> list[Eye]:
+def encoder_views(comparison: Comparison, rows: Sequence[Row]) -> list[EncoderView]:
     """Return each encoder's view of `rows`; encoders that did not see all of them are left out."""
     found = []
-    for metric, share in EYES.items():
+    for metric, share in LIKENESS_SHARES.items():
         if rows and all(row.mean(share) is not None for row in rows):
             order = sorted(rows, key=lambda row: row.mean(share) or 0.0, reverse=True)
             best = max(rows, key=lambda row: _product(row, share))
-            found.append(Eye(named(comparison, ROLES[metric]), share, order, best))
+            found.append(EncoderView(encoder_name(comparison, ROLES[metric]), share, order, best))
     return found
 
 
@@ -53,22 +53,22 @@ def disagreement(comparison: Comparison, rows: Sequence[Row]) -> str | None:
     Two rows count as ordered differently if each encoder has another one first, and at least one
     of the encoders sees the difference beyond its noise.
     """
-    seen = eyes(comparison, rows)
-    if len(seen) < 2:
+    views = encoder_views(comparison, rows)
+    if len(views) < 2:
         return None
-    split = [pair for pair in combinations(rows, 2) if _split(comparison, seen, *pair)]
+    split = [pair for pair in combinations(rows, 2) if _split(comparison, views, *pair)]
     if not split:
         return None
     orders = "; ".join(
-        f"by {eye.name} "
-        + ", ".join(f"{row.title} {row.mean(eye.measure):.0%}" for row in eye.order)
-        for eye in seen
+        f"by {view.name} "
+        + ", ".join(f"{row.title} {row.mean(view.measure):.0%}" for row in view.order)
+        for view in views
     )
     return f"The encoders disagree about the order of likeness: {orders}."
 
 
-def _split(comparison: Comparison, seen: Sequence[Eye], first: Row, second: Row) -> bool:
-    gaps = [comparison.difference(eye.measure, first, second) for eye in seen]
+def _split(comparison: Comparison, views: Sequence[EncoderView], first: Row, second: Row) -> bool:
+    gaps = [comparison.difference(view.measure, first, second) for view in views]
     signs = {gap.interval.mean > 0 for gap in gaps}
     return len(signs) > 1 and not all(gap.tie for gap in gaps)
 
@@ -81,7 +81,7 @@ def _product(row: Row, share: str) -> float:
     return float(np.nanmean(products(mine, [agreement[key] for key in keys]))) if keys else 0.0
 
 
-def named(comparison: Comparison, role: str) -> str:
+def encoder_name(comparison: Comparison, role: str) -> str:
     """Return the name of the encoder of a role, without its weights."""
     encoders = comparison.trained[0].found[0].scores.encoders
     return encoders.get(role, role).split(" (")[0]

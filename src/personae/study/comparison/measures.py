@@ -33,8 +33,9 @@ class Measure:
     source: str = ""
 
 
-EYES = {"likeness": "likeness_share", "likeness_second": "likeness_share_second"}
-"""{metric that sees the character: its share of what the character's own pictures reach}."""
+LIKENESS_SHARES = {"likeness": "likeness_share", "likeness_second": "likeness_share_second"}
+"""{metric of likeness, one for each encoder: its share of what the character's own pictures reach}.
+"""
 RAW = ("likeness", "likeness_second", "prompt_following", "agreement", "clip_i", "memorisation")
 """Plain values, which mean something beside values of papers and not by themselves."""
 
@@ -136,12 +137,12 @@ def derived_values(
     """
     likeness, agreement = metrics.get("likeness"), metrics.get("agreement")
     seen, agreements = [], []
-    for eye, share in EYES.items():
-        if eye in metrics and metrics[eye].shares():
-            seen.append(metrics[eye].shares())
-            yield share, metrics[eye].keys, seen[-1]
+    for metric, share in LIKENESS_SHARES.items():
+        if metric in metrics and metrics[metric].shares():
+            seen.append(metrics[metric].shares())
+            yield share, metrics[metric].keys, seen[-1]
     if likeness is not None and len(seen) > 1:
-        both = [mean([one or 0.0 for one in eyes]) for eyes in zip(*seen, strict=True)]
+        both = [_mean(each) for each in zip(*seen, strict=True)]
         yield "likeness_both", likeness.keys, both
     if scaled and has_scale(metrics):
         agreement = metrics["prompt_following"]
@@ -160,15 +161,19 @@ def derived_values(
 def products(
     likenesses: Iterable[Iterable[float | None]], agreements: Iterable[float | None]
 ) -> list[float]:
-    """Return likeness x agreement of each picture; likeness is the mean of what each eye saw.
+    """Return likeness x agreement of each picture; likeness is the mean over the encoders.
 
     A picture may agree less with its prompt than with others; cut off at 0, chance would leave
     something of a technique that ignores all prompts.
     """
     return [
-        max(0.0, mean([one or 0.0 for one in eyes])) * (agreement or 0.0)
-        for eyes, agreement in zip(likenesses, agreements, strict=True)
+        max(0.0, _mean(likeness)) * (agreement or 0.0)
+        for likeness, agreement in zip(likenesses, agreements, strict=True)
     ]
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    return mean([value or 0.0 for value in values])
 
 
 def has_scale(metrics: Mapping[str, Score]) -> bool:

@@ -13,7 +13,7 @@ from personae.errors import StudyError
 from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
 from personae.study.cell import Cell, CellSpec, Kind
-from personae.study.comparison.measures import EYES, derived_values, has_scale
+from personae.study.comparison.measures import LIKENESS_SHARES, derived_values, has_scale
 from personae.study.result import CellResult, TrainingWarning
 from personae.techniques.technique import Technique
 
@@ -182,10 +182,10 @@ def _fill_real(row: Row) -> None:
         if name not in row.values and len(known) == len(means):
             mean = float(np.mean(known))
             row.intervals[name] = Interval(mean, mean, mean, len(means))
-    for name, share in (*EYES.items(), ("prompt_following", "agreement_share")):
+    for name, share in (*LIKENESS_SHARES.items(), ("prompt_following", "agreement_share")):
         if name in row.intervals:
             row.intervals[share] = Interval(1.0, 1.0, 1.0, len(row.found))
-    if all(share in row.intervals for share in EYES.values()):
+    if all(share in row.intervals for share in LIKENESS_SHARES.values()):
         row.intervals["likeness_both"] = Interval(1.0, 1.0, 1.0, len(row.found))
 
 

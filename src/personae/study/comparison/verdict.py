@@ -9,7 +9,7 @@ import numpy as np
 
 from personae.core.units import count, show
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.encoders import disagreement, eyes
+from personae.study.comparison.encoders import disagreement, encoder_views
 from personae.study.comparison.limits import Limits
 from personae.study.comparison.rows import Row
 
@@ -20,7 +20,7 @@ RULE = (
     "only if its lead is larger than the smallest difference the study can see, and if each "
     "encoder puts it first."
 )
-ONE_EYE = (
+ONE_ENCODER = (
     "Likeness was judged by one encoder alone. If it learnt from the same pictures as the base, it "
     "may prefer a technique for that; pip install personae[judge] and run the study again."
 )
@@ -98,7 +98,7 @@ def undecided(comparison: Comparison, rows: Sequence[Row]) -> str | None:
             f"{resolution:.2f} that this study can see; {fastest.title} trains "
             "fastest of them. More seeds or shots would tell."
         )
-    firsts = {eye.name: eye.best for eye in eyes(comparison, rows)}
+    firsts = {view.name: view.best for view in encoder_views(comparison, rows)}
     if len({row.name for row in firsts.values()}) > 1:
         told = _listed([f"{row.title} by {name}" for name, row in firsts.items()])
         return f"The encoders disagree about the best: {told}. Look at the pictures."
@@ -216,7 +216,7 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
     if split:
         told.append(split)
     elif not any("likeness_share_second" in row.values for row in comparison.trained):
-        told.append(ONE_EYE)
+        told.append(ONE_ENCODER)
     if not any("agreement_share" in row.values for row in comparison.trained):
         told.append(UNSCALED)
     if choice is not None and (choice.mean("copies") or 0.0) > MANY_COPIES:

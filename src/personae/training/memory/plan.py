@@ -151,7 +151,7 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     raise DoesNotFitError(
         f"memory is {config.memory}; the leanest run of {config.technique} on this base needs "
         f"at least {(least or bare) / 2**30:.2f} GiB (forecast); allow that much, or use a smaller "
-        f"resolution{halved} or a technique that trains fewer numbers"
+        f"resolution{halved} or a technique with fewer trainable parameters"
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from personae.evaluation.scores import Score
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.encoders import ROLES, named
-from personae.study.comparison.measures import EYES
+from personae.study.comparison.encoders import ROLES, encoder_name
+from personae.study.comparison.measures import LIKENESS_SHARES
 
 
-def reading(comparison: Comparison) -> list[tuple[str, str]]:
+def explanations(comparison: Comparison) -> list[tuple[str, str]]:
     """Return (term, what it means) of likeness, agreement and the right prompt, where measured."""
     explained = [("Likeness", _likeness(comparison))]
     if "agreement_share" in comparison.measures:
@@ -19,7 +19,8 @@ def reading(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _likeness(comparison: Comparison) -> str:
-    seen = {name: score for name in EYES if (score := _score(comparison, name)) is not None}
+    scores = {name: _score(comparison, name) for name in LIKENESS_SHARES}
+    seen = {name: score for name, score in scores.items() if score is not None}
     if not any(score.floor is not None for score in seen.values()):
         return "100% is what real pictures of the character reach among themselves."
     text = (
@@ -27,7 +28,7 @@ def _likeness(comparison: Comparison) -> str:
         "the untouched base draws them, 100% what the character's own pictures reach among "
         "themselves."
     )
-    names = [named(comparison, ROLES[name]) for name in seen]
+    names = [encoder_name(comparison, ROLES[name]) for name in seen]
     if len(names) > 1:
         text += (
             f" Two networks look, since each has habits of its own: {names[0]} first, {names[1]} "

@@ -12,7 +12,7 @@ from personae.errors import StudyError, UsageError
 from personae.study.cell import Cell
 from personae.study.events import StudyFinished, StudyStarted
 from personae.study.run import run_study
-from personae.study.study import Study, expand
+from personae.study.study import Study
 from study_world import finished
 from tiny_world import paint
 
@@ -41,26 +41,6 @@ def test_every_list_is_an_axis_and_the_cells_are_their_product(character, tmp_pa
         if s.run.technique == "lora"
     } == {(4, 1), (4, 2), (16, 1), (16, 2)}
     assert trained[0].swept == {"lora.rank": 4, "schedule.batch_size": 1}
-
-
-def test_a_technique_s_table_concerns_only_its_own_cells():
-    grid = {
-        "technique": ["lora", "dreambooth"],
-        "lora": {"rank": 4, "schedule": {"learning_rate": 1e-3}},
-        "schedule": {"learning_rate": 1e-5, "batch_size": 2},
-    }
-    (lora, _), (dreambooth, _) = expand(grid)
-    assert lora["lora"] == {"rank": 4}
-    assert lora["schedule"] == {"learning_rate": 1e-3, "batch_size": 2}
-    assert "lora" not in dreambooth
-    assert dreambooth["schedule"]["learning_rate"] == 1e-5
-
-
-def test_a_field_that_takes_a_list_is_swept_by_a_list_of_lists():
-    plain = list(expand({"preview_prompts": ["a", "b"]}))
-    swept = list(expand({"preview_prompts": [["a"], ["b"]]}))
-    assert [values["preview_prompts"] for values, _ in plain] == [["a", "b"]]
-    assert [values["preview_prompts"] for values, _ in swept] == [["a"], ["b"]]
 
 
 def test_the_untouched_base_and_the_real_pictures_are_cells_of_their_own_once(character, tmp_path):

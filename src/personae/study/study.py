@@ -16,26 +16,21 @@ its own cells, its `schedule` goes before the common one.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from pydantic import BaseModel
 
 from personae.characters.character import Character
 from personae.core.config import Config, read_toml, to_toml
 from personae.core.files import safe_name, write_text
-from personae.core.registry import discover, lookup
 from personae.errors import PersonaeError, StudyError, UsageError
 from personae.study.budget import Budget
 from personae.study.cell import Cell, CellSpec
-from personae.techniques.technique import Technique
+from personae.study.grid import expand
 from personae.training.settings import RunConfig
-
-LABELLED = ("character", "base", "technique", "seed")
-"""Axes that a cell states by themselves; all others are listed as swept."""
 
 
 class StudySettings(Config):
@@ -148,82 +143,6 @@ def to_toml_values(values: dict[str, Any]) -> str:
 
 class _Plain(BaseModel, extra="allow"):
     """Any values."""
-
-
-def expand(
-    grid: dict[str, Any], *, where: str = "study"
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield (values of a run file, {swept dotted field: value}) for each point of the grid.
-
-    Raises:
-        UsageError: a technique is unknown.
-    """
-    known = discover(Technique)
-    techniques = grid.get("technique", RunConfig.model_fields["technique"].default)
-    for technique in techniques if isinstance(techniques, list) else [techniques]:
-        names = [name.strip() for name in str(technique).split("+")]
-        for name in names:
-            lookup(Technique, name)
-        own = {key: value for key, value in grid.items() if key not in known or key in names}
-        own = {**own, "technique": technique}
-        for name in reversed(names):
-            table = dict(own.get(name, {}))
-            own["schedule"] = {**own.get("schedule", {}), **table.pop("schedule", {})}
-            if name in own:
-                own[name] = table
-        yield from _points(own)
-
-
-def _points(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    axes = dict(_axes(values, RunConfig))
-    for chosen in itertools.product(*axes.values()):
-        point = _copy(values)
-        for path, value in zip(axes, chosen, strict=True):
-            table = point
-            for key in path[:-1]:
-                table = table[key]
-            table[path[-1]] = value
-        swept = {
-            ".".join(path): value
-            for path, value in zip(axes, chosen, strict=True)
-            if path[0] not in LABELLED and len(axes[path]) > 1
-        }
-        yield point, swept
-
-
-def _axes(
-    values: dict[str, Any], config: type[BaseModel] | None, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """Yield (path, values) of each list that stands where one value is expected."""
-    for key, value in values.items():
-        here = (*path, key)
-        if isinstance(value, dict):
-            yield from _axes(value, _config_of(config, key), here)
-        elif isinstance(value, list):
-            takes_list = config is not None and _is_list(config, key)
-            if not takes_list or (value and all(isinstance(each, list) for each in value)):
-                yield here, value
-
-
-def _config_of(config: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    techniques = discover(Technique)
-    if key in techniques:
-        return techniques[key].Config
-    found = config.model_fields.get(key) if config else None
-    kind = found.annotation if found else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-
-
-def _is_list(config: type[BaseModel], key: str) -> bool:
-    found = config.model_fields.get(key)
-    if found is None:
-        return False
-    kinds = (found.annotation, *get_args(found.annotation))
-    return any(getattr(kind, "__origin__", kind) is list for kind in kinds)
-
-
-def _copy(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, dict) else v for k, v in values.items()}
 
 
 def _open(folders: set[str]) -> tuple[dict[str, Character], dict[str, str]]:

@@ -5,12 +5,12 @@ A list that stands where a setting takes one is a value; there an axis is a list
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel
-
+from personae.core.config import Config
 from personae.core.registry import discover, lookup
 from personae.techniques.technique import Technique
 from personae.training.settings import RunConfig
@@ -46,7 +46,7 @@ def expand(
 def _points(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     axes = dict(_axes(values, RunConfig))
     for chosen in itertools.product(*axes.values()):
-        point = _copy(values)
+        point = copy.deepcopy(values)
         for path, value in zip(axes, chosen, strict=True):
             table = point
             for key in path[:-1]:
@@ -61,35 +61,24 @@ def _points(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, 
 
 
 def _axes(
-    values: dict[str, Any], config: type[BaseModel] | None, path: tuple[str, ...] = ()
+    values: dict[str, Any], config: type[Config] | None, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
     """Yield (path, values) of each list that stands where one value is expected."""
     for key, value in values.items():
         here = (*path, key)
         if isinstance(value, dict):
-            yield from _axes(value, _config_of(config, key), here)
+            table = config.tables().get(key) if config else None
+            yield from _axes(value, table, here)
         elif isinstance(value, list):
             takes_list = config is not None and _is_list(config, key)
             if not takes_list or (value and all(isinstance(each, list) for each in value)):
                 yield here, value
 
 
-def _config_of(config: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    techniques = discover(Technique)
-    if key in techniques:
-        return techniques[key].Config
-    found = config.model_fields.get(key) if config else None
-    kind = found.annotation if found else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-
-
-def _is_list(config: type[BaseModel], key: str) -> bool:
+def _is_list(config: type[Config], key: str) -> bool:
+    """Say whether a setting takes a list, alone or among others (`list[str] | None`)."""
     found = config.model_fields.get(key)
     if found is None:
         return False
     kinds = (found.annotation, *get_args(found.annotation))
     return any(getattr(kind, "__origin__", kind) is list for kind in kinds)
-
-
-def _copy(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, dict) else v for k, v in values.items()}

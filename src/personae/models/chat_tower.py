@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,32 +42,61 @@ class ChatTower(TextTower):
         """Return the ids of each prompt in its chat, cut to what fits."""
         return [self.ids(self.framed(prompt))[: self.length] for prompt in prompts]
 
-    def states(self, ids: Tensor, layer: int) -> Tensor:
-        """Return what `layer` of the model puts out for ids (b, l): (b, l, d).
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Return the layers of the model, from its input to its output."""
+        layers: nn.ModuleList = self._model.layers
+        return layers
 
-        Read by a hook for the length of a call: transformers' own `output_hidden_states` would
-        leave hooks on the model for good. The causal mask is given, since the model would look at
-        values for it, and tensors may have none.
+    @property
+    def _model(self) -> Any:
+        return self.encoder.base_model  # without a head, where it has one
+
+    def states(
+        self, ids: Tensor, layers: Sequence[int], lengths: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """Return what each of `layers` of the model puts out for ids (b, l): (b, l, d) each.
+
+        Read by hooks for the length of a call: transformers' own `output_hidden_states` would
+        leave hooks on the model for good. The mask is given, since the model would look at values
+        for it, and tensors may have none.
+
+        Args:
+            ids: of padded rows.
+            layers: by number, in the order of the answers.
+            lengths: of the rows before their padding, which is then read by nobody, not by what
+                is padding itself either; None = nothing but the order of places counts.
         """
-        model: Any = self.encoder.base_model  # without a head, where it has one
-        found: list[Tensor] = []
+        found: dict[int, Tensor] = {}
 
-        def keep(_: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
-            found.append(output[0] if isinstance(output, tuple) else output)
+        def keep(layer: int, _: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+            found[layer] = output[0] if isinstance(output, tuple) else output
 
-        handle = model.layers[layer].register_forward_hook(keep)
+        handles = [
+            self.layers[layer].register_forward_hook(partial(keep, layer)) for layer in layers
+        ]
         try:
-            model(input_ids=ids, attention_mask=self._causal(ids.shape[1]), use_cache=False)
+            mask = self._mask(ids.shape[1], lengths)
+            self._model(input_ids=ids, attention_mask=mask, use_cache=False)
         finally:
-            handle.remove()
-        return found[0]
+            for handle in handles:
+                handle.remove()
+        return [found[layer] for layer in layers]
 
-    def _causal(self, length: int) -> Tensor:
-        """Return what is added to attention logits, (1, 1, length, length): 0, or very little."""
+    def _mask(self, length: int, lengths: Sequence[int] | None) -> Tensor:
+        """Return what is added to attention logits, (1 or b, 1, length, length): 0, or very little.
+
+        Causal, and nobody reads what lies beyond `lengths`.
+        """
         weight = self.embedding.weight
         least = torch.finfo(weight.dtype).min
         table = torch.full((length, length), least, dtype=weight.dtype, device=weight.device)
-        return table.triu(1)[None, None]
+        table = table.triu(1)[None, None]
+        if lengths is None:
+            return table
+        places = torch.arange(length, device=weight.device)
+        ends = torch.tensor(lengths, device=weight.device)[:, None, None, None]
+        return torch.where(places < ends, table, least)
 
     def add_placeholder(self, placeholder: str, count: int, vectors: Vectors) -> None:
         """Let `placeholder` stand for vectors.

@@ -25,7 +25,7 @@ class FlowFamily(Family):
 
         Euler's are evenly spread from 1 to 1 / steps before the shift, as in diffusers' pipelines.
         """
-        shift = self.path.shift_at(shape)
+        shift = self.drawing_shift(steps, shape)
         changes = {"shift": shift, "use_dynamic_shifting": False}
         # diffusers would drop what this list names, though it was changed.
         made = self.sampler(name, {**changes, "_use_default_values": []})
@@ -35,6 +35,10 @@ class FlowFamily(Family):
         else:
             made.set_timesteps(steps, device=self.device)
         return at_the_start(made)
+
+    def drawing_shift(self, steps: int, shape: Sequence[int]) -> float:
+        """Return the shift of a drawing in `steps` of latents of `shape` (c, h, w): the path's."""
+        return self.path.shift_at(shape)
 
 
 def flow_path(config: Mapping[str, Any], patch: int) -> Flow:

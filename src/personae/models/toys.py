@@ -21,11 +21,12 @@ from transformers import (
     CLIPTokenizer,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
 )
 
 if TYPE_CHECKING:
-    from diffusers import ZImagePipeline
+    from diffusers import Flux2KleinPipeline, ZImagePipeline
 
 
 def tiny_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
@@ -58,9 +59,9 @@ def tiny_text_config(width: int, layers: int = 2) -> CLIPTextConfig:
     )
 
 
-def tiny_autoencoder(**settings: Any) -> AutoencoderKL:
-    """Return an f8 autoencoder of four levels."""
-    return AutoencoderKL(
+def tiny_autoencoder(kind: type[Any] = AutoencoderKL, **settings: Any) -> Any:
+    """Return an f8 autoencoder of four levels, of a class with the settings of AutoencoderKL."""
+    return kind(
         block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -113,10 +114,11 @@ def tiny_stable_diffusion(version: int, seed: int = 0) -> StableDiffusionPipelin
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
 )
 
 
-def tiny_chat_tokenizer() -> Qwen2Tokenizer:
+def tiny_chat_tokenizer(length: int = 1024) -> Qwen2Tokenizer:
     """Return a byte-level tokenizer of Qwen's kind with a few merges and a chat template."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -129,7 +131,21 @@ def tiny_chat_tokenizer() -> Qwen2Tokenizer:
         merges=[tuple(merge.split()) for merge in merges],
         additional_special_tokens=marks[1:],
         chat_template=CHAT,
-        model_max_length=1024,
+        model_max_length=length,
+    )
+
+
+def tiny_qwen3_config(tokenizer: Qwen2Tokenizer, layers: int) -> Qwen3Config:
+    """Return the settings of a language model of width 16 whose head is its table of words."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        tie_word_embeddings=True,
     )
 
 
@@ -153,17 +169,7 @@ def tiny_z_image(seed: int = 0) -> ZImagePipeline:
         )
         for token in (transformer.x_pad_token, transformer.cap_pad_token):
             torch.nn.init.normal_(token)
-        encoder = Qwen3Model(
-            Qwen3Config(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=3,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                head_dim=8,
-            )
-        )
+        encoder = Qwen3Model(tiny_qwen3_config(tokenizer, layers=3))
         vae = tiny_autoencoder(
             scaling_factor=0.3611,
             shift_factor=0.1159,
@@ -176,4 +182,40 @@ def tiny_z_image(seed: int = 0) -> ZImagePipeline:
         text_encoder=encoder,
         tokenizer=tokenizer,
         transformer=transformer,
+    )
+
+
+def tiny_flux2(seed: int = 0, **settings: Any) -> Flux2KleinPipeline:
+    """Return a pipeline of the shape of FLUX.2 klein; the latents' statistics are not 0 and 1.
+
+    Its tokenizer asks for fewer tokens than the pipeline's 512, which are all read by the
+    transformer.
+    """
+    from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
+
+    tokenizer = tiny_chat_tokenizer(length=96)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        transformer = Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=48,
+            timestep_guidance_channels=32,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        )
+        encoder = Qwen3ForCausalLM(tiny_qwen3_config(tokenizer, layers=4))
+        vae = tiny_autoencoder(AutoencoderKLFlux2)
+        torch.nn.init.normal_(vae.bn.running_mean)
+        torch.nn.init.uniform_(vae.bn.running_var, 0.5, 2.0)
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+        **settings,
     )

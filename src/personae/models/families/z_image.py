@@ -186,7 +186,8 @@ class ZImage(FlowFamily):
         rows = tower.rows(prompts)
         lengths = tuple(map(len, rows))
         ids = tower.padded(rows, max(lengths))
-        return Text(tower.states(ids, TEXT_LAYER), lengths=lengths)
+        (states,) = tower.states(ids, [TEXT_LAYER])
+        return Text(states, lengths=lengths)
 
     def denoise(
         self, noisy: Tensor, t: Tensor, text: Text, conditions: Conditions | None = None

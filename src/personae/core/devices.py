@@ -10,6 +10,7 @@ import platform
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from personae.core.device_names import DEVICES, check_device
 from personae.errors import UsageError
@@ -80,6 +81,11 @@ def describe(device: torch.device) -> str:
     named = facts.get("model name", platform.machine()).strip()
     digest = hashlib.sha256(repr([facts.get(fact) for fact in wanted]).encode()).hexdigest()
     return f"{named} {digest[:8]}"
+
+
+def at_hand(scalar: Tensor) -> float | Tensor:
+    """Return the number where it lies in the host's memory, else the tensor: reading would wait."""
+    return scalar.item() if scalar.device == HOST else scalar
 
 
 def synchronize(device: torch.device) -> None:

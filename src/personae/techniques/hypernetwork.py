@@ -234,9 +234,9 @@ class Hypernetwork(Technique):
         any other scale.
         """
         for name, ratio in self._ratios.items():
-            if ratio > self.config.max_ratio:
-                for parameter in self._sized(name, nn.Linear, nn.LayerNorm)[-1].parameters():
-                    parameter.mul_(self.config.max_ratio / ratio)
+            factor = (self.config.max_ratio / ratio).clamp(max=1.0)  # not read: that would wait
+            for parameter in self._sized(name, nn.Linear, nn.LayerNorm)[-1].parameters():
+                parameter.mul_(factor)
         self._ratios.clear()
 
     def discard_pass(self) -> None:

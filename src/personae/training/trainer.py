@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ class Trainer:
         recomputing: drops activations until the backward pass while attached, or None.
         lowered: factor on the learning rate after a rollback.
         seconds: of all steps so far.
-        rehearsed: (step, loss, seconds) of a rehearsal whose gradients are there, or None.
+        rehearsed: (step, losses, seconds) of a rehearsal whose gradients are there, or None.
         trained_on: what the outcome depends on, see `record_of`.
         fingerprint: of the character when the run set out.
     """
@@ -70,7 +69,7 @@ class Trainer:
     recomputing: Recomputing | None = field(default=None)
     lowered: float = 1.0
     seconds: float = field(default=0.0)
-    rehearsed: tuple[int, float, float] | None = field(default=None)
+    rehearsed: tuple[int, torch.Tensor, float] | None = field(default=None)
     trained_on: dict[str, Any] = field(init=False)
     fingerprint: str = field(init=False)
 
@@ -111,10 +110,9 @@ class Trainer:
         )
         set_rate(self.optimizer, factor * self.lowered)
         self.update.begin()
-        loss = self._known_loss(step)
-        loss = self.backward(step) if loss is None else loss
-        moved, norm = self.update.end(loss)
-        if moved:
+        losses = self._known_losses(step)
+        done = self.update.end(self.backward(step) if losses is None else losses)
+        if done.moved:
             for technique in self.techniques:
                 technique.after_step()
             self._update_average()
@@ -122,7 +120,7 @@ class Trainer:
             technique.discard_pass()
         synchronize(self.base.device)
         self.seconds += time.perf_counter() - started
-        return loss, norm
+        return done.loss, done.norm
 
     def rehearse(self, step: int, *, keep: bool = False) -> None:
         """Do the passes of step `step` without an update.
@@ -131,35 +129,36 @@ class Trainer:
         """
         started = time.perf_counter()
         self._forget_rehearsal()
-        loss = self.backward(step)
+        losses = self.backward(step)
+        synchronize(self.base.device)
         if keep and self.update.keeps_gradients:
-            self.rehearsed = step, loss, time.perf_counter() - started
+            self.rehearsed = step, losses, time.perf_counter() - started
         else:
             self.update.forget()
         for technique in self.techniques:
             technique.discard_pass()
 
-    def _known_loss(self, step: int) -> float | None:
-        """Return the loss of step `step` where its gradients are there; others are dropped."""
+    def _known_losses(self, step: int) -> torch.Tensor | None:
+        """Return the losses of step `step` where its gradients are there; others are dropped."""
         if self.rehearsed is None or self.rehearsed[0] != step:
             self._forget_rehearsal()
             return None
-        (_, loss, seconds), self.rehearsed = self.rehearsed, None
+        (_, losses, seconds), self.rehearsed = self.rehearsed, None
         self.seconds += seconds
-        return loss
+        return losses
 
     def _forget_rehearsal(self) -> None:
         if self.rehearsed is not None:
             self.update.forget()
             self.rehearsed = None
 
-    def backward(self, step: int) -> float:
-        """Accumulate the gradients of step `step` and return its loss.
+    def backward(self, step: int) -> torch.Tensor:
+        """Accumulate the gradients of a step; return its losses, one of each pass (passes,).
 
-        Ends early at a loss that is not finite.
+        Nothing that the device computes is read, as reading would wait for it.
         """
         schedule, seed = self.schedule, self.config.seed
-        total: float = 0.0
+        losses = []
         for part in range(schedule.gradient_accumulation):
             noised = self._noised(self.pictures, "instance", step, part)
             prior = self._noised(self.prior, "prior", step, part) if self.prior else None
@@ -178,12 +177,10 @@ class Trainer:
                         prior=prior and prior[rows],
                     )
                     loss = loss * ((rows.stop - rows.start) / schedule.pictures_per_step)
-                    total += loss.item()
-                    if not math.isfinite(total):
-                        return total
+                    losses.append(loss.detach())
                     with widened(self.base):
                         loss.backward()
-        return total
+        return torch.stack(losses)
 
     def _noised(self, pictures: TrainingSet, stream: str, step: int, part: int) -> Noised:
         batch = pictures.batch(step, part)

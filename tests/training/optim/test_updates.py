@@ -11,6 +11,7 @@ import torch
 from personae.errors import UsageError
 from personae.models.family import Family
 from personae.training.events import RolledBack, Step, Stopped
+from personae.training.optim import lean, updates
 from personae.training.schedule import Schedule
 from personae.training.trainer import Trainer
 from tiny_world import bare, only, run, run_config, techniques, trainer_of
@@ -75,6 +76,19 @@ def test_each_tensor_is_clipped_on_its_own(character: Path, shallow: Family) -> 
         trainer.eject()
     assert norm > 1e-3
     assert max(taken).item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_a_norm_that_is_not_read_scales_as_one_that_is(
+    optimizer: str, character: Path, shallow: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device the host does not wait for norms; here it is told that this is one."""
+    schedule = {"update": "in_backward", "optimizer": optimizer, "max_grad_norm": 1e-3}
+    read = learnt(character, shallow, "lora", **schedule)
+    for module in (lean, updates):
+        monkeypatch.setattr(module, "at_hand", lambda scalar: scalar)
+    for mine, theirs in zip(learnt(character, shallow, "lora", **schedule), read, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("extra", [{"gradient_accumulation": 2}, {"micro_batch": 1}])
@@ -145,7 +159,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(
         schedule = {"batch_size": 4, "micro_batch": micro_batch, "prior": prior}
         trainer = trainer_for(character, shallow, technique, **schedule)
         try:
-            loss = trainer.backward(0)
+            loss = trainer.backward(0).sum()
             gradients.append([p.grad for p in trainer.parameters])
         finally:
             trainer.eject()

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from personae.core.devices import at_hand
 from personae.training.optim.eight_bit import BLOCK, FIRST_MOMENT, SECOND_MOMENT, Quantised
 from personae.training.optim.rounding import CHUNK, CUT_BITS, noise, read, write
 
@@ -108,14 +109,20 @@ class _Tensor:
         """Return noise of one chunk, other for each use."""
         return noise(self.weights.numel(), self.weights.device, *self.draws, what)
 
-    def move(self, start: int, direction: Tensor, rate: float) -> None:
-        """Subtract `rate * direction` and the decay from the weights that begin at `start`."""
+    def move(self, start: int, direction: Tensor, rate: float | Tensor) -> None:
+        """Subtract `rate * direction` and the decay from the weights that begin at `start`.
+
+        `direction` is used up.
+        """
         part = slice(start, start + len(direction))
         kahan = None if self.compensation is None else self.compensation[part]
         value = read(self.weights[part], kahan)
         if self.decay:
             value.mul_(1 - self.rate * self.decay)
-        value.sub_(direction, alpha=rate)
+        if isinstance(rate, Tensor):
+            value.sub_(direction.mul_(rate))
+        else:
+            value.sub_(direction, alpha=rate)
         drawn = None if self.noise is None else self.noise[: len(direction)]
         write(self.weights[part], value, drawn, kahan)
 
@@ -202,8 +209,9 @@ class Adafactor(LeanOptimizer):
             left[rows].square() @ (_square(matrix[rows, columns]) @ right[columns].square())
             for rows, columns in _blocks(matrix)
         )
-        size = (cast(Tensor, squares) / matrix.numel()).sqrt().item()
-        rate = tensor.rate / max(1.0, size / self.CLIP)
+        size = at_hand((cast(Tensor, squares) / matrix.numel()).sqrt())
+        over = size / self.CLIP
+        rate = tensor.rate / (over.clamp(min=1.0) if isinstance(over, Tensor) else max(1.0, over))
         for rows, columns in _blocks(matrix):
             direction = matrix[rows, columns].float().mul_(right[columns]).mul_(left[rows, None])
             start = rows.start * matrix.shape[1] + columns.start

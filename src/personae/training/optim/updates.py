@@ -5,20 +5,52 @@ are never held at once (Lv et al. 2023, arXiv:2306.09782, section 3.1). The norm
 then not known in time; each tensor's gradient is clipped at `max_grad_norm` on its own instead.
 That bounds every update and needs no second backward pass, but scales no tensor down on account of
 another. The reported norm is still that of all gradients before clipping.
+
+Of a step the host reads one thing, all losses and the norm together, after its last backward pass:
+reading waits for a device. Only in the host's own memory nothing is waited for.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from personae.core.devices import HOST
+from personae.core.devices import HOST, at_hand
 from personae.errors import UsageError
 from personae.training.optim.lean import LeanOptimizer
 from personae.training.optim.rounding import CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a step.
+
+    Attributes:
+        moved: the weights moved, and loss and norm are finite.
+        loss: of the step.
+        norm: of all its gradients, before clipping.
+    """
+
+    moved: bool
+    loss: float
+    norm: float
+
+    @classmethod
+    def read(cls, losses: Tensor, norm: Tensor) -> Self:
+        """Read both in one transfer.
+
+        Args:
+            losses: of the passes, (n,); their sum is the step's.
+            norm: a scalar.
+        """
+        together = torch.cat([losses, norm.to(losses).reshape(1)])
+        *parts, size = together.tolist()
+        loss = sum(parts)
+        return cls(math.isfinite(loss) and math.isfinite(size), loss, size)
 
 
 class UpdateRule(Protocol):
@@ -39,8 +71,8 @@ class UpdateRule(Protocol):
     def begin(self) -> None:
         """Expect the backward passes of a step."""
 
-    def end(self, loss: float) -> tuple[bool, float]:
-        """Finish the step; return whether the weights moved and the norm of the gradients."""
+    def end(self, losses: Tensor) -> Outcome:
+        """Finish the step, whose passes had `losses` (n,)."""
 
     def forget(self) -> None:
         """Drop all gradients."""
@@ -61,18 +93,17 @@ class AfterBackward:
     def begin(self) -> None:
         """Nothing to prepare."""
 
-    def end(self, loss: float) -> tuple[bool, float]:
+    def end(self, losses: Tensor) -> Outcome:
         """Update; the weights are left alone when the loss or the norm is not finite."""
         gradients = [each.grad for each in self._parameters if each.grad is not None]
         total = torch.nn.utils.get_total_norm(gradients)
-        norm = total.item()
-        sound = math.isfinite(loss) and math.isfinite(norm)
-        if sound:
-            if norm > self.max_norm:  # else a pass over all gradients would change nothing
+        done = Outcome.read(losses, total)
+        if done.moved:
+            if done.norm > self.max_norm:  # else a pass over all gradients would change nothing
                 torch.nn.utils.clip_grads_with_norm_(self._parameters, self.max_norm, total)
             self.optimizer.step()
         self.forget()
-        return sound, norm
+        return done
 
     def forget(self) -> None:
         """Drop all gradients."""
@@ -85,8 +116,8 @@ class AfterBackward:
 class InBackward:
     """Updates each tensor as soon as its gradient is complete, and frees the gradient.
 
-    A tensor whose gradient is not finite is left alone; others may have moved by then, so the run
-    has to go back to its last checkpoint, as it does.
+    Where loss or norm turn out not to be finite, weights may have moved all the same, so that the
+    run has to go back to its last checkpoint, as it does.
     """
 
     keeps_gradients = False
@@ -104,11 +135,11 @@ class InBackward:
         """From now on gradients update."""
         self._squares = []
 
-    def end(self, loss: float) -> tuple[bool, float]:
+    def end(self, losses: Tensor) -> Outcome:
         """Return what became of the step."""
         squares, self._squares = self._squares, None
-        norm = torch.stack(squares).sum().sqrt().item() if squares else 0.0
-        return math.isfinite(loss) and math.isfinite(norm), norm
+        norm = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
+        return Outcome.read(losses, norm)
 
     def forget(self) -> None:
         """Nothing is left: gradients of a rehearsal are dropped as they come."""
@@ -124,12 +155,23 @@ class InBackward:
         if self._squares is not None and gradient is not None:
             norm = _norm(gradient)
             self._squares.append(norm.square())
-            size = norm.item()
-            if math.isfinite(size):
-                if size > self.max_norm:
-                    gradient.mul_(self.max_norm / (size + 1e-6))
+            if _clipped(gradient, norm, self.max_norm):
                 self.optimizer.update(parameter)
         parameter.grad = None
+
+
+def _clipped(gradient: Tensor, norm: Tensor, most: float) -> bool:
+    """Scale a gradient down to a norm of `most`; return False where it is known not to be finite.
+
+    Of one on a device nothing is known without waiting.
+    """
+    size = at_hand(norm)
+    if isinstance(size, Tensor):
+        gradient.mul_((most / (size + 1e-6)).clamp(max=1.0))
+        return True
+    if most < size < math.inf:  # else a pass over the gradient would change nothing
+        gradient.mul_(most / (size + 1e-6))
+    return math.isfinite(size)
 
 
 def _norm(gradient: Tensor) -> Tensor:

@@ -252,6 +252,21 @@ def test_one_of_several_comparisons_refutes_a_claim_only_beyond_the_noise_of_all
     assert outcomes(-0.5) == (False, "undecided")  # seen alone, but not as one of three
 
 
+@pytest.mark.parametrize(
+    ("second", "outcome"), [(0.8, "confirmed"), (0.6, "undecided"), (0.5, "undecided")]
+)
+def test_a_claim_about_likeness_is_decided_only_where_the_encoders_agree(
+    second, outcome, character, tmp_path
+):
+    seen = {name: {**FINDINGS[name], "second": 0.6} for name in FOUR}
+    seen["dreambooth"]["second"] = second
+    comparison = compared(character, tmp_path, seen)
+    judged = {claim.id: claim for claim in judge_claims(comparison)}["dreambooth_fidelity"]
+    assert judged.outcome == outcome
+    titles = {each.text.split(", DreamBooth")[0] for each in judged.evidence}
+    assert titles == {"likeness to held-out pictures", "likeness, by a second encoder"}
+
+
 def test_claims_are_left_out_where_techniques_are_swept(character, tmp_path):
     findings = {f"lora lora.rank={rank}": {"likeness": 0.6} for rank in (4, 16)}
     comparison = compared(character, tmp_path, findings, technique="lora", lora={"rank": [4, 16]})

@@ -11,7 +11,7 @@ from personae.core.config import Config, read_toml
 from personae.core.units import show
 from personae.evaluation.statistics import CONFIDENCE
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.measures import COSTS, measured
+from personae.study.comparison.measures import COSTS, LIKENESS_SHARES, measured
 from personae.study.comparison.rows import Row
 
 Outcome = Literal["confirmed", "refuted", "undecided"]
@@ -93,17 +93,32 @@ def _judge(claim: Claim, comparison: Comparison) -> Judgement | None:
     To confirm it all of them must hold, and each alone at the usual confidence is strict enough
     (an intersection-union test: Berger 1982, Technometrics 24, 295). To refute it one the other
     way round is enough, so that one must be clear at a confidence shared by all (Bonferroni).
+    Where several encoders look at likeness, a comparison says what all of them say.
     """
     found = [(test, *pair) for test in claim.tests for pair in _pairs(test, comparison)]
     strict = 1 - (1 - CONFIDENCE) / max(1, len(found))
-    judged = (
-        _amount(test, row) if other is None else _versus(test, row, other, comparison, strict)
-        for test, row, other in found
-    )
-    evidence = tuple(each for each in judged if each is not None)
-    if not evidence:
+    compared = []
+    for test, row, other in found:
+        seen = (
+            _amount(each, row) if other is None else _versus(each, row, other, comparison, strict)
+            for each in _by_each_encoder(test)
+        )
+        compared.append([each for each in seen if each is not None])
+    outcomes = [_agreed([each.outcome for each in seen]) for seen in compared if seen]
+    if not outcomes:
         return None
-    return Judgement(claim.id, claim.text, _together([each.outcome for each in evidence]), evidence)
+    evidence = tuple(each for seen in compared for each in seen)
+    return Judgement(claim.id, claim.text, _together(outcomes), evidence)
+
+
+def _by_each_encoder(test: ClaimTest) -> list[ClaimTest]:
+    """Return the test for every encoder that may have looked, if likeness is what it is about."""
+    seen = LIKENESS_SHARES if test.measure in LIKENESS_SHARES else [test.measure]
+    return [test.model_copy(update={"measure": name}) for name in seen]
+
+
+def _agreed(outcomes: Sequence[Outcome]) -> Outcome:
+    return outcomes[0] if len(set(outcomes)) == 1 else "undecided"
 
 
 def _together(outcomes: Sequence[Outcome]) -> Outcome:

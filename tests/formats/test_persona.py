@@ -18,6 +18,7 @@ from personae.characters.character import Character, read_dataset
 from personae.characters.image_files import load_picture
 from personae.errors import ArtifactError, PersonaeError, UsageError
 from personae.formats.persona import MANIFEST, Contents, pack, read_manifest, unpack
+from personae.formats.persona_manifest import content_hash
 from tiny_world import artifact_of, bases, make, paint
 
 
@@ -140,6 +141,25 @@ def rewritten(packed: Path, change) -> Path:
     return path
 
 
+def resealed(values) -> str:
+    """The manifest as whoever forged it would write it: with a hash that fits."""
+    return json.dumps(values | {"content_hash": content_hash(values)})
+
+
+def retold(**said):
+    """A change of what the manifest says, in place, that leaves its hash as it was."""
+
+    def change(member, content):
+        return [
+            (
+                member,
+                json.dumps(json.loads(content) | said) if member.filename == MANIFEST else content,
+            )
+        ]
+
+    return change
+
+
 def added(name: str, **attributes):
     """A change that lists and adds a member called `name`."""
 
@@ -151,7 +171,7 @@ def added(name: str, **attributes):
         extra = zipfile.ZipInfo(name)
         for key, value in attributes.items():
             setattr(extra, key, value)
-        return [(member, json.dumps(values)), (extra, b"bad")]
+        return [(member, resealed(values)), (extra, b"bad")]
 
     return change
 
@@ -173,6 +193,8 @@ def added(name: str, **attributes):
         (lambda m, c: [] if m.filename == MANIFEST else [(m, c)], "has no persona.json"),
         (lambda m, c: [(m, c[:-1] + b"x" if m.filename.endswith(".png") else c)], "was altered"),
         (lambda m, c: [(m, b"{" if m.filename == MANIFEST else c)], "is damaged"),
+        (retold(licence="CC0"), "persona.json was altered"),
+        (retold(content_hash=""), "persona.json was altered"),
         (lambda m, c: [(m, b'{"format_version": 9}' if m.filename == MANIFEST else c)], "newer"),
     ],
 )
@@ -183,6 +205,18 @@ def test_a_changed_file_is_refused_and_leaves_nothing(change, reason, packed, tm
         unpack(path, tmp_path / "out")
     assert str(path) in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_of_the_format_without_a_hash_is_still_read(packed, tmp_path):
+    def as_before(member, content):
+        if member.filename == MANIFEST:
+            values = json.loads(content) | {"format_version": 1}
+            del values["content_hash"]
+            content = json.dumps(values)
+        return [(member, content)]
+
+    manifest = unpack(rewritten(packed, as_before), tmp_path / "out")
+    assert (manifest.licence, manifest.content_hash) == ("CC BY 4.0", "")
 
 
 def test_members_that_share_bytes_are_refused(packed, tmp_path):
@@ -197,7 +231,7 @@ def test_members_that_share_bytes_are_refused(packed, tmp_path):
     manifest = json.loads(read_manifest(packed).model_dump_json())
     manifest |= {"files": files, "artifacts": []}
     with zipfile.ZipFile(tmp_path / "evil.persona", "w") as archive:
-        archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest))
+        archive.writestr(zipfile.ZipInfo(MANIFEST), resealed(manifest))
         archive.writestr(outer := zipfile.ZipInfo("outer.txt"), nested)
         shared = zipfile.ZipInfo(inner)
         shared.file_size = shared.compress_size = len(data)

@@ -31,6 +31,7 @@ from personae.formats.persona_manifest import (
     Manifest,
     PackedArtifact,
     PackedFile,
+    content_hash,
 )
 
 ENDING = ".persona"
@@ -94,7 +95,7 @@ def pack(contents: Contents, path: str | Path) -> Path:
         consent=contents.consent,
         artifacts=artifacts,
         files={member: _packed_file(source) for member, source in sorted(sources.items())},
-    )
+    ).sealed()
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         _add(archive, MANIFEST, manifest.model_dump_json(indent=2).encode())
         for member, source in sorted(sources.items()):
@@ -209,6 +210,10 @@ def _checked_manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     except (ValidationError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: its {MANIFEST} is damaged ({reason})") from None
+    if manifest.format_version > 1 and manifest.content_hash != content_hash(values):
+        raise ArtifactError(
+            f"{path}: its {MANIFEST} was altered (its content_hash differs); ask for the file again"
+        )
     listed = {member: file.size for member, file in manifest.files.items()}
     if listed != sizes:
         odd = sorted(listed.keys() ^ sizes.keys() or listed)[0]

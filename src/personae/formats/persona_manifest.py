@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from typing import Any
+
 from pydantic import Field
 
 from personae.core.config import Config
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: with a `content_hash`; files of before are read without."""
 MANIFEST = "persona.json"
 
 
@@ -40,3 +45,16 @@ class Manifest(Config):
     """Who agreed to the use of a living person's likeness, and to what."""
     artifacts: list[PackedArtifact] = []
     files: dict[str, PackedFile] = {}
+    content_hash: str = ""
+    """Of all the rest, members included by their sha256; none in files of format 1."""
+
+    def sealed(self) -> Manifest:
+        """Return the manifest with its hash."""
+        values = json.loads(self.model_dump_json())
+        return self.model_copy(update={"content_hash": content_hash(values)})
+
+
+def content_hash(values: dict[str, Any]) -> str:
+    """Return the sha256 of a manifest as JSON has it, without its own entry, in hexadecimal."""
+    rest = {name: value for name, value in values.items() if name != "content_hash"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -136,6 +136,7 @@ def _show_persona(terminal: Terminal, file: Path) -> None:
                 "consent": manifest.consent or "not said",
                 **packed,
                 "holds": count(len(manifest.files), "file"),
+                "hash": manifest.content_hash[:16] or "none (of an older version)",
             }
         )
     )

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from personae.core import cache
-from personae.core.cache import TensorCache, default_folder, keep
+from personae.core.cache import TensorCache, ValueCache, default_folder, keep
 from personae.core.files import write_text
 
 
@@ -55,6 +55,41 @@ def test_an_entry_that_was_altered_is_made_anew(damage: str) -> None:
             path.write_bytes(b"")
     assert kept(3.0, "a") == 3.0
     assert kept(4.0, "a") == 3.0
+
+
+def value(kept: int, about: str) -> int:
+    """Return the value that is kept for `about`, `kept` where there is none."""
+    return ValueCache(default_folder() / "values", int).get({"of": about}, lambda: kept)
+
+
+def value_file(about: str) -> Path:
+    value(1, about)
+    return max((default_folder() / "values").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_a_value_that_was_kept_is_given_back_for_what_it_depends_on() -> None:
+    assert value(1, "a") == 1
+    assert value(2, "a") == 1
+    assert value(2, "b") == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"value": 1', '"value": 9'), ('"a"', '"b"'), ('"value": 1', '"value": "1"'), ("}", "")],
+)
+def test_a_value_that_was_altered_is_made_anew(old: str, new: str) -> None:
+    path = value_file("a")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert text != path.read_text(encoding="utf-8")
+    assert value(3, "a") == 3
+    assert value(4, "a") == 3
+
+
+def test_values_that_were_exchanged_are_made_anew() -> None:
+    first, second = value_file("a"), value_file("b")
+    shutil.copy(second, first)
+    assert value(3, "a") == 3
 
 
 def test_a_folder_that_cannot_be_written_is_done_without_and_told_once(

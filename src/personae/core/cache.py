@@ -1,27 +1,31 @@
-"""Tensors computed once and kept on disk under the hash of what they were computed from."""
+"""Tensors and values computed once and kept on disk under the hash of what they depend on."""
 
 from __future__ import annotations
 
 import atexit
 import hashlib
+import json
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from personae.core.checksum import checksum
 from personae.core.devices import HOST
-from personae.core.files import replacing
+from personae.core.files import replacing, write_text
 from personae.errors import PersonaeError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def default_folder() -> Path:
@@ -87,6 +91,51 @@ class TensorCache:
         if not keep(partial(_write, path, digest, tensors)):
             self._unkept[digest] = tensors
         return tensors
+
+
+class ValueCache(Generic[T]):
+    """A folder of small JSON files: each a value, what it depends on, and a checksum."""
+
+    def __init__(self, folder: Path, kind: type[T]) -> None:
+        """Take the folder and the type of its values, which what is read must have."""
+        self.folder, self._reader = folder, TypeAdapter(kind)
+
+    def get(self, about: Mapping[str, Any], compute: Callable[[], T]) -> T:
+        """Return the value kept for `about`, computing and keeping it the first time.
+
+        Args:
+            about: all that the value depends on, as JSON can hold it.
+            compute: makes the value. Where another process kept one meanwhile, that one counts.
+        """
+        told = json.dumps(about)
+        path = self.folder / f"{_sha256(told)[:24]}.json"
+        found = self._read(path, told)
+        if found is None:
+            made = compute()
+            found = self._read(path, told)
+            if found is None:
+                keep(partial(write_text, path, _sealed(told, made)))
+                found = made
+        return found
+
+    def _read(self, path: Path, told: str) -> T | None:
+        """Return the value of a file; None where it is not there, damaged or of something else."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            value = self._reader.validate_python(json.loads(text)["value"], strict=True)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return value if text == _sealed(told, value) else None
+
+
+def _sealed(told: str, value: object) -> str:
+    """Return an entry of a `ValueCache`: the text it must be, to the letter."""
+    kept = {"about": json.loads(told), "value": value}
+    return json.dumps({**kept, "sha256": _sha256(json.dumps(kept))}, indent=1) + "\n"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write(path: Path, key: str, tensors: dict[str, Tensor]) -> None:

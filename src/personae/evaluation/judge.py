@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Self, cast
 
 from personae.characters.character import Character
 from personae.core.cache import default_folder, keep
-from personae.errors import UsageError
 from personae.evaluation.evaluate import Drawn, Encoders, evaluate
 from personae.evaluation.metric import Sample
 from personae.evaluation.scores import Score, Scores
 from personae.evaluation.settings import NONE, JudgingSettings, suite_for
 from personae.evaluation.suite import FIRST_SEED, Request, Suite
 from personae.generation.cast import Cast
-from personae.generation.generate import draw
+from personae.generation.generate import draw, drawn_before
 from personae.generation.picture import Picture
 from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
@@ -42,6 +41,8 @@ class Judge:
     settings: JudgingSettings
     suite: Suite
     encoders: Encoders
+    _unkept: dict[str, list[Picture]] = field(default_factory=dict, repr=False)
+    """What the base alone drew while the cache cannot be written."""
 
     @classmethod
     def of(cls, settings: JudgingSettings, base: Family, character: Character) -> Self:
@@ -141,18 +142,21 @@ class Judge:
         if kept:
             return kept
         pictures = self.draw(requests)
-        for picture, path in zip(pictures, paths, strict=True):
-            keep(partial(picture.save, path))
+        written = [
+            keep(partial(picture.save, path)) for picture, path in zip(pictures, paths, strict=True)
+        ]
+        if not all(written):
+            self._unkept[self._untouched_key(requests)] = pictures
         return pictures
 
     def _kept(self, requests: Sequence[Request]) -> list[Picture]:
         """Return what the base alone drew before for these, or [] if one is not there."""
-        try:
-            found = [Picture.open(path) for path in self._paths(requests)]
-        except UsageError:
-            return []
-        same = [each.recipe.prompt for each in found] == [each.prompt for each in requests]
-        return found if same else []
+        unkept = self._unkept.get(self._untouched_key(requests))
+        if unkept:
+            return unkept
+        pairs = zip(shots_of(requests), self._paths(requests), strict=True)
+        found = [drawn_before(path, shot, self.base) for shot, path in pairs]
+        return [each for each in found if each] if all(found) else []
 
     def _paths(self, requests: Sequence[Request]) -> list[Path]:
         folder = default_folder() / "untouched" / self._untouched_key(requests)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -106,6 +107,24 @@ def draw(
     """Return the pictures of `generate` without the progress."""
     events = generate(base, shots, sampling, cast, batch_size=batch_size, strict=strict)
     return [event for event in events if isinstance(event, Picture)]
+
+
+def drawn_before(path: Path, shot: Shot, base: Family) -> Picture | None:
+    """Return the picture of a file that `base` alone drew for `shot`, or None.
+
+    A cache may be damaged or mixed up, so the picture's own recipe decides, not its place.
+    """
+    try:
+        picture = Picture.open(path)
+    except UsageError:
+        return None
+    drawn = picture.recipe
+    same = (drawn.prompt, drawn.seed, drawn.fingerprint) == (
+        shot.prompt,
+        shot.seed,
+        base.fingerprint,
+    )
+    return picture if same and not drawn.cast else None
 
 
 def _batches(

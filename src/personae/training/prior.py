@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from functools import partial
-from pathlib import Path
 
 from personae.characters.character import Character
 from personae.characters.reference import Reference
 from personae.core.cache import default_folder, keep, spare_folder
 from personae.core.files import safe_name
 from personae.core.seeds import generator_for
-from personae.errors import UsageError
-from personae.generation.generate import generate
+from personae.generation.generate import drawn_before, generate
 from personae.generation.picture import Picture
 from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
@@ -58,7 +56,7 @@ def draw_prior(
         Shot(caption, generator_for(seed, "class", i).initial_seed() % 2**31)
         for i in range(len(paths))
     ]
-    missing = {i // ROWS for i, path in enumerate(paths) if not _is_drawn(path, base, shots[i])}
+    missing = {i // ROWS for i, path in enumerate(paths) if not drawn_before(path, shots[i], base)}
     # Whole batches, whose last bits are those of the first time.
     again = [i for i in range(len(paths)) if i // ROWS in missing]
     drawn = 0
@@ -70,13 +68,3 @@ def draw_prior(
             drawn += 1
             yield Preparing("drawing class pictures", drawn, len(again))
     return [Reference(path, caption) for path in paths]
-
-
-def _is_drawn(path: Path, base: Family, shot: Shot) -> bool:
-    """Say whether a file is the class picture it is taken for, by its own recipe."""
-    try:
-        recipe = Picture.open(path).recipe
-    except UsageError:
-        return False
-    asked = (recipe.prompt, recipe.seed, recipe.fingerprint)
-    return asked == (shot.prompt, shot.seed, base.fingerprint)

@@ -85,7 +85,7 @@ def test_a_damaged_cache_is_measured_again(quick: Family, tmp_path: Path) -> Non
     (file,) = (choice.default_folder() / "acceleration").glob("*.json")
     file.write_text("{", encoding="utf-8")
     assert isinstance(choose(quick, 2, training=False), list)
-    assert '"chosen"' in file.read_text(encoding="utf-8")
+    assert '"value"' in file.read_text(encoding="utf-8")
 
 
 def test_a_choice_made_of_other_code_is_made_anew(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,12 +12,10 @@ from inspect import getfile
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
 from torch import nn
 
-from personae.core.cache import default_folder, keep
+from personae.core.cache import ValueCache, default_folder
 from personae.core.devices import describe
-from personae.core.files import write_text
 from personae.core.registry import discover, nearest
 from personae.errors import UsageError
 from personae.models.acceleration.acceleration import Acceleration
@@ -139,16 +136,8 @@ def _measured(
         "candidates": sorted(kind.name for kinds in parts.values() for kind in kinds),
         "code": _code(kind for kinds in parts.values() for kind in kinds),
     }
-    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:24]
-    path = default_folder() / "acceleration" / f"{digest}.json"
-    found = _read(path)
-    if found is None:
-        names = quickest_of_plain(base, parts, rows, size, training=training)
-        found = _read(path)  # another process may have been quicker: agree with it
-        if found is None:
-            keep(partial(write_text, path, json.dumps({**about, "chosen": names}, indent=1)))
-            found = names
-    return found
+    kept = ValueCache(default_folder() / "acceleration", list[str])
+    return kept.get(about, partial(quickest_of_plain, base, parts, rows, size, training=training))
 
 
 def quickest_of_plain(
@@ -169,14 +158,6 @@ def quickest_of_plain(
     finally:
         for mode, chosen in before.items():
             base.forwards.choose(mode, chosen)
-
-
-def _read(path: os.PathLike[str]) -> list[str] | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return TypeAdapter(list[str]).validate_python(json.load(file)["chosen"], strict=True)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # not there, or damaged: measure again
 
 
 def _shapes(network: nn.Module) -> str:

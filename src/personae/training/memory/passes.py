@@ -5,8 +5,6 @@ To be called with techniques attached, under torch's fake tensors: they have sha
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -15,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personae.core.cache import default_folder, keep
-from personae.core.files import write_text
+from personae.core.cache import ValueCache, default_folder
 from personae.generation.decoding import decode_tiled
 from personae.generation.settings import Sampling
 from personae.models.acceleration.wide_products import Room, Widening
@@ -59,14 +56,9 @@ def drawing_bytes(config: RunConfig, schedule: Schedule, base: Family) -> int:
 
 def _remembered(facts: dict[str, Any], run: Callable[[], None], device: torch.device) -> int:
     """Return the most bytes that `run` takes, counted once on a machine for the same facts."""
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-    path = default_folder() / "passes" / digest
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # not there, or damaged: count again
-        found = peak_allocated(partial(_widening, run) if facts["widened"] else run, device)
-        keep(partial(write_text, path, str(found)))
-        return found
+    counted = partial(_widening, run) if facts["widened"] else run
+    kept = ValueCache(default_folder() / "passes", int)
+    return kept.get(facts, partial(peak_allocated, counted, device))
 
 
 def _widening(run: Callable[[], None]) -> None:

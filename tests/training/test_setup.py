@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from personae.core.devices import HOST
+from personae.errors import UsageError
+from personae.models.families.z_image import ZImage
 from personae.models.load import load_base
-from tiny_world import run_config, shallow_pipeline, trainer_of
+from personae.models.toys import tiny_z_image
+from tiny_world import paint, run_config, shallow_pipeline, trainer_of
 
 
 def test_class_pictures_are_cached_under_the_autoencoder_that_encoded_them(
@@ -21,3 +29,17 @@ def test_class_pictures_are_cached_under_the_autoencoder_that_encoded_them(
     trainer.eject()
     assert base.unloaded.away
     assert trainer.pictures.encoder == trainer.prior.encoder == whole
+
+
+def test_a_base_distilled_for_few_steps_is_refused_with_the_one_to_train_on(
+    tmp_path: Path,
+) -> None:
+    pipe = tiny_z_image()
+    pipe.register_modules(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0))
+    turbo = ZImage.from_pipeline(pipe, "turbo", HOST, torch.float32)
+    character = paint(tmp_path / "mira", 3)
+    wanted = r"base 'turbo' was distilled .*; train on Tongyi-MAI/Z-Image, or add --distilled"
+    with pytest.raises(UsageError, match=wanted):
+        trainer_of(run_config(character), turbo)
+    trainer = trainer_of(run_config(character, distilled=True), turbo)
+    trainer.eject()

@@ -223,6 +223,14 @@ class Family(PlugIn, ABC):
         config = {k: v for k, v in self.autoencoder.config.items() if not k.startswith("_")}
         return self.name, fingerprint(self.autoencoder), sorted(config.items())
 
+    @property
+    def distilled_from(self) -> str | None:
+        """Return the base to train on where this one was distilled to draw in few steps, or None.
+
+        What is trained on a distilled base undoes its distillation before it learns a character.
+        """
+        return None
+
     def recommended(self, technique: str, usual: Recommended) -> Recommended:
         """Return how `technique` is best trained on this base: its own advice over the usual.
 

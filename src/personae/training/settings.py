@@ -38,6 +38,9 @@ class RunConfig(Config):
     """Folder of pictures (or a dataset file of another tool)."""
     base: str = "toon"
     """Base model: embedded name, folder, hub id or checkpoint file."""
+    distilled: bool = False
+    """Train even on a base that was distilled to draw in few steps: one whose distillation was
+    undone looks the same."""
     technique: str = "lora"
     """Technique, or several joined by + to train them together (textual_inversion+lora)."""
     seed: int = Field(default=0, ge=0, lt=2**64)

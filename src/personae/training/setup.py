@@ -13,6 +13,7 @@ from personae.characters.reference import Reference
 from personae.core.cache import TensorCache, default_folder
 from personae.core.registry import lookup
 from personae.core.seeds import generator_for
+from personae.errors import UsageError
 from personae.evaluation.settings import suite_for
 from personae.models.family import Family
 from personae.models.weights import sources
@@ -131,6 +132,16 @@ def _rates(
     return own.learning_rate * schedule.peak_rate / leader.learning_rate, own.weight_decay
 
 
+def refuse_distilled(config: RunConfig, base: Family) -> None:
+    """Raise UsageError for a base that was distilled to draw in few steps, unless asked for."""
+    if base.distilled_from is not None and not config.distilled:
+        raise UsageError(
+            f"base '{base.source}' was distilled to draw in few steps, and training would undo "
+            f"that first; train on {base.distilled_from}, or add --distilled if its distillation "
+            "was undone already"
+        )
+
+
 def set_up(
     config: RunConfig, character: Character, base: Family
 ) -> Generator[Preparing, None, Trainer]:
@@ -141,7 +152,11 @@ def set_up(
         character: whose pictures are trained on.
         base: loaded; where memory is short, with its denoiser unloaded. With `config.unload`,
             `base.unloaded` then holds what is in memory only while it is called.
+
+    Raises:
+        UsageError: the base was distilled to draw in few steps, or a setting does not fit it.
     """
+    refuse_distilled(config, base)
     techniques = build_techniques(config, character, base)
     phrase = phrase_of(techniques, character)
     cache = TensorCache(default_folder())

@@ -32,6 +32,7 @@ PATCH = 2
 HUB_ID = "Tongyi-MAI/Z-Image"
 MARKS = ("layers.0.adaLN_modulation.0.weight", "cap_embedder.1.weight")
 """Ends of names in a single file of it; Lumina 2, which is built alike, has others."""
+TURBO_SHIFT = 3.0  # of the scheduler of Z-Image-Turbo, by which alone it differs; the base has 6
 
 _BLOCKS = ("layers", "noise_refiner", "context_refiner")
 _ATTENTION = {
@@ -163,6 +164,11 @@ class ZImage(FlowFamily):
         if not pipelines.has_diffusers(DIFFUSERS):
             return []
         return [cls.from_pipeline(tiny_z_image(seed), "tiny-z-image", HOST, torch.float32)]
+
+    @property
+    def distilled_from(self) -> str | None:
+        """Take a base with the scheduler of Z-Image-Turbo for it."""
+        return HUB_ID if self.scheduler_config.get("shift") == TURBO_SHIFT else None
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the mean of the posterior, shifted and scaled; the mean makes a cache exact."""

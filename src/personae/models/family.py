@@ -28,6 +28,7 @@ from personae.models.samplers import Sampler, at_the_start
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Frame, Text
 from personae.models.text_tower import TextTower
+from personae.models.weights import sources
 from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded
 
@@ -45,7 +46,9 @@ class Family(PlugIn, ABC):
     names the kinds of files that A1111, ComfyUI and kohya's scripts have for its bases, keys of
     `LAYOUTS` in `formats/layout.py`; without any, formats that need one refuse the family.
     `original_names` are those of the denoiser's layers in the code that it was published with.
-    `overflows_in` names number formats that it cannot be loaded in.
+    `overflows_in` names number formats that it cannot be loaded in. A file
+    `<name>.toml` beside that of the class may say what trainers in use do with its bases, in tables
+    as a base's `personae.toml` has them.
 
     Attributes:
         denoiser: the network that is asked to undo noise (U-Net or transformer).
@@ -232,12 +235,16 @@ class Family(PlugIn, ABC):
         return None
 
     def recommended(self, technique: str, usual: Recommended) -> Recommended:
-        """Return how `technique` is best trained on this base: its own advice over the usual.
+        """Return how `technique` is best trained on this base.
+
+        The base's own advice goes over the practice with its kind, and that over `usual`.
 
         Raises:
             UsageError: a field of the base's advice is unknown or out of range.
         """
-        values = {**usual.model_dump(), **self.recommendations.get(technique, {})}
+        practice = sources.practice_with(type(self)).get(technique, {})
+        own = self.recommendations.get(technique, {})
+        values = {**usual.model_dump(), **practice, **own}
         return Recommended.parse(values, where=f"advice of base '{self.source}' for {technique}")
 
     def allowing(self, acceleration: str) -> Self:

@@ -17,6 +17,7 @@ from personae.generation.settings import Sampling
 from personae.models.families.flux2 import Flux2, text_layers
 from personae.models.load import load_base
 from personae.models.toys import tiny_flux2
+from personae.techniques.lora import LoRA
 from tiny_world import make, noisy, prediction, returned
 
 LENGTH = 96  # of the tiny tokenizer; a published one asks for more than 512
@@ -185,3 +186,13 @@ def test_text_stream_modulation_and_embedders_are_adapted_on_request_alone(loade
     assert {targets: len(layers(targets)) for targets in loaded.targets.sets} == counts
     assert layers("all") == layers("attention+feed_forward")
     assert not [name for name in layers("all") if "add_" in name or "context" in name]
+
+
+def test_what_trainers_in_use_do_is_recommended_unless_the_base_knows_better() -> None:
+    base, usual = Flux2.tiny()[0], LoRA.recommended
+    of_kind = base.recommended("lora", usual)
+    assert of_kind.max_steps == 2000 != usual.max_steps
+    assert of_kind.weight_decay == usual.weight_decay
+    base.recommendations = {"lora": {"max_steps": 3000}}
+    own = base.recommended("lora", usual)
+    assert (own.max_steps, own.min_steps) == (3000, of_kind.min_steps)

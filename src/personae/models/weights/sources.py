@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
+from inspect import getfile
 from pathlib import Path
 from typing import Any, cast
 
 from personae.core.config import read_toml
 from personae.core.files import EMBEDDED
-from personae.core.registry import nearest
+from personae.core.registry import PlugIn, nearest
 from personae.core.tensor_header import HeaderError, read_tensor_header
 from personae.errors import BaseError, UsageError
 
@@ -137,5 +139,20 @@ def training_advice(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UsageError: the file is not TOML.
     """
-    file = folder / "personae.toml"
+    return _advice(folder / "personae.toml")
+
+
+@cache
+def practice_with(family: type[PlugIn]) -> dict[str, dict[str, Any]]:
+    """Read what trainers in use do with bases of a family, from `<name>.toml` beside its file.
+
+    It has the tables of a `personae.toml`.
+
+    Raises:
+        UsageError: the file is not TOML.
+    """
+    return _advice(Path(getfile(family)).with_name(f"{family.name}.toml"))
+
+
+def _advice(file: Path) -> dict[str, dict[str, Any]]:
     return read_toml(file).get("recommended", {}) if file.is_file() else {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from personae.core.config import to_toml
+from personae.core.devices import HOST
 from personae.errors import StudyError, UsageError
 from personae.study.cell import Cell
 from personae.study.events import CellProgress, CellStarted
@@ -56,13 +57,15 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
 
     def run(cells: Sequence[Cell]) -> Iterator[CellStarted | CellProgress | Cell]:
         task = ray.remote(num_cpus=cpus, max_retries=RETRIES)(run_packed)
+        there = ray.cluster_resources().get("GPU", 0)
         archives: dict[Path, Any] = {}
         running = {}
         for cell in cells:
             folder = _pictures(cell)
             if folder not in archives:
                 archives[folder] = ray.put(pack(folder, folder.name))
-            running[task.remote(_travelling(cell), archives[folder])] = cell
+            placed = task.options(num_gpus=gpus_of(cell, there))
+            running[placed.remote(_travelling(cell), archives[folder])] = cell
             yield CellStarted(cell.name, cell.training / "events.jsonl")
         while running:
             (done, *_), _ = ray.wait(list(running), num_returns=1)
@@ -77,6 +80,17 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
             yield cell
 
     return run
+
+
+def gpus_of(cell: Cell, there: float) -> int:
+    """Return how many GPUs a cell reserves: one of its own, where it would use one.
+
+    Args:
+        cell: whose device is decided on the worker.
+        there: GPUs of the cluster; a task that asks for one where there is none waits for ever.
+    """
+    on_host = cell.spec.run.device == HOST.type
+    return int(there >= 1 and not on_host)
 
 
 def _travelling(cell: Cell) -> str:

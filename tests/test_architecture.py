@@ -24,7 +24,7 @@ from personae.vision.encoder import Encoder
 ROOT = Path(personae.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 MAX_LINES = 300
-MAX_FUNCTION_LINES = 60
+MAX_FUNCTION_LINES = 40
 
 # The rooms of the package and what each may import besides `core`, itself and the lone files.
 MATTER = {"models", "characters", "vision"}

@@ -67,12 +67,11 @@ class Artifact:
         """Return the technique's name, or names joined by + for pivotal combinations."""
         return "+".join(record.name for record in self.card.techniques)
 
-    def build(self, base: Family) -> list[Technique]:
-        """Return its techniques, loaded and ready to be injected into `base`.
+    def check_base(self, base: Family) -> None:
+        """Refuse a base that it was not made for.
 
         Raises:
-            ArtifactError: it was made for another base, its card names what is not known here, or
-                its tensors do not fit the settings.
+            ArtifactError: `base` is another one.
         """
         made = self.card.base
         if made.family != base.name or made.fingerprint != base.fingerprint:
@@ -81,6 +80,15 @@ class Artifact:
                 f"'{made.source}' ({made.family}, {made.fingerprint}); the loaded base is "
                 f"'{base.source}' ({base.name}, {base.fingerprint}); load that base, or train anew"
             )
+
+    def build(self, base: Family) -> list[Technique]:
+        """Return its techniques, loaded and ready to be injected into `base`.
+
+        Raises:
+            ArtifactError: it was made for another base, its card names what is not known here, or
+                its tensors do not fit the settings.
+        """
+        self.check_base(base)
         built = [self._build_one(record, base) for record in self.card.techniques]
         known = tuple(f"{technique.name}." for technique in built)
         for name in self.tensors:

@@ -109,21 +109,7 @@ def read_card(path: str | Path) -> Card:
     Raises:
         ArtifactError: missing, truncated, altered, of a newer format, or not ours.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f"{path}: no such file; check the path")
-    if not os.access(path, os.R_OK):
-        raise ArtifactError(f"{path}: may not be read; change its permissions")
-    try:
-        metadata = read_tensor_header(Path(path)).metadata
-    except (HeaderError, OSError) as error:
-        if Path(path).suffix != SUFFIX:
-            raise ArtifactError(
-                f"{path}: is no {SUFFIX} file, as artifacts are; bring a file of another tool in "
-                "with `personae import`"
-            ) from None
-        raise ArtifactError(
-            f"{path}: is no whole safetensors file ({error}); copy or download it again"
-        ) from None
+    metadata = _metadata_in(Path(path))
     if CARD not in metadata:
         raise ArtifactError(f"{path}: was not made by personae; bring it in with `personae import`")
     try:
@@ -147,6 +133,29 @@ def read_card(path: str | Path) -> Card:
         ) from None
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: its card is damaged ({str(error).splitlines()[0]})") from None
+
+
+def _metadata_in(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file.
+
+    Raises:
+        ArtifactError: it is missing, truncated, or of another kind.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file; check the path")
+    if not os.access(path, os.R_OK):
+        raise ArtifactError(f"{path}: may not be read; change its permissions")
+    try:
+        return read_tensor_header(path).metadata
+    except (HeaderError, OSError) as error:
+        if path.suffix != SUFFIX:
+            raise ArtifactError(
+                f"{path}: is no {SUFFIX} file, as artifacts are; bring a file of another tool in "
+                "with `personae import`"
+            ) from None
+        raise ArtifactError(
+            f"{path}: is no whole safetensors file ({error}); copy or download it again"
+        ) from None
 
 
 def stored_name(technique: str, name: str) -> str:

@@ -29,23 +29,13 @@ def extract(artifact: Artifact, base: Family, *, rank: int = 32, share: float = 
         ArtifactError: the base is another one, or nothing was learnt.
     """
     check_limits(rank, share)
-    if artifact.card.base.fingerprint != base.fingerprint:
-        raise ArtifactError(
-            f"the artifact was made for base '{artifact.card.base.source}'; the base given is "
-            f"'{base.source}'; give the one it was made for"
-        )
+    artifact.check_base(base)
     notes = dict(artifact.card.notes) | {"extracted from": f"a {artifact.technique}"}
     match artifact.technique:
         case "dreambooth":
-            learnt = lookup(Technique, "dreambooth").learnt_in(artifact.tensors)
-            changed = {
-                name.removesuffix(".weight"): delta for name, delta in learnt.items() if delta.any()
-            }
-            layers = base.layers()
-            deltas = {name: delta for name, delta in changed.items() if name in layers}
-            lost = set(changed) - set(deltas)
+            deltas, lost = _dreambooth_deltas(artifact, base)
             if lost:
-                notes["left out"] = f"changes of {len(lost)} norms, biases and embeddings"
+                notes["left out"] = f"changes of {lost} norms, biases and embeddings"
         case "hypernetwork":
             deltas = _hypernetwork_deltas(artifact, base)
         case other:
@@ -62,6 +52,15 @@ def extract(artifact: Artifact, base: Family, *, rank: int = 32, share: float = 
         character=artifact.card.character,
         notes=notes | kept_note(cuts),
     )
+
+
+def _dreambooth_deltas(artifact: Artifact, base: Family) -> tuple[dict[str, Tensor], int]:
+    """Return the change of each layer's weight, and how many changes are of no layer."""
+    learnt = lookup(Technique, "dreambooth").learnt_in(artifact.tensors)
+    changed = {name.removesuffix(".weight"): delta for name, delta in learnt.items() if delta.any()}
+    layers = base.layers()
+    deltas = {name: delta for name, delta in changed.items() if name in layers}
+    return deltas, len(changed) - len(deltas)
 
 
 def _hypernetwork_deltas(artifact: Artifact, base: Family) -> dict[str, Tensor]:

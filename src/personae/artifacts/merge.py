@@ -54,20 +54,18 @@ def merge(
     first = parts[0][0]
     all_updates = [(updates_of(artifact), strength) for artifact, strength in parts]
     layers = sorted({layer for updates, _ in all_updates for layer in updates})
-    most = rank or max(u.rank for updates, _ in all_updates for u in updates.values())
+    of_layer = {
+        layer: [(updates[layer], s) for updates, s in all_updates if layer in updates]
+        for layer in layers
+    }
     cuts: dict[str, Cut] = {}
-    merged: dict[str, LowRankUpdate] = {}
-    for i, layer in enumerate(layers):
-        mine = [(updates[layer], s) for updates, s in all_updates if layer in updates]
-        if method == "linear":
-            merged[layer] = _concatenated(mine)
-            continue
-        if method == "svd":
-            cuts[layer] = cut_update(_concatenated(mine), most)
-        else:
-            delta = _settled(mine, method, density, seed + i)
-            cuts[layer] = cut_delta(delta, most)
-        merged[layer] = cuts[layer].update
+    if method == "linear":
+        merged = {layer: _concatenated(mine) for layer, mine in of_layer.items()}
+    else:
+        most = rank or max(u.rank for updates, _ in all_updates for u in updates.values())
+        for i, (layer, mine) in enumerate(of_layer.items()):
+            cuts[layer] = _cut(mine, method, most, density, seed + i)
+        merged = {layer: cut.update for layer, cut in cuts.items()}
     names = " + ".join(f"{a.card.character.name} x {s:g}" for a, s in parts)
     return lora_artifact(
         stored(merged),
@@ -124,15 +122,22 @@ def _concatenated(parts: Sequence[tuple[LowRankUpdate, float]]) -> LowRankUpdate
     return LowRankUpdate(down, up)
 
 
-def _settled(
-    parts: Sequence[tuple[LowRankUpdate, float]], method: Method, density: float, seed: int
-) -> Tensor:
-    """Return the merged change of one layer."""
+def _cut(
+    parts: Sequence[tuple[LowRankUpdate, float]],
+    method: Method,
+    most: int,
+    density: float,
+    seed: int,
+) -> Cut:
+    """Return the merged change of one layer, cut to at most `most` ranks."""
+    if method == "svd":
+        return cut_update(_concatenated(parts), most)
     deltas = [update.delta() for update, _ in parts]
     strengths = [strength for _, strength in parts]
     if method == "ties":
-        return ties(deltas, strengths, density)
-    return dare(deltas, strengths, density, torch.Generator().manual_seed(seed))
+        return cut_delta(ties(deltas, strengths, density), most)
+    kept = dare(deltas, strengths, density, torch.Generator().manual_seed(seed))
+    return cut_delta(kept, most)
 
 
 def ties(deltas: Sequence[Tensor], strengths: Sequence[float], density: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from personae.benchmark.jobs import Job
 from personae.benchmark.noise_character import paint_character
 from personae.core.devices import PRECISIONS, pick_device, synchronize
+from personae.core.event import Event
 from personae.core.memory import give_back_as_freed, held_bytes, peak_bytes
 
 NEVER = 10**6
@@ -24,7 +25,6 @@ def train_ours(job: Job) -> dict[str, float]:
     from personae.core.registry import discover
     from personae.models.family import Family
     from personae.models.load import load_base
-    from personae.training.events import Forecast, RolledBack, Step
     from personae.training.settings import RunConfig
     from personae.training.train import train
 
@@ -45,23 +45,26 @@ def train_ours(job: Job) -> dict[str, float]:
         character = paint_character(Path(folder) / "character", job.batch, side, seed)
         config = RunConfig.read(_settings(job, character))
         events = train(config, Path(folder) / "run", base=base)
-        forecast = {}
-
-        def steps() -> Generator[None, None, None]:
-            for event in events:
-                if isinstance(event, Forecast):
-                    forecast["forecast_bytes"] = event.peak_bytes
-                if isinstance(event, RolledBack):
-                    raise ArithmeticError(f"the loss broke at step {event.step}")
-                if isinstance(event, Step):
-                    yield
-
-        walk = steps()
+        forecast: dict[str, float] = {}
+        walk = _steps(events, forecast)
         timed = _timed(job, lambda: next(walk))
         memory = {"peak_bytes": peak_bytes(base.device), "steady_bytes": held_bytes(base.device)}
         walk.close()
         events.close()
     return {**timed, **memory, **forecast, "load_seconds": loaded}
+
+
+def _steps(events: Iterator[Event], forecast: dict[str, float]) -> Generator[None, None, None]:
+    """Yield after each training step; what was forecast is written into `forecast`."""
+    from personae.training.events import Forecast, RolledBack, Step
+
+    for event in events:
+        if isinstance(event, Forecast):
+            forecast["forecast_bytes"] = event.peak_bytes
+        if isinstance(event, RolledBack):
+            raise ArithmeticError(f"the loss broke at step {event.step}")
+        if isinstance(event, Step):
+            yield
 
 
 def _settings(job: Job, character: Path) -> dict[str, Any]:

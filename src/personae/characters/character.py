@@ -76,23 +76,15 @@ class Character:
         if hold_out is not None and not 0 <= hold_out <= 0.5:
             raise UsageError(f"hold_out is {hold_out}; it must be in [0, 0.5]")
         path = Path(folder).expanduser()
-        reading = read_dataset(path)
-        home = path if path.is_dir() else path.parent
-        stated = CharacterFile.beside(home)
+        home, reading, stated = read_set(path)
         references, held_out = _split(reading, stated, hold_out)
         _tell(path, reading)
         class_noun = stated.class_noun or reading.class_noun
         if class_noun is None:
-            logger.warning(
-                '%s: does not say what the character is; "%s" is used. Write class_noun = "girl" '
-                "(or whatever it is) into %s",
-                home,
-                UNKNOWN_CLASS,
-                character_toml.FILE_NAME,
-            )
+            _tell_unknown_class(home)
         return cls(
             folder=home,
-            name=stated.name or as_name(reading.name or home.resolve().name),
+            name=name_of(home, reading, stated),
             class_noun=class_noun or UNKNOWN_CLASS,
             phrase=stated.phrase or reading.phrase,
             asymmetric=stated.asymmetric,
@@ -144,6 +136,32 @@ class Character:
     @property
     def _mention(self) -> re.Pattern[str]:
         return captions.mention(self.name, self.class_noun, self.phrase)
+
+
+def read_set(path: Path) -> tuple[Path, FoundPictures, CharacterFile]:
+    """Return the folder of what lies at `path`, what a layout found, and what is stated beside it.
+
+    Raises:
+        CharacterError: nothing is there, its layout is broken, or `character.toml` is.
+    """
+    reading = read_dataset(path)
+    home = path if path.is_dir() else path.parent
+    return home, reading, CharacterFile.beside(home)
+
+
+def name_of(home: Path, reading: FoundPictures, stated: CharacterFile) -> str:
+    """Return what prompts call a character: as its file says, else its layout, else its folder."""
+    return stated.name or as_name(reading.name or home.resolve().name)
+
+
+def _tell_unknown_class(home: Path) -> None:
+    logger.warning(
+        '%s: does not say what the character is; "%s" is used. Write class_noun = "girl" '
+        "(or whatever it is) into %s",
+        home,
+        UNKNOWN_CLASS,
+        character_toml.FILE_NAME,
+    )
 
 
 def read_dataset(path: Path) -> FoundPictures:

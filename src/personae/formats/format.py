@@ -137,12 +137,8 @@ def export_file(
     shown = None if preview is None else open_preview(Path(preview))
     if kind.needs_base and base is None:
         base = load_base(stated_base(artifact.card.base.source), precision="fp32")
-    if base is not None and base.fingerprint != artifact.card.base.fingerprint:
-        raise ArtifactError(
-            f"the artifact was made for base '{artifact.card.base.source}' "
-            f"({artifact.card.base.fingerprint}); the base given is '{base.source}' "
-            f"({base.fingerprint}); give the one it was made for"
-        )
+    if base is not None:
+        artifact.check_base(base)
     path = with_ending(Path(path), kind)
     written = kind().write(artifact, path, base)
     if kind.has_sidecar:

@@ -6,11 +6,12 @@ step, so characters and techniques can be switched in the middle of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from personae.errors import BaseError, UsageError
 from personae.generation.cast import Cast
@@ -62,37 +63,56 @@ def generate(
     batches = list(_batches(shots, cast, sampling, batch_size))
     prompts = [shot.prompt for shot in shots] + [sampling.negative_prompt]
     check_length(base, prompts, cast.phrase_of, strict=strict)
-    done, total = 0, sampling.steps * len(batches)
+    total = sampling.steps * len(batches)
     finished: dict[int, Picture] = {}
     upcoming = 0
-    size = picture_size(base, sampling)
-    for rows in batches:
+    for number, rows in enumerate(batches):
         batch = [shots[i] for i in rows]
-        doubled = len(rows) * (2 if base.is_guided(sampling.guidance_scale) else 1)
-        check_room(base, min(doubled, sampling.rows_at_once or doubled), size, sampling.tile)
-        with accelerated(base, min(doubled, sampling.rows_at_once or doubled), size):
-            ways = base.forwards.names(training=False)
-            painter = sample(base, batch, sampling, cast)
-            try:
-                while True:
-                    next(painter)
-                    done += 1
-                    yield Drawing(done, total)
-            except StopIteration as stop:
-                latents = stop.value
-            decoded = decode(base, latents, sampling.tile)
-            if not (torch.isfinite(latents).all() and torch.isfinite(decoded).all()):
-                raise BaseError(
-                    f"base '{base.source}' drew values that are not finite, which would be a black "
-                    "picture: a file of it or of the cast is damaged, or fp16 is too narrow for "
-                    "it; fetch it again, or try --precision fp32"
-                )
-            images = to_images(decoded)
-        for place, (i, image) in enumerate(zip(rows, images, strict=True)):
-            finished[i] = Picture(image, recipe(base, batch, place, sampling, cast, ways=ways))
+        before = Drawing(number * sampling.steps, total)
+        pictures = yield from _drawn(base, batch, sampling, cast, before)
+        finished.update(zip(rows, pictures, strict=True))
         while upcoming in finished:
             yield finished.pop(upcoming)
             upcoming += 1
+
+
+def _drawn(
+    base: Family, batch: Sequence[Shot], sampling: Sampling, cast: Cast, before: Drawing
+) -> Generator[Drawing, None, list[Picture]]:
+    """Draw one batch, yielding progress that goes on from `before`; return its pictures."""
+    size = picture_size(base, sampling)
+    rows = len(batch) * (2 if base.is_guided(sampling.guidance_scale) else 1)
+    at_once = min(rows, sampling.rows_at_once or rows)
+    check_room(base, at_once, size, sampling.tile)
+    with accelerated(base, at_once, size):
+        ways = base.forwards.names(training=False)
+        latents = yield from _counted(sample(base, batch, sampling, cast), before)
+        decoded = decode(base, latents, sampling.tile)
+    if not (torch.isfinite(latents).all() and torch.isfinite(decoded).all()):
+        raise BaseError(
+            f"base '{base.source}' drew values that are not finite, which would be a black "
+            "picture: a file of it or of the cast is damaged, or fp16 is too narrow for it; fetch "
+            "it again, or try --precision fp32"
+        )
+    return [
+        Picture(image, recipe(base, batch, place, sampling, cast, ways=ways))
+        for place, image in enumerate(to_images(decoded))
+    ]
+
+
+def _counted(
+    steps: Generator[None, None, Tensor], before: Drawing
+) -> Generator[Drawing, None, Tensor]:
+    """Yield the progress of a denoising loop and return its latents."""
+    done = before.done
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            latents: Tensor = stop.value
+            return latents
+        done += 1
+        yield Drawing(done, before.total)
 
 
 def draw(

@@ -45,20 +45,30 @@ def load_base(
     quicker = setting(acceleration)
     where = sources.embedded_bases().get(str(source), source)
     chosen = pick_device(device)
+    family = _family_of(where, source)
+    dtype = _format_of(family, precision, chosen)
+    unloaded = denoiser_unloaded and precision not in QUANTISED  # quantised in memory
+    base = family.load(where, chosen, dtype, denoiser_unloaded=unloaded)
+    if precision in QUANTISED:
+        quantise(base.denoiser, precision)
+        base.quantised = precision
+    base.source, base.acceleration = str(source), quicker
+    base.recommendations = sources.training_advice(Path(where))
+    if quicker != "none" and lacks_kernels(chosen, dtype):
+        widen_calls(base)
+    return base
+
+
+def _family_of(where: str | Path, source: str | Path) -> type[Family]:
+    """Return the family that recognises the base at `where`, which a person calls `source`.
+
+    Raises:
+        BaseError: none does, or there is no base.
+    """
     families = discover(Family)
     for family in families.values():
         if family.recognises(where):
-            dtype = _format_of(family, precision, chosen)
-            unloaded = denoiser_unloaded and precision not in QUANTISED  # quantised in memory
-            base = family.load(where, chosen, dtype, denoiser_unloaded=unloaded)
-            if precision in QUANTISED:
-                quantise(base.denoiser, precision)
-                base.quantised = precision
-            base.source, base.acceleration = str(source), quicker
-            base.recommendations = sources.training_advice(Path(where))
-            if quicker != "none" and lacks_kernels(chosen, dtype):
-                widen_calls(base)
-            return base
+            return family
     kind = "a single file" if sources.is_single_file(where) else sources.pipeline_class(where)
     raise BaseError(
         f"base '{source}' is {kind}, which no family here loads ({', '.join(families)}); "

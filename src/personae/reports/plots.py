@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from personae.core.units import show
 from personae.evaluation.statistics import Interval
 from personae.reports.looks import FAINT, INK, PLAIN, Look, looks, svg
 from personae.reports.table import text
@@ -110,17 +109,7 @@ def _scatter(
     before = comparison.untouched
     reached = before.mean(likeness) if before else None
     if reached is not None:
-        axes.axhline(reached, color=PLAIN, linestyle=":", linewidth=1)
-        axes.annotate(
-            "untouched base",
-            (1, reached),
-            xytext=(0, 3),
-            fontsize=8.5,
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            color=PLAIN,
-        )
+        _untouched_line(axes, reached)
     axes.margins(x=0.22, y=0.2)
     _names(axes, points, seen)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
@@ -132,6 +121,20 @@ def _scatter(
     better = "right" if measure.better == "higher" else "left"
     axes.set_xlabel(f"{measure.title} (better: {better})")
     axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
+
+
+def _untouched_line(axes: Axes, likeness: float) -> None:
+    axes.axhline(likeness, color=PLAIN, linestyle=":", linewidth=1)
+    axes.annotate(
+        "untouched base",
+        (1, likeness),
+        xytext=(0, 3),
+        fontsize=8.5,
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        color=PLAIN,
+    )
 
 
 def _point(
@@ -255,10 +258,4 @@ def _dots(figure: Figure, comparison: Comparison, measure: Measure, rows: list[R
 
 
 def _tick(measure: Measure, value: float) -> str:
-    match measure.form:
-        case "share":
-            return f"{value:.0%}"
-        case "cost":
-            return show(measure.name, value)
-        case _:
-            return f"{value:.2f}"
+    return f"{value:.0%}" if measure.form == "share" else f"{value:.2f}"

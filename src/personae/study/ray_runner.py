@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from personae.core.config import to_toml
 from personae.core.devices import HOST
 from personae.errors import StudyError, UsageError
 from personae.study.cell import Cell
-from personae.study.events import CellProgress, CellStarted
+from personae.study.events import CellStarted
 from personae.study.ray_worker import CHARACTER, pack, run_packed, unpack
 from personae.study.result import CellResult
 from personae.study.runner import Runner, settle
@@ -39,6 +40,11 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
         UsageError: Ray is not installed.
         StudyError: there is no cluster at that address.
     """
+    return partial(_run, _connected(address), cpus)
+
+
+def _connected(address: str) -> Any:
+    """Return the module of Ray, connected to the cluster at `address`."""
     try:
         import ray
     except ImportError:
@@ -54,32 +60,33 @@ def on_ray(address: str, cpus: float = 1) -> Runner:
         raise StudyError(
             f"no Ray cluster at '{address}' ({reason}); start one with `ray start --head`"
         ) from None
+    return ray
 
-    def run(cells: Sequence[Cell]) -> Iterator[CellStarted | CellProgress | Cell]:
-        task = ray.remote(num_cpus=cpus, max_retries=RETRIES)(run_packed)
-        there = ray.cluster_resources().get("GPU", 0)
-        archives: dict[Path, Any] = {}
-        running = {}
-        for cell in cells:
-            folder = _pictures(cell)
-            if folder not in archives:
-                archives[folder] = ray.put(pack(folder, folder.name))
-            placed = task.options(num_gpus=gpus_of(cell, there))
-            running[placed.remote(_travelling(cell), archives[folder])] = cell
-            yield CellStarted(cell.name, cell.training / "events.jsonl")
-        while running:
-            (done, *_), _ = ray.wait(list(running), num_returns=1)
-            cell = running.pop(done)
-            try:
-                code, archive = ray.get(done)
-                take_back(archive, cell)
-                settle(cell, code)
-            except ray.exceptions.RayError as error:
-                first = str(error).strip().splitlines()[0]
-                cell.fail(f"its worker died {RETRIES + 1} times or the cluster is gone ({first})")
-            yield cell
 
-    return run
+def _run(ray: Any, cpus: float, cells: Sequence[Cell]) -> Iterator[CellStarted | Cell]:
+    """Hand all cells to the cluster, and yield each as its result comes back."""
+    task = ray.remote(num_cpus=cpus, max_retries=RETRIES)(run_packed)
+    there = ray.cluster_resources().get("GPU", 0)
+    archives: dict[Path, Any] = {}
+    running = {}
+    for cell in cells:
+        folder = _pictures(cell)
+        if folder not in archives:
+            archives[folder] = ray.put(pack(folder, folder.name))
+        placed = task.options(num_gpus=gpus_of(cell, there))
+        running[placed.remote(_travelling(cell), archives[folder])] = cell
+        yield CellStarted(cell.name, cell.training / "events.jsonl")
+    while running:
+        (done, *_), _ = ray.wait(list(running), num_returns=1)
+        cell = running.pop(done)
+        try:
+            code, archive = ray.get(done)
+            take_back(archive, cell)
+            settle(cell, code)
+        except ray.exceptions.RayError as error:
+            first = str(error).strip().splitlines()[0]
+            cell.fail(f"its worker died {RETRIES + 1} times or the cluster is gone ({first})")
+        yield cell
 
 
 def gpus_of(cell: Cell, there: float) -> int:

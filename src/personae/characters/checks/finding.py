@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 FEW: Final = 3
 """Findings of a kind that are shown one by one; more are shown as one group."""
 
 Level = Literal["error", "warning", "note"]
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+"""The gravest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Finding:
     code: str
     file: Path
     message: str
+
+
+def by_level(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings with the gravest first, those of a level in the order they came."""
+    return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:

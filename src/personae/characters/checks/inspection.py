@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from personae.characters import held_out
 from personae.characters.captions import mention
 from personae.characters.census import Census, take_census
-from personae.characters.character import UNKNOWN_CLASS, read_dataset
-from personae.characters.character_toml import FILE_NAME, CharacterFile, as_name
+from personae.characters.character import UNKNOWN_CLASS, name_of, read_set
+from personae.characters.character_toml import FILE_NAME, CharacterFile
 from personae.characters.checks import captions
 from personae.characters.checks.captions import Tokenizer
-from personae.characters.checks.finding import Finding, Level
+from personae.characters.checks.finding import Finding, Level, by_level
 from personae.characters.checks.pictures import (
     Measured,
     PictureRow,
@@ -107,29 +108,26 @@ def inspect_folder(
         CharacterError: nothing is there to inspect, its layout is broken, or `character.toml` is.
     """
     path = Path(folder).expanduser()
-    home = path if path.is_dir() else path.parent
-    reading = read_dataset(path)
-    stated = CharacterFile.beside(home)
-    name = stated.name or as_name(reading.name or home.resolve().name)
+    home, reading, stated = read_set(path)
+    name = name_of(home, reading, stated)
     class_noun = stated.class_noun or reading.class_noun
-    named = mention(name, class_noun, stated.phrase or reading.phrase)
-    subject = captions.Subject(named, f"{name} {class_noun or UNKNOWN_CLASS}", class_noun)
+    subject = _subject(name, class_noun, stated.phrase or reading.phrase)
     references = reading.references + reading.held_out
-    measured, findings = _measure(references, subject, tokenizer, resolution)
+    measured, unreadable = _measure(references, subject, tokenizer, resolution)
     census = take_census(path, reading)
-    findings += _of_reading(reading, home)
-    findings += _of_unused(census)
-    findings += _of_repeats(references)
-    findings += of_set(measured, home)
-    findings += [finding for one in measured for finding in of_picture(one, resolution)]
-    findings += captions.of_captions(references, subject, home, tokenizer)
-    findings += _of_character(class_noun, home, mirrored=flip and stated.asymmetric)
-    order = ("error", "warning", "note")
+    findings = chain(
+        unreadable,
+        _of_layout(reading, census, home),
+        _of_repeats(references),
+        _of_pictures(measured, home, resolution),
+        captions.of_captions(references, subject, home, tokenizer),
+        _of_character(class_noun, home, mirrored=flip and stated.asymmetric),
+    )
     return Inspection(
         path=path,
         name=name,
         class_noun=class_noun,
-        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
+        findings=by_level(findings),
         pictures=tuple(one.row for one in measured),
         backgrounds=tuple(background_groups(measured)),
         held_out=_held_out(measured, reading, stated),
@@ -137,6 +135,12 @@ def inspect_folder(
         census=census,
         repeats=dict(sorted(Counter(reference.repeats for reference in references).items())),
     )
+
+
+def _subject(name: str, class_noun: str | None, phrase: str | None) -> captions.Subject:
+    """Return whom the captions are about."""
+    named = mention(name, class_noun, phrase)
+    return captions.Subject(named, f"{name} {class_noun or UNKNOWN_CLASS}", class_noun)
 
 
 def _measure(
@@ -166,7 +170,14 @@ def _unusable(message: str, fallback: Path) -> Finding:
     return Finding("error", "unusable", Path(file), rest)
 
 
-def _of_reading(reading: FoundPictures, home: Path) -> Iterator[Finding]:
+def _of_pictures(measured: list[Measured], home: Path, resolution: int) -> Iterator[Finding]:
+    yield from of_set(measured, home)
+    for one in measured:
+        yield from of_picture(one, resolution)
+
+
+def _of_layout(reading: FoundPictures, census: Census, home: Path) -> Iterator[Finding]:
+    """Yield what the layout tells, and the files it does not read."""
     for problem in reading.problems:
         yield _unusable(problem, home)
     for note in reading.notes:
@@ -185,9 +196,6 @@ def _of_reading(reading: FoundPictures, home: Path) -> Iterator[Finding]:
             f"brings {count(len(reading.prior), 'class picture')}; training learns from them only "
             "with --prior images",
         )
-
-
-def _of_unused(census: Census) -> Iterator[Finding]:
     for one in census.unused:
         level: Level = "note" if one.path.suffix.lower() in CAPTION_SUFFIXES else "warning"
         yield Finding(level, "layout", one.path, one.reason)

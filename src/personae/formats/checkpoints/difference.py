@@ -47,37 +47,41 @@ def difference(
     Raises:
         ArtifactError: a weight of the denoiser is missing, or nothing differs from the base.
     """
-    kind = lookup(Technique, TECHNIQUE)
-    deltas, missing = _deltas(fetch, base, kind.stored_dtype)
+    deltas, missing = _deltas(fetch, base, lookup(Technique, TECHNIQUE).stored_dtype)
     if "denoiser" in missing:
         raise ArtifactError(
             f"{path}: has no weight for '{missing['denoiser'][0]}' of base '{base.source}'; the "
             "checkpoint is of another kind"
         )
-    changed = {name: any(d.any() for d in each.values()) for name, each in deltas.items()}
-    if not any(changed.values()):
+    changed = {name for name, each in deltas.items() if any(d.any() for d in each.values())}
+    if not changed:
         raise ArtifactError(f"{path}: is the base '{base.source}' itself; nothing was learnt")
-    text = any(did for network, did in changed.items() if network != "denoiser")
-    kept = base.networks if text else {"denoiser": base.denoiser}
-    tensors = {
-        kind.tensor_name(network, name): delta
-        for network in kept
-        for name, delta in deltas[network].items()
+    text = bool(changed - {"denoiser"})
+    notes = {
+        "imported from": f"{path.name} ({title}), less base '{base.source}'",
+        "taken from the base": ", ".join(sorted(missing)),
+        "left out": ", ".join(left_out),
     }
-    notes = {"imported from": f"{path.name} ({title}), less base '{base.source}'"}
-    if missing:
-        notes["taken from the base"] = ", ".join(sorted(missing))
-    left = list(left_out)
-    if left:
-        notes["left out"] = ", ".join(left)
     artifact = assemble(
         [TechniqueRecord(name=TECHNIQUE, config={"text_encoder": text})],
-        tensors,
+        _named(deltas, base.networks if text else ["denoiser"]),
         record_of(base),
         character=character_in(metadata, path),
-        notes=notes,
+        notes={name: note for name, note in notes.items() if note},
     )
     return checked_on(artifact, base, path)
+
+
+def _named(
+    deltas: Mapping[str, Mapping[str, Tensor]], networks: Iterable[str]
+) -> dict[str, Tensor]:
+    """Return the changes of some networks under their names in an artifact."""
+    kind = lookup(Technique, TECHNIQUE)
+    return {
+        kind.tensor_name(network, name): delta
+        for network in networks
+        for name, delta in deltas[network].items()
+    }
 
 
 def _deltas(

@@ -67,24 +67,9 @@ def embedding_artifact(
     Raises:
         ArtifactError: the widths are not those of the base, or the counts differ.
     """
-    tables = [value.unsqueeze(0) if value.dim() == 1 else value for value in vectors]
-    wanted = [tower.embedding.embedding_dim for tower in base.towers]
-    shapes = [tuple(table.shape) for table in tables]
-    if any(len(shape) != 2 or not shape[0] for shape in shapes) or wanted != [
-        shape[-1] for shape in shapes
-    ]:
-        raise ArtifactError(
-            f"{path}: holds vectors of shape {shapes}; the text encoders of base '{base.source}' "
-            f"are {wanted} wide; the file is for another kind of base"
-        )
-    if len({shape[0] for shape in shapes}) > 1:
-        raise ArtifactError(f"{path}: its text encoders have unlike numbers of vectors {shapes}")
+    tables = _checked_tables(vectors, base, path)
     kind = lookup(Technique, TECHNIQUE)
     config = {"num_vectors": len(tables[0]), "placeholder": placeholder}
-    if len(tables[0]) > MOST_VECTORS:
-        raise ArtifactError(
-            f"{path}: has {len(tables[0])} vectors; a prompt has room for {MOST_VECTORS}"
-        )
     blank = kind(kind.Config.parse(config), base, generator_for(0)).state_dict()
     tensors = {f"{TECHNIQUE}.{name}": value.clone() for name, value in blank.items()}
     tensors |= {kind.tensor_name(f"{i}"): table.float() for i, table in enumerate(tables)}
@@ -100,3 +85,27 @@ def embedding_artifact(
         notes=notes,
     )
     return checked_on(artifact, base, path)
+
+
+def _checked_tables(vectors: Sequence[Tensor], base: Family, path: Path) -> list[Tensor]:
+    """Return a table (n, d) for each text encoder of `base`.
+
+    Raises:
+        ArtifactError: they are not as wide as the encoders, unlike in number, or too many.
+    """
+    tables = [value.unsqueeze(0) if value.dim() == 1 else value for value in vectors]
+    shapes = [tuple(table.shape) for table in tables]
+    wanted = [tower.embedding.embedding_dim for tower in base.towers]
+    are_tables = all(len(shape) == 2 and shape[0] for shape in shapes)
+    if not are_tables or wanted != [shape[1] for shape in shapes]:
+        raise ArtifactError(
+            f"{path}: holds vectors of shape {shapes}; the text encoders of base '{base.source}' "
+            f"are {wanted} wide; the file is for another kind of base"
+        )
+    if len({shape[0] for shape in shapes}) > 1:
+        raise ArtifactError(f"{path}: its text encoders have unlike numbers of vectors {shapes}")
+    if len(tables[0]) > MOST_VECTORS:
+        raise ArtifactError(
+            f"{path}: has {len(tables[0])} vectors; a prompt has room for {MOST_VECTORS}"
+        )
+    return tables

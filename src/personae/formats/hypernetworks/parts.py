@@ -1,4 +1,4 @@
-"""What all files of hypernetworks share: options, numbering of layers, and checks.
+"""What all files of hypernetworks share: networks by width, numbering of layers, and checks.
 
 The layout is A1111's: for each context width a pair of networks for keys and values, whose layers
 are numbered through all modules (Linear, activation, LayerNorm, Dropout), though only Linear and
@@ -17,32 +17,14 @@ import torch
 from torch import Tensor
 
 from personae.artifacts.artifact import Artifact, assemble, checked_on, record_of
-from personae.artifacts.card import CharacterRecord, TechniqueRecord
+from personae.artifacts.card import CharacterRecord, TechniqueRecord, stored_name
 from personae.core.devices import HOST
 from personae.core.registry import lookup
-from personae.errors import ArtifactError, UsageError
+from personae.errors import ArtifactError
+from personae.formats.hypernetworks.options import TECHNIQUE, config_from, config_of, options_of
 from personae.formats.tensor_file import checked, zeros
 from personae.models.family import Family
 from personae.techniques.technique import Technique
-
-TECHNIQUE = "hypernetwork"
-INITIALISATIONS = {
-    "Normal": "normal",
-    "XavierUniform": "xavier_uniform",
-    "XavierNormal": "xavier_normal",
-    "KaimingUniform": "kaiming_uniform",
-    "KaimingNormal": "kaiming_normal",
-}
-# Names A1111 offers and that no picture can depend on alone.
-_BATCH = "mixes the pictures of a batch, so that A1111 itself draws by what lies beside a picture"
-UNUSABLE = {
-    **dict.fromkeys(("softmax", "softmin", "logsoftmax", "softmax2d"), _BATCH),
-    "glu": "halves its input, so that the next layer of A1111 does not fit it",
-    **dict.fromkeys(("threshold", "multiheadattention"), "A1111 itself cannot make"),
-}
-MOST_LAYERS = 32
-WIDEST = 64  # times the context
-INNER_DROPOUT = 0.3  # the share A1111 drops where a file only says that it does
 
 State = dict[str, Tensor]
 
@@ -60,31 +42,9 @@ class HypernetworkFile:
     options: Mapping[str, Any]
 
 
-def options_of(artifact: Artifact, *, name: str) -> dict[str, Any]:
-    """Return A1111's options for `artifact`; all plain values."""
-    config = _config_of(artifact)
-    structure = [int(size) if size == int(size) else float(size) for size in config.layer_structure]
-    dropout = config.dropout_structure or [0.0] * len(structure)
-    written = {ours: theirs for theirs, ours in INITIALISATIONS.items()}
-    return {
-        "step": artifact.card.training.steps,
-        "name": name,
-        "layer_structure": structure,
-        "activation_func": config.activation,
-        "is_layer_norm": config.layer_norm,
-        # Only how A1111 fills the layers before it reads their values from the file.
-        "weight_initialization": written.get(config.initialisation, "Normal"),
-        "sd_checkpoint": artifact.card.base.fingerprint[:10],
-        "sd_checkpoint_name": artifact.card.base.source,
-        "activate_output": config.activate_output,
-        "use_dropout": any(dropout),
-        "dropout_structure": [float(share) for share in dropout],
-        "last_layer_dropout": bool(dropout[-2]),
-        "optional_info": None,
-    }
-
-
-def file_of(artifact: Artifact, *, name: str, numbering: dict[int, int] | None = None) -> Any:
+def file_of(
+    artifact: Artifact, *, name: str, numbering: dict[int, int] | None = None
+) -> HypernetworkFile:
     """Return `artifact` as A1111 keeps it, in float32.
 
     Args:
@@ -105,7 +65,7 @@ def file_of(artifact: Artifact, *, name: str, numbering: dict[int, int] | None =
 
 def without_dropout(artifact: Artifact) -> dict[int, int]:
     """Return {number of each layer: its number once the Dropout modules are gone}."""
-    config = _config_of(artifact)
+    config = config_of(artifact)
     plain = config.model_copy(update={"dropout_structure": None})
     before, after = (positions(each.model_dump()) for each in (config, plain))
     return {old[0]: new[0] for old, new in zip(before, after, strict=True)}
@@ -145,25 +105,15 @@ def hypernetwork_artifact(
     Raises:
         ArtifactError: an option or a shape is wrong, or no width fits.
     """
-    if not base.file_layouts:  # widths alone may agree by chance
-        raise ArtifactError(
-            f"{path}: is for bases that its tool knows; base '{base.source}' is a {base.name}, "
-            "another kind of base; use one of the kind it was made for"
-        )
-    config = _config_from(file.options, path)
+    _refuse_unknown_kind(base, path)
+    config = config_from(file.options, path)
     for width, sides in file.networks.items():
         for state in sides:
             _check_state(state, width, config, path)
-    kind = lookup(Technique, TECHNIQUE)
-    wanted = {}
-    for self_attention in (False, True):
-        config["self_attention"] = self_attention
-        blank = kind(kind.Config.parse(config), base, None)
-        states = blank.state_dict()
-        wanted = {f"{TECHNIQUE}.{name.replace('/', '.')}": value for name, value in states.items()}
-        widths = {int(name.split(".")[2]) for name in wanted}
-        if set(file.networks) & widths and not (set(file.networks) - widths):
-            break
+    blank = _blank_for(file, config, base)
+    config["self_attention"] = blank.config.self_attention
+    wanted = {stored_name(TECHNIQUE, name): value for name, value in blank.state_dict().items()}
+    widths = _widths(blank)
     present = set(file.networks) & widths
     if not present:
         raise ArtifactError(
@@ -187,6 +137,30 @@ def hypernetwork_artifact(
     return checked_on(artifact, base, path)
 
 
+def _refuse_unknown_kind(base: Family, path: Path) -> None:
+    """Refuse a base whose files no other tool knows; widths alone may agree by chance."""
+    if not base.file_layouts:
+        raise ArtifactError(
+            f"{path}: is for bases that its tool knows; base '{base.source}' is a {base.name}, "
+            "another kind of base; use one of the kind it was made for"
+        )
+
+
+def _blank_for(file: HypernetworkFile, config: dict[str, Any], base: Family) -> Any:
+    """Return an empty hypernetwork on `base`, with self-attention only if a width needs it."""
+    kind: Any = lookup(Technique, TECHNIQUE)
+    given = set(file.networks)
+    without = kind(kind.Config.parse(config | {"self_attention": False}), base, None)
+    if given and given <= _widths(without):
+        return without
+    return kind(kind.Config.parse(config | {"self_attention": True}), base, None)
+
+
+def _widths(blank: Any) -> set[int]:
+    """Return the widths of the contexts that a hypernetwork has networks for."""
+    return {int(name.partition("/")[0]) for name in blank.networks}
+
+
 @torch.no_grad()
 def _neutral_when_zero(blank: Any, width: int) -> bool:
     """Return whether a network of `blank` adds nothing once all its values are zero."""
@@ -194,11 +168,6 @@ def _neutral_when_zero(blank: Any, width: int) -> bool:
     for parameter in network.parameters():
         parameter.zero_()
     return not network(next(network.parameters()).new_ones(1, width)).any()
-
-
-def _config_of(artifact: Artifact) -> Any:
-    record = next(each for each in artifact.card.techniques if each.name == TECHNIQUE)
-    return lookup(Technique, TECHNIQUE).Config.parse(record.config)
 
 
 def _named(file: HypernetworkFile, widths: set[int]) -> dict[str, Tensor]:
@@ -216,53 +185,6 @@ def _narrowed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     halves = {name: value.half() for name, value in tensors.items()}
     same = all(torch.equal(halves[name].float(), value) for name, value in tensors.items())
     return halves if same else tensors
-
-
-def _config_from(options: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    structure = _numbers(options, "layer_structure", path) or [1, 2, 1]
-    if not 2 <= len(structure) <= MOST_LAYERS or not all(0 < s <= WIDEST for s in structure):
-        raise ArtifactError(
-            f"{path}: layer_structure is {structure}; expected 2 to {MOST_LAYERS} numbers in "
-            f"(0, {WIDEST}]"
-        )
-    dropout = _numbers(options, "dropout_structure", path)
-    if dropout is None and options.get("use_dropout"):
-        inner = [INNER_DROPOUT] * (len(structure) - 3)
-        last = [INNER_DROPOUT if options.get("last_layer_dropout") else 0.0]
-        dropout = ([0.0, *inner, *last, 0.0]) if len(structure) > 2 else None
-    how = options.get("weight_initialization") or "Normal"
-    activation = options.get("activation_func") or "linear"
-    if isinstance(activation, str) and activation in UNUSABLE:
-        raise ArtifactError(
-            f"{path}: activation_func is '{activation}', which {UNUSABLE[activation]}; train it "
-            "anew with another activation"
-        )
-    config = {
-        "layer_structure": structure,
-        "activation": activation,
-        "activate_output": bool(options.get("activate_output", True)),
-        "layer_norm": bool(options.get("is_layer_norm", False)),
-        "dropout_structure": dropout if dropout and any(dropout) else None,
-        "initialisation": INITIALISATIONS.get(how, "normal") if isinstance(how, str) else "normal",
-        "self_attention": False,
-    }
-    try:
-        lookup(Technique, TECHNIQUE).Config.parse(config)
-        if dropout is not None and len(dropout) != len(structure):
-            raise UsageError(f"dropout_structure has {len(dropout)} numbers for {len(structure)}")
-    except UsageError as error:
-        raise ArtifactError(f"{path}: its options cannot be used: {error}") from None
-    return config
-
-
-def _numbers(options: Mapping[str, Any], name: str, path: Path) -> list[float] | None:
-    value = options.get(name)
-    if value is None:
-        return None
-    plain = isinstance(value, list | tuple) and len(value) <= MOST_LAYERS
-    if not plain or not all(type(each) in (int, float) and abs(each) < 1e6 for each in value):
-        raise ArtifactError(f"{path}: {name} is no list of at most {MOST_LAYERS} numbers")
-    return list(value)
 
 
 def _check_state(state: State, width: int, config: Mapping[str, Any], path: Path) -> None:

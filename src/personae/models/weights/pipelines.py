@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,6 @@ def load_pipeline(
     Raises:
         BaseError: a file is missing or damaged, or the hub is out of reach.
     """
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
-
     path = Path(source)
     local: dict[str, Any] = {"local_files_only": True} if path.is_dir() else {}
     load = kind.from_pretrained
@@ -46,12 +45,23 @@ def load_pipeline(
         load = kind.from_single_file
         if path.with_suffix("").is_dir():
             local = {"local_files_only": True, "config": str(path.with_suffix(""))}
-    try:
+    with _refusing_damage(source):
         if (path / "model_index.json").is_file():
             read = networks(path, dtype, unloaded, device, given=components)
             local |= _variant(path, read)
             components = {**read, **components}
         loaded = load(str(source), **in_format(dtype), **local, **components)
+    _refuse_holes(loaded.components, source)
+    return loaded
+
+
+@contextmanager
+def _refusing_damage(source: str | Path) -> Iterator[None]:
+    """Turn what diffusers and torch raise of a base that is not whole into one line."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    try:
+        yield
     except KeyError as error:
         raise BaseError(
             f"base '{source}' is not whole: it has no weight {error}; fetch it again"
@@ -63,8 +73,6 @@ def load_pipeline(
     except (OSError, ValueError, SafetensorError, SingleFileComponentError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseError(f"base '{source}' could not be loaded: {reason}") from None
-    _refuse_holes(loaded.components, source)
-    return loaded
 
 
 def require_parts(path: Path, parts: Mapping[str, tuple[str, ...]]) -> None:

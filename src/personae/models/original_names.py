@@ -20,10 +20,16 @@ class OriginalNames:
 
     Args:
         rules: {path of a layer there: paths here, in the order of their rows}. `#` stands for
-            the number of a block. Layers without a rule have the same path in both.
+            the number of a block. Layers without a rule have the same path in both. A rule for the
+            whole name of a tensor goes before one for its layer.
+        swapped: {path there: path here} of layers whose halves are exchanged. Updates of them are
+            not read.
     """
 
-    def __init__(self, rules: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, rules: Mapping[str, tuple[str, ...]], swapped: Mapping[str, str] | None = None
+    ) -> None:
+        self.swapped = dict(swapped or {})
         self._rules = {
             re.compile(re.escape(part).replace(re.escape(NUMBER), r"(\d+)")): (original, parts)
             for original, parts in rules.items()

@@ -37,7 +37,7 @@ class TextTower:
     def __init__(self, tokenizer: Any, encoder: nn.Module) -> None:
         self.tokenizer, self.encoder = tokenizer, encoder
         self.length: int = tokenizer.model_max_length
-        self.embedding = _embedding_of(encoder)
+        self.embedding = self.embedding_of(encoder)
         self.vocabulary_size: int = self.embedding.num_embeddings
         if len(tokenizer) < WHOLE_VOCABULARY * self.vocabulary_size:
             raise BaseError(
@@ -51,9 +51,14 @@ class TextTower:
     def with_encoder(self, encoder: nn.Module) -> Self:
         """Return the same tower around another encoder of the same shape, without placeholders."""
         other = copy(self)
-        other.encoder, other.embedding = encoder, _embedding_of(encoder)
+        other.encoder, other.embedding = encoder, self.embedding_of(encoder)
         other._placeholders, other._extra_ids, other._handles = {}, None, []
         return other
+
+    def embedding_of(self, encoder: Any) -> nn.Embedding:
+        """Return the table in which `encoder` looks up its ids."""
+        embedding: nn.Embedding = encoder.get_input_embeddings()
+        return embedding
 
     def words(self, text: str) -> list[int]:
         """Return the vocabulary's ids of `text` without begin and end marks."""
@@ -124,11 +129,6 @@ class TextTower:
             own = vectors()[(ids - new.start).clamp(0, len(new) - 1)]  # (b, l, d)
             embeds = torch.where(mine, own.to(embeds), embeds)
         return embeds
-
-
-def _embedding_of(encoder: Any) -> nn.Embedding:
-    embedding: nn.Embedding = encoder.get_input_embeddings()
-    return embedding
 
 
 def whole_word(placeholder: str) -> str:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from format_world import trained
+from lora_dialects import DIALECTS, deltas, same, written_with
 from personae.artifacts.artifact import Artifact
-from personae.artifacts.low_rank import updates_of
 from personae.core.devices import HOST
 from personae.errors import ArtifactError, UnsupportedError
 from personae.formats.format import export_file, format_of, import_file
@@ -43,14 +43,6 @@ def picture(pipe: ZImagePipeline) -> Tensor:
     ).images
 
 
-def deltas(artifact: Artifact) -> dict[str, Tensor]:
-    return {layer: update.delta() for layer, update in updates_of(artifact).items()}
-
-
-def same(artifact: Artifact, wanted: Artifact) -> None:
-    torch.testing.assert_close(deltas(artifact), deltas(wanted), rtol=0, atol=1e-6)
-
-
 def fused_deltas(lora: Artifact) -> dict[str, Tensor]:
     """Return {name in Z-Image's own code: change}, from the structure of its blocks."""
     of = {name.removeprefix("denoiser."): delta for name, delta in deltas(lora).items()}
@@ -63,36 +55,6 @@ def fused_deltas(lora: Artifact) -> dict[str, Tensor]:
     return {
         name.replace("all_final_layer.2-1", "final_layer"): delta for name, delta in found.items()
     }
-
-
-def written_by_musubi(lora: Artifact) -> dict[str, Tensor]:
-    tensors = {}
-    for layer, update in updates_of(lora).items():
-        name = "lora_unet_" + layer.removeprefix("denoiser.").replace(".", "_")
-        tensors[f"{name}.lora_down.weight"] = update.down
-        tensors[f"{name}.lora_up.weight"] = update.up
-        tensors[f"{name}.alpha"] = torch.tensor(update.scale * update.rank)
-    return tensors
-
-
-def written_with(start: str, flat: bool, lora: Artifact) -> dict[str, Tensor]:
-    tensors = {}
-    for layer, update in updates_of(lora).items():
-        name = layer.removeprefix("denoiser.")
-        name = start + (name.replace(".", "_") if flat else name)
-        tensors[f"{name}.lora_A.weight"] = update.down
-        tensors[f"{name}.lora_B.weight"] = update.folded().up
-    return tensors
-
-
-DIALECTS = {
-    "ai-toolkit": lambda lora: written_with("diffusion_model.", False, lora),
-    "diffusers": lambda lora: written_with("transformer.", False, lora),
-    "DiffSynth": lambda lora: written_with("", False, lora),
-    "SimpleTuner": lambda lora: written_with("lycoris_", True, lora),
-    "OneTrainer": lambda lora: written_with("lora_transformer_", True, lora),
-    "musubi-tuner": written_by_musubi,
-}
 
 
 @pytest.mark.parametrize("tool", DIALECTS)

@@ -30,7 +30,7 @@ class OriginalLora(Format):
     suffix = ".safetensors"
     techniques = ("lora",)
     readers = ("ComfyUI", "personae")
-    not_readers = ("diffusers for Z-Image (does not know its fused names: use diffusers_lora)",)
+    not_readers = ("diffusers (does not know names of fused layers: use diffusers_lora)",)
     needs_base = True
 
     @classmethod

@@ -71,8 +71,14 @@ def denoiser_of(
     if not (folder / "config.json").is_file():
         raise BaseError(f"{folder}: has no config.json, which says how {file.name} is to be read")
     network = empty_network("diffusers", kind, folder)
-    places = places_of(network, file) or _original_places(network, file, names)
+    places = places_of(network, file)
+    original = places is None
+    if places is None:
+        places = _original_places(network, file, names)
     read_into(network, places, file, dtype)
+    for layer in names.swapped.values() if original else ():
+        for value in network.get_submodule(layer).parameters():
+            value.data = torch.cat(value.data.chunk(2)[::-1])
     return network.eval()
 
 
@@ -116,13 +122,19 @@ def _tensors(
     shapes: Mapping[str, tuple[int, ...]], names: OriginalNames
 ) -> dict[str, tuple[str, ...]]:
     """Return {tensor of the file: tensors of the network, in the order of rows}."""
+    whole = {there: parts for there, parts in names.of(shapes).items() if parts != (there,)}
+    ruled = {part for parts in whole.values() for part in parts}
+    swapped = {here: there for there, here in names.swapped.items()}
     by_leaf: dict[str, list[str]] = {}
     for name in shapes:
         module, _, leaf = name.rpartition(".")
-        by_leaf.setdefault(leaf, []).append(module)
-    return {
+        if module in swapped:
+            whole[f"{swapped[module]}.{leaf}"] = (name,)
+        elif name not in ruled:
+            by_leaf.setdefault(leaf, []).append(module)
+    return whole | {
         f"{original}.{leaf}".removeprefix("."): tuple(
-            f"{p}.{leaf}".removeprefix(".") for p in parts
+            f"{part}.{leaf}".removeprefix(".") for part in parts
         )
         for leaf, modules in by_leaf.items()
         for original, parts in names.of(modules).items()

@@ -262,6 +262,18 @@ def test_the_guard_forgets_what_was_only_looked_at(sd1: Family) -> None:
     assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
+def test_a_context_of_zeros_shrinks_nothing(sd1: Family) -> None:
+    """As the empty prompt is on some bases; whatever a bias adds is beyond any share of nothing."""
+    technique = stir(make("hypernetwork", sd1), 0.3).train().inject()
+    before = {name: value.clone() for name, value in technique.state_dict().items()}
+    try:
+        assert technique._change("24/k", torch.zeros(1, 5, 24)).any()
+        technique.after_step()
+    finally:
+        technique.eject()
+    assert all(torch.equal(value, before[name]) for name, value in technique.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("activation", "words"), [("relu", "never learn"), ("sigmoid", r"start 0\.5 off the base")]
 )

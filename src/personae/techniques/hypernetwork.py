@@ -211,7 +211,8 @@ class Hypernetwork(Technique):
                 else:
                     change = layer(change)
         if self.training and torch.is_grad_enabled():
-            ratio = (change.detach().float().norm() / context.detach().float().norm()).nan_to_num()
+            ratio = change.detach().float().norm() / context.detach().float().norm()
+            ratio = ratio.nan_to_num(posinf=0.0)  # of zeros, as the empty prompt is on some bases
             self._ratios[name] = torch.maximum(ratio, self._ratios.get(name, ratio))
         return change
 

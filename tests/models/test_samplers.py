@@ -40,8 +40,16 @@ def told_the_way(base: Family, sampler: str, steps: int, picture: Tensor) -> Ten
         prediction = noise if base.path.prediction_type == "epsilon" else velocity
         streams = streams_of_noise(scheduler, [Shot("", 5)], step)
         latents = scheduler.step(prediction, t, latents, return_dict=False, **streams)[0]
-    left = 1 - getattr(scheduler, "final_alpha_cumprod", torch.tensor(1.0))  # DDIM's last noise
-    return ((latents - left.sqrt() * noise) / (1 - left).sqrt())[0]
+    kept = last_alpha(scheduler, steps)
+    return ((latents - (1 - kept).sqrt() * noise) / kept.sqrt())[0]
+
+
+def last_alpha(scheduler: Any, steps: int) -> Tensor:
+    """Return alpha_bar of where a sampler ends: 1 but for DDIM, which may leave some noise."""
+    if not hasattr(scheduler, "final_alpha_cumprod"):
+        return torch.tensor(1.0)
+    last = int(scheduler.timesteps[-1]) - len(scheduler.alphas_cumprod) // steps
+    return scheduler.alphas_cumprod[last] if last >= 0 else scheduler.final_alpha_cumprod
 
 
 @pytest.mark.parametrize("sampler", list(DIFFUSION_SAMPLERS))

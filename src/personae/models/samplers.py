@@ -39,6 +39,11 @@ class FlowEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]  # diffu
         return sample
 
 
+def _ddim(config: Mapping[str, Any]) -> Any:
+    """Return DDIM as latents need it: by default diffusers' class would cut them to [-1, 1]."""
+    return DDIMScheduler.from_config({"clip_sample": False, **config})
+
+
 def _flow(kind: type, changes: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     return kind(
         num_train_timesteps=SCHEDULER_TIMES,
@@ -50,7 +55,7 @@ def _flow(kind: type, changes: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
 
 DIFFUSION_SAMPLERS: Final[dict[str, Sampler]] = {
-    "ddim": DDIMScheduler.from_config,
+    "ddim": _ddim,
     "euler": EulerDiscreteScheduler.from_config,
     "euler_karras": partial(EulerDiscreteScheduler.from_config, **_KARRAS),
     "euler_a": EulerAncestralDiscreteScheduler.from_config,

@@ -7,7 +7,7 @@ prompt templates end here: nothing outside a family asks which family it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from personae.core.registry import PlugIn, nearest
-from personae.errors import UsageError
+from personae.core.registry import PlugIn
 from personae.models.components import Components, text_component, text_network
+from personae.models.drawing import Drawing
 from personae.models.forwards import Forwards
 from personae.models.layers import Layer, layers_matching
 from personae.models.noise_path import NoisePath
 from personae.models.original_names import OriginalNames
 from personae.models.overlay import WeightOverlay
 from personae.models.recommended import Recommended
-from personae.models.samplers import Sampler, at_the_start
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Frame, Text
 from personae.models.text_tower import TextTower
@@ -37,11 +36,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Family(PlugIn, ABC):
+class Family(Drawing, PlugIn, ABC):
     """A loaded base model.
 
-    A class sets `name`, `targets`, `samplers` (a table of `samplers.py`, or one of its own) and
-    `usual_sampler`, the one that pictures are drawn with where nobody names another, and
+    A class sets `name`, `targets`, `samplers` and `usual_sampler` (see `Drawing`), and
     `denoiser_component`, what diffusers calls its denoiser ("unet", "transformer"). `file_layouts`
     names the kinds of files that A1111, ComfyUI and kohya's scripts have for its bases, keys of
     `LAYOUTS` in `formats/layout.py`; without any, formats that need one refuse the family.
@@ -90,8 +88,6 @@ class Family(PlugIn, ABC):
     group: ClassVar[str] = "personae.families"
     name: ClassVar[str]
     targets: ClassVar[TargetSets]
-    samplers: ClassVar[dict[str, Sampler]]
-    usual_sampler: ClassVar[str]
     denoiser_component: ClassVar[str]
     autoencoder_component: ClassVar[str] = "vae"
     file_layouts: ClassVar[tuple[str, ...]] = ()
@@ -160,47 +156,6 @@ class Family(PlugIn, ABC):
             guidance: the scale that pictures are drawn with; None while training.
         """
         return Conditions()
-
-    def scheduler(self, name: str, steps: int, shape: Sequence[int]) -> Any:
-        """Return a sampler, a diffusers scheduler whose `steps` times are set.
-
-        One that adds noise takes it from `generator`, an argument of its `step`: one a row.
-
-        Args:
-            name: one of `samplers`.
-            steps: from noise to picture.
-            shape: of one picture's latents, (c, h, w).
-
-        Raises:
-            UsageError: the family has no such sampler.
-        """
-        scheduler = self.sampler(name)
-        scheduler.set_timesteps(steps, device=self.device)
-        return at_the_start(scheduler)
-
-    def sampler(self, name: str, changes: Mapping[str, Any] = {}) -> Any:
-        """Return sampler `name`, its times not set; `changes` are laid over `scheduler_config`."""
-        if name not in self.samplers:
-            raise UsageError(
-                f"sampler is '{name}'; {self.name} has {', '.join(self.samplers)}."
-                f"{nearest(name, self.samplers)}"
-            )
-        return self.samplers[name]({**self.scheduler_config, **changes})
-
-    def is_guided(self, scale: float) -> bool:
-        """Say whether drawing at guidance `scale` needs predictions without the prompt, too."""
-        return scale > 1
-
-    def guide(self, without: Tensor, following: Tensor, scale: float) -> Tensor:
-        """Return the guided prediction; 1 is that of the prompt alone.
-
-        Source: Ho and Salimans 2022, arXiv:2207.12598, equation 6, with scale = 1 + w.
-
-        Args:
-            without: predictions for the negative prompt, (b, c, h, w); following: for the prompt.
-            scale: guidance scale.
-        """
-        return without + scale * (following - without)
 
     @abstractmethod
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:

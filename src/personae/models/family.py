@@ -7,7 +7,7 @@ prompt templates end here: nothing outside a family asks which family it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from personae.core.config import Config
 from personae.core.registry import PlugIn
 from personae.models.components import Components, text_component, text_network
 from personae.models.drawing import Drawing
@@ -118,6 +119,21 @@ class Family(Drawing, PlugIn, ABC):
             BaseError: nothing loadable is there; the message says what was looked for.
         """
 
+    def configure(self, settings: Mapping[str, Any], where: str) -> None:
+        """Take what a person says of this base in the table `[base]` of its personae.toml.
+
+        A family that has such settings overrides this; here every one is refused.
+
+        Args:
+            settings: by name.
+            where: the file, for messages.
+
+        Raises:
+            UsageError: a setting is unknown, or out of range.
+            BaseError: it cannot be so on this base.
+        """
+        Config.parse(dict(settings), where=where)
+
     @classmethod
     @abstractmethod
     def tiny(cls, seed: int = 0) -> list[Self]:
@@ -174,6 +190,11 @@ class Family(Drawing, PlugIn, ABC):
     @abstractmethod
     def size_step(self) -> int:
         """Every side must be a multiple of this many pixels."""
+
+    @property
+    def text_encoding(self) -> tuple[object, ...]:
+        """Return all that `encode_text` depends on besides ids, encoders and format, for caches."""
+        return (self.name,)
 
     @property
     def autoencoding(self) -> tuple[object, ...]:

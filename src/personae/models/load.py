@@ -13,6 +13,7 @@ from personae.models.acceleration.choice import setting
 from personae.models.acceleration.wide_products import lacks_kernels, widen_calls
 from personae.models.family import Family
 from personae.models.weights import sources
+from personae.models.weights.notes import notes_of
 from personae.models.weights.quantised import QUANTISED, pick_format, quantise
 
 
@@ -53,7 +54,9 @@ def load_base(
         quantise(base.denoiser, precision)
         base.quantised = precision
     base.source, base.acceleration = str(source), quicker
-    base.recommendations = sources.training_advice(Path(where))
+    notes, file = notes_of(where)
+    base.recommendations = notes.recommended
+    base.configure(notes.base, str(file))
     if quicker != "none" and lacks_kernels(chosen, dtype):
         widen_calls(base)
     return base

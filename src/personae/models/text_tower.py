@@ -8,7 +8,8 @@ are looked up while embedding.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, Self
 
@@ -129,6 +130,24 @@ class TextTower:
             own = vectors()[(ids - new.start).clamp(0, len(new) - 1)]  # (b, l, d)
             embeds = torch.where(mine, own.to(embeds), embeds)
         return embeds
+
+
+@contextmanager
+def outputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what `layer` of an encoder puts out, (b, l, d), for the length of a `with` block.
+
+    transformers' own `output_hidden_states` would leave hooks on the encoder for good.
+    """
+    found: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 def whole_word(placeholder: str) -> str:

@@ -11,13 +11,16 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     Qwen2Tokenizer,
     Qwen3Config,
@@ -45,7 +48,7 @@ def tiny_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
     )
 
 
-def tiny_text_config(width: int, layers: int = 2) -> CLIPTextConfig:
+def tiny_text_config(width: int, layers: int = 2, **settings: Any) -> CLIPTextConfig:
     """Return the settings of a CLIP text encoder of `width` that fits `tiny_tokenizer`."""
     return CLIPTextConfig(
         vocab_size=521,
@@ -56,6 +59,7 @@ def tiny_text_config(width: int, layers: int = 2) -> CLIPTextConfig:
         bos_token_id=519,
         eos_token_id=520,
         pad_token_id=520,
+        **settings,
     )
 
 
@@ -108,6 +112,58 @@ def tiny_stable_diffusion(version: int, seed: int = 0) -> StableDiffusionPipelin
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def tiny_stable_diffusion_xl(
+    prediction_type: str = "epsilon", seed: int = 0
+) -> StableDiffusionXLPipeline:
+    """Return a pipeline of the shape of Stable Diffusion XL.
+
+    The one that predicts v is made up as such bases are: its noisiest step is noise alone, an empty
+    prompt is encoded like any other, and its autoencoder knows mean and deviation of its latents.
+    """
+    v = prediction_type == "v_prediction"
+    statistics = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [0.9, 1.1, 1.3, 0.8]}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32, 32),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            transformer_layers_per_block=(1, 1, 1 if v else 2),
+            cross_attention_dim=16 + 24,
+            attention_head_dim=(2, 4, 4),
+            norm_num_groups=8,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 20,
+        )
+        first = CLIPTextModel(tiny_text_config(16))
+        second = CLIPTextModelWithProjection(tiny_text_config(24, projection_dim=20))
+        vae = tiny_autoencoder(AutoencoderKL, scaling_factor=0.13025, **(statistics if v else {}))
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction_type,
+        timestep_spacing="leading",
+        steps_offset=1,
+        rescale_betas_zero_snr=v,
+    )
+    return StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=tiny_tokenizer(),
+        tokenizer_2=tiny_tokenizer("!"),
+        unet=unet,
+        scheduler=scheduler,
+        force_zeros_for_empty_prompt=not v,
+        add_watermarker=False,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -9,16 +10,19 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from personae.errors import UsageError
+from personae.errors import BaseError, UsageError
 from personae.models.components import text_component
 from personae.models.family import Family
 from personae.models.noise_path import Diffusion
+from personae.models.prediction import Prediction, diffusion_of, marked
 from personae.models.samplers import DIFFUSION_SAMPLERS
 from personae.models.targets import TargetSets
 from personae.models.text_tower import TextTower
 from personae.models.weights import pipelines, sources
 from personae.models.weights.fingerprint import fingerprint
 from personae.models.weights.unloaded import Unloaded, readable_again
+
+logger = logging.getLogger(__name__)
 
 
 class UNetFamily(Family):
@@ -72,6 +76,8 @@ class UNetFamily(Family):
             **dict.fromkeys(cls.left_out),
         )
         base = cls.from_pipeline(pipe, str(source), device, dtype)
+        if sources.is_single_file(source):
+            base._take(marked(Path(source)))
         if denoiser_unloaded:
             base.unloaded = Unloaded(list(readable_again(Path(source), base.components.denoiser)))
             base.unloaded.unload()
@@ -83,12 +89,24 @@ class UNetFamily(Family):
     def from_pipeline(
         cls, pipe: Any, source: str, device: torch.device, dtype: torch.dtype
     ) -> Self:
-        """Take a diffusers pipeline's own modules as a base; they are frozen and moved."""
+        """Take a diffusers pipeline's own modules as a base; they are frozen and moved.
+
+        Raises:
+            BaseError: its denoiser is not one that draws from noise and text alone.
+        """
+        seen, drawn = pipe.unet.config.in_channels, pipe.vae.config.latent_channels
+        if seen != drawn:
+            raise BaseError(
+                f"base '{source}' has a U-Net that reads {seen} channels, and latents have "
+                f"{drawn}; it is for inpainting or editing, so use the base that draws from text"
+            )
         names = [text_component(i) for i in range(cls.text_encoders)]
         encoders = [getattr(pipe, name) for name in names]
         tokenizers = [getattr(pipe, name.replace("text_encoder", "tokenizer")) for name in names]
-        # SD 1.x autoencoders overflow in fp16; the rest of the base may use it.
-        autoencoder_dtype = torch.float32 if dtype is torch.float16 else dtype
+        path, scheduler_config = diffusion_of(pipe.scheduler.config, source)
+        # Most autoencoders overflow in fp16, and say so; the rest of the base may use it.
+        overflows = dtype is torch.float16 and pipe.vae.config.force_upcast
+        autoencoder_dtype = torch.float32 if overflows else dtype
         networks = {pipe.unet: dtype, pipe.vae: autoencoder_dtype, **dict.fromkeys(encoders, dtype)}
         for network, wanted in networks.items():
             network.requires_grad_(False).eval().to(device)
@@ -98,30 +116,60 @@ class UNetFamily(Family):
             denoiser=pipe.unet,
             autoencoder=pipe.vae,
             towers=[TextTower(*pair) for pair in zip(tokenizers, encoders, strict=True)],
-            path=Diffusion(
-                pipe.scheduler.alphas_cumprod.clone(), pipe.scheduler.config.prediction_type
-            ),
-            scheduler_config=dict(pipe.scheduler.config),
+            path=path,
+            scheduler_config=scheduler_config,
             device=device,
             dtype=dtype,
             source=source,
             fingerprint=fingerprint(pipe.unet),
         )
 
+    def configure(self, settings: Mapping[str, Any], where: str) -> None:
+        """Take what a person says of the prediction, in the place of what the files say."""
+        said, single = Prediction.parse(dict(settings), where=where), Path(self.source)
+        stated = marked(single).prediction_type if sources.is_single_file(single) else None
+        if stated and said.prediction_type not in (stated, None):
+            logger.warning(
+                "%s says of itself that it predicts %s; %s says %s, which is taken: pictures that "
+                "come out grey or burnt mean that it is wrong",
+                *(self.source, stated, where, said.prediction_type),
+            )
+        self._take(said)
+
+    def _take(self, said: Prediction) -> None:
+        config = said.over(self.scheduler_config)
+        if config != self.scheduler_config:
+            self.path, self.scheduler_config = diffusion_of(config, self.source)
+
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Return the mean of the posterior, scaled; the mean makes a cache exact."""
+        """Return the mean of the posterior, normalised; the mean makes a cache exact."""
         pixels = pixels.to(self.device, self.autoencoder.dtype)
-        mode: Tensor = self.autoencoder.encode(pixels).latent_dist.mode()
+        mode: Tensor = self.autoencoder.encode(pixels).latent_dist.mode().float()
         scale: float = self.autoencoder.config.scaling_factor
-        return mode.float() * scale
+        statistics = self._statistics(mode)
+        return (
+            mode * scale if statistics is None else (mode - statistics[0]) * scale / statistics[1]
+        )
 
     def decode_image(self, latents: Tensor) -> Tensor:
         """Return pixels in about [-1, 1]."""
         latents = latents.to(self.device, self.autoencoder.dtype)
-        pixels: Tensor = self.autoencoder.decode(
-            latents / self.autoencoder.config.scaling_factor
-        ).sample
+        scale: float = self.autoencoder.config.scaling_factor
+        statistics = self._statistics(latents)
+        plain = latents / scale
+        if statistics is not None:
+            plain = latents * statistics[1] / scale + statistics[0]
+        pixels: Tensor = self.autoencoder.decode(plain).sample
         return pixels
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return mean and deviation of each channel of latents where the autoencoder has them."""
+        config = self.autoencoder.config
+        values = config.get("latents_mean"), config.get("latents_std")
+        if None in values:
+            return None
+        mean, deviation = (like.new_tensor(each).view(1, -1, 1, 1) for each in values)
+        return mean, deviation
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Return (channels, height / 8, width / 8) for the usual autoencoder."""

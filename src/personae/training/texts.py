@@ -41,7 +41,7 @@ class TextSource:
     def _key(self, caption: str) -> tuple[object, ...]:
         """Return all that an encoding depends on: what each encoder reads says it of templates."""
         ids = [tower.rows([caption]) for tower in self.base.towers]
-        return "text", self.base.name, self.encoders, str(self.base.dtype), ids
+        return "text", self.base.text_encoding, self.encoders, str(self.base.dtype), ids
 
     def _encoding(self, caption: str) -> Callable[[], dict[str, Tensor]]:
         @torch.no_grad()

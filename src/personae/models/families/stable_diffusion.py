@@ -39,8 +39,9 @@ class StableDiffusion(UNetFamily):
         """Accept folders and hub ids of StableDiffusionPipeline, and LDM single files of it."""
         if sources.is_single_file(source):
             keys = sources.checkpoint_keys(source)
+            others = ("conditioner.", "model.diffusion_model.label_emb.")  # of later versions
             return "model.diffusion_model.input_blocks.0.0.weight" in keys and not any(
-                key.startswith("conditioner.") for key in keys
+                key.startswith(others) for key in keys
             )
         return sources.pipeline_class(source) == "StableDiffusionPipeline"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from personae.core.tensor_header import read_tensor_header
 from personae.errors import BaseError
-from personae.models.weights.sources import pipeline_class, training_advice
+from personae.models.weights.notes import notes_of
+from personae.models.weights.sources import pipeline_class
 
 AUTOENCODER = "vae"  # its folder in every pipeline of diffusers
 
@@ -52,7 +53,7 @@ def describe_base(folder: Path) -> BaseDescription:
         resolution=resolution,
         parameters=parameters,
         bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        recommended=training_advice(folder),
+        recommended=notes_of(folder)[0].recommended,
         path=folder,
     )
 

@@ -130,18 +130,6 @@ def pick_base(named: str | None, stated: str | None) -> str:
     return named or (stated_base(stated) if stated else USUAL_BASE)
 
 
-def training_advice(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the training advice a base may bring along in `personae.toml`.
-
-    A `[recommended.<technique>]` table holds fields of `Recommended`; `Family.recommended` checks
-    them when they are used.
-
-    Raises:
-        UsageError: the file is not TOML.
-    """
-    return _advice(folder / "personae.toml")
-
-
 @cache
 def practice_with(family: type[PlugIn]) -> dict[str, dict[str, Any]]:
     """Read what trainers in use do with bases of a family, from `<name>.toml` beside its file.
@@ -151,8 +139,5 @@ def practice_with(family: type[PlugIn]) -> dict[str, dict[str, Any]]:
     Raises:
         UsageError: the file is not TOML.
     """
-    return _advice(Path(getfile(family)).with_name(f"{family.name}.toml"))
-
-
-def _advice(file: Path) -> dict[str, dict[str, Any]]:
+    file = Path(getfile(family)).with_name(f"{family.name}.toml")
     return read_toml(file).get("recommended", {}) if file.is_file() else {}

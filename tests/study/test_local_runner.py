@@ -14,7 +14,7 @@ from personae.study.comparison.comparison import Comparison
 from personae.study.events import CellFinished
 from personae.study.local_runner import local_runner, start, usual_jobs
 from personae.study.run import run_study
-from personae.study.runner import settle
+from personae.study.runner import fail_without_result
 from personae.study.study import Study
 from study_world import build, grid
 
@@ -61,7 +61,7 @@ def test_a_killed_cell_is_told_and_goes_on_where_it_was(world, character, tmp_pa
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    settle(cell, process.wait())
+    fail_without_result(cell, process.wait())
     assert "killed by SIGKILL" in cell.result().error
     assert "--retry-failed" in cell.result().error
     steps = [json.loads(x)["step"] for x in log.read_text().splitlines() if '"step"' in x]

@@ -31,7 +31,7 @@ SEEDS_APART: Final = 1000
 together: on `toon` one checkpoint drew with likenesses from 0.29 to 0.88 on seven shared seeds."""
 
 
-Kind = Literal["scene", "expression", "medium"]
+ShotKind = Literal["scene", "expression", "medium"]
 
 
 class SuiteShot(Config):
@@ -41,7 +41,7 @@ class SuiteShot(Config):
     """Short name, unique in the suite: letters, digits and underscores."""
     prompt: str
     """What to draw, with {character} where the character is named."""
-    kind: Kind
+    kind: ShotKind
     """What the shot varies."""
     medium: str | None = None
     """Medium asked for; given if and only if the kind is medium."""
@@ -117,11 +117,11 @@ class Suite(Config):
             raise ValueError(f"two shots are called '{twice}'")
         return self
 
-    def of_kind(self, kind: Kind) -> list[SuiteShot]:
+    def of_kind(self, kind: ShotKind) -> list[SuiteShot]:
         """Return the shots that vary one thing."""
         return [shot for shot in self.shots if shot.kind == kind]
 
-    def prompts(self, who: str, kind: Kind | None = None) -> list[str]:
+    def prompts(self, who: str, kind: ShotKind | None = None) -> list[str]:
         """Return the prompts of all shots, or of one kind, with `who` for the character."""
         shots = self.shots if kind is None else self.of_kind(kind)
         return [spelled(shot.prompt, who) for shot in shots]

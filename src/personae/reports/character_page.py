@@ -13,9 +13,9 @@ from personae.artifacts.card_facts import card_facts
 from personae.characters.character import Character
 from personae.core.units import count, duration, size
 from personae.evaluation.suite import Suite, spelled
+from personae.reports.embedded_picture import ShownPicture, shown
 from personae.reports.loss_curve import LossCurve, loss_plot
 from personae.reports.page import render
-from personae.reports.pictures import ShownPicture, shown
 from personae.reports.sheets import HEADINGS
 from personae.training.run_folder import RunFolder
 

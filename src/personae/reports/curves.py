@@ -58,7 +58,7 @@ def _validation(curve: LearningCurve) -> Points:
 def _mean_curve(row: Row, read: Callable[[LearningCurve], Points]) -> Points:
     """Return the mean over the row's cells at the steps that all of them reached."""
     values: dict[int, list[float]] = {}
-    for curve in filter(None, (each.result.curve for each in row.found)):
+    for curve in filter(None, (each.result.curve for each in row.cells)):
         for step, value in read(curve):
             values.setdefault(step, []).append(value)
     most = max(map(len, values.values()), default=0)

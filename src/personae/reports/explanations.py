@@ -60,5 +60,5 @@ def _right_prompt(comparison: Comparison) -> str:
 
 def _score(comparison: Comparison, name: str) -> Score | None:
     """Return a metric of the first cell that has values of it, or None."""
-    scores = (each.scores.metrics.get(name) for row in comparison.trained for each in row.found)
+    scores = (each.scores.metrics.get(name) for row in comparison.trained for each in row.cells)
     return next((score for score in scores if score is not None and score.values), None)

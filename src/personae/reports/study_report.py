@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from personae.core.files import write_text
-from personae.reports import curves, pictures, plots, summary
+from personae.reports import curves, plots, study_pictures, summary
 from personae.reports.explanations import explanations
 from personae.reports.page import render
 from personae.reports.table import table
@@ -19,7 +19,7 @@ from personae.study.comparison.claims import Judgement, judge_claims
 from personae.study.comparison.comparison import Comparison
 from personae.study.comparison.limits import Limits
 from personae.study.comparison.measures import LIKENESS_SHARES
-from personae.study.comparison.rows import Found, Row
+from personae.study.comparison.rows import FinishedCell, Row
 from personae.study.comparison.verdict import Verdict, decide
 from personae.study.result import CellSampling, CellTraining
 from personae.study.study import Study
@@ -84,7 +84,7 @@ def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> s
         "study.html",
         comparison=comparison,
         verdict=verdict,
-        characters=pictures.characters(comparison),
+        characters=study_pictures.characters(comparison),
         table=table(comparison),
         explanations=explanations(comparison),
         trade_offs=plots.trade_offs(comparison),
@@ -92,16 +92,16 @@ def page(comparison: Comparison, verdict: Verdict, claims: list[Judgement]) -> s
         curves=curves.curves(comparison),
         claims=claims,
         facts=facts(comparison),
-        cells=[_cell(each) for row in comparison.rows for each in row.found],
+        cells=[_cell(each) for row in comparison.rows for each in row.cells],
         grid=(comparison.study.folder / "study.toml").read_text(encoding="utf-8"),
     )
 
 
 def facts(comparison: Comparison) -> list[tuple[str, str]]:
     """Return what the whole study has in common, as (what, value)."""
-    first = comparison.trained[0].found[0]
+    first = comparison.trained[0].cells[0]
     result = first.result
-    trained = [each for row in comparison.trained for each in row.found]
+    trained = [each for row in comparison.trained for each in row.cells]
     # Each trained cell has both.
     training = [cast(CellTraining, each.result.training) for each in trained]
     recipe = cast(CellSampling, result.recipe)
@@ -132,7 +132,7 @@ def facts(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _cell(found: Found) -> dict[str, str]:
+def _cell(found: FinishedCell) -> dict[str, str]:
     return {
         "name": found.cell.name,
         "row": found.cell.spec.row,
@@ -163,7 +163,7 @@ def _row(row: Row) -> dict[str, Any]:
         "name": row.name,
         "title": row.title,
         "kind": row.kind,
-        "cells": [each.cell.name for each in row.found],
+        "cells": [each.cell.name for each in row.cells],
         "measures": {name: asdict(interval) for name, interval in row.intervals.items()},
         "ranks": {
             name: {"place": place.place, "ties": place.ties} for name, place in row.ranks.items()

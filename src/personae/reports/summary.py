@@ -12,10 +12,10 @@ from matplotlib.gridspec import SubplotSpec
 from personae.core.files import replacing
 from personae.core.units import show
 from personae.evaluation.statistics import Interval
+from personae.reports.embedded_picture import open_picture
 from personae.reports.looks import FAINT, INK, PLAIN, looks, style
-from personae.reports.pictures import open_picture
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.rows import Found, Row
+from personae.study.comparison.rows import FinishedCell, Row
 from personae.study.comparison.verdict import Verdict
 from personae.study.result import CellPicture
 
@@ -51,7 +51,7 @@ def _pictures(figure: Figure, place: SubplotSpec, rows: list[Row]) -> None:
     """Draw a few shots of the first character: a technique per line, a prompt per column."""
     grid = place.subgridspec(len(rows), SHOTS, wspace=0.04, hspace=0.06)
     for line, row in enumerate(rows):
-        found = row.found[0]
+        found = row.cells[0]
         for column, (prompt, file) in enumerate(_chosen(found)):
             axes = figure.add_subplot(grid[line, column])
             image = open_picture(file)
@@ -71,7 +71,7 @@ def _pictures(figure: Figure, place: SubplotSpec, rows: list[Row]) -> None:
                 )
 
 
-def _chosen(found: Found) -> list[tuple[str, Path]]:
+def _chosen(found: FinishedCell) -> list[tuple[str, Path]]:
     first: dict[str, CellPicture] = {}
     for picture in found.result.pictures:
         first.setdefault(picture.shot, picture)

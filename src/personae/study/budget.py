@@ -13,8 +13,8 @@ from personae.models.family import Family
 from personae.techniques.technique import Technique
 from personae.training.schedule import Schedule
 
-Kind = Literal["steps", "presentations", "seconds", "own"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+BudgetKind = Literal["steps", "presentations", "seconds", "own"]
+KINDS: tuple[BudgetKind, ...] = get_args(BudgetKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Budget:
             so that none is cut short.
     """
 
-    kind: Kind
+    kind: BudgetKind
     amount: float | None = None
 
     @classmethod

@@ -17,14 +17,14 @@ from personae.errors import StudyError
 from personae.study.result import CellFailure, CellResult, read_result, write_result
 from personae.training.settings import RunConfig
 
-Kind = Literal["trained", "untouched", "real"]
-State = Literal["pending", "failed", "done"]
+CellKind = Literal["trained", "untouched", "real"]
+CellState = Literal["pending", "failed", "done"]
 
 
 class CellSpec(Config):
     """What a cell measures; two cells with the same spec have the same folder."""
 
-    kind: Kind = "trained"
+    kind: CellKind = "trained"
     """trained: a technique; untouched: the base alone; real: the held-out pictures themselves."""
     run: RunConfig
     """Settings of training and judging; of the other kinds only what is not about training."""
@@ -108,7 +108,7 @@ class Cell:
             return None
 
     @property
-    def state(self) -> State:
+    def state(self) -> CellState:
         """Say how far it is; a cell whose result cannot be used is pending."""
         result = self.result()
         return "pending" if result is None else result.status

@@ -59,4 +59,4 @@ class CellProgress(Event):
     steps: int
 
 
-Happening = StudyStarted | CellStarted | CellProgress | CellFinished | StudyFinished
+StudyEvent = StudyStarted | CellStarted | CellProgress | CellFinished | StudyFinished

@@ -10,7 +10,7 @@ from personae.training.events import Kept, Scored, Step, StoppedEarly, Validatio
 from personae.training.run_folder import RunFolder
 
 POINTS = 60
-Kind = TypeVar("Kind", bound=Event)
+Told = TypeVar("Told", bound=Event)
 
 
 def learning_curve(folder: RunFolder) -> LearningCurve:
@@ -32,7 +32,7 @@ def learning_curve(folder: RunFolder) -> LearningCurve:
     )
 
 
-def _of(events: list[Event], kind: type[Kind]) -> list[Kind]:
+def _of(events: list[Event], kind: type[Told]) -> list[Told]:
     return [event for event in events if isinstance(event, kind)]
 
 

@@ -20,7 +20,7 @@ from personae.models.weights.sources import local_folder
 from personae.study.budget import Budget
 from personae.study.cell import Cell
 from personae.study.events import CellProgress, CellStarted
-from personae.study.runner import Runner, settle
+from personae.study.runner import Runner, fail_without_result
 from personae.study.study import Study
 from personae.training.events import Step
 
@@ -53,7 +53,7 @@ def local_runner(jobs: int = 1) -> Runner:
                 ended = [key for key, (_, process) in running.items() if process.poll() is not None]
                 for key in ended:
                     cell, process = running.pop(key)
-                    settle(cell, process.returncode)
+                    fail_without_result(cell, process.returncode)
                     yield cell
                 if not ended:
                     time.sleep(PAUSE_SECONDS)

@@ -23,7 +23,7 @@ from personae.study.cell import Cell
 from personae.study.events import CellStarted
 from personae.study.ray_worker import CHARACTER, pack, run_packed, unpack
 from personae.study.result import CellResult
-from personae.study.runner import Runner, settle
+from personae.study.runner import Runner, fail_without_result
 
 RETRIES = 3
 """How often a cell is run again after its worker died, before it counts as failed."""
@@ -82,7 +82,7 @@ def _run(ray: Any, cpus: float, cells: Sequence[Cell]) -> Iterator[CellStarted |
         try:
             code, archive = ray.get(done)
             take_back(archive, cell)
-            settle(cell, code)
+            fail_without_result(cell, code)
         except ray.exceptions.RayError as error:
             first = str(error).strip().splitlines()[0]
             cell.fail(f"its worker died {RETRIES + 1} times or the cluster is gone ({first})")

@@ -18,7 +18,7 @@ from personae.study.events import (
     CellFinished,
     CellProgress,
     CellStarted,
-    Happening,
+    StudyEvent,
     StudyFinished,
     StudyStarted,
 )
@@ -49,7 +49,7 @@ def pick_runner(study: Study, jobs: int | None = None, ray: str | None = None) -
     return local_runner(usual_jobs(study) if jobs is None else jobs)
 
 
-def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> Iterator[Happening]:
+def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> Iterator[StudyEvent]:
     """Run what has no result yet and yield what happens.
 
     Args:
@@ -65,7 +65,7 @@ def run_study(study: Study, runner: Runner, *, retry_failed: bool = False) -> It
         yield from _run(study, runner, retry_failed)
 
 
-def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[Happening]:
+def _run(study: Study, runner: Runner, retry_failed: bool) -> Iterator[StudyEvent]:
     pending = study.pending(retry_failed=retry_failed)
     for cell in pending:
         if cell.state == "pending" and (why := cell.problem):

@@ -12,7 +12,7 @@ Runner = Callable[[Sequence[Cell]], Iterator[CellStarted | CellProgress | Cell]]
 """Runs cells, yielding each when it starts and, as a `Cell`, when it has a result."""
 
 
-def settle(cell: Cell, code: int) -> None:
+def fail_without_result(cell: Cell, code: int) -> None:
     """Give a cell whose process ended without a result the reason as its result."""
     if cell.result() is not None:
         return

@@ -51,6 +51,7 @@ class Study:
         folder: holds `study.toml` and `cells/`.
         settings: what is common to all cells.
         cells: in the order they are run: what is not trained comes first.
+        values: the grid as it was given, for `study.toml`.
         broken: {character folder: error} of characters that cannot be opened.
     """
 

@@ -92,7 +92,7 @@ class RunFolder:
                 f"{self.path}: already holds a run; continue it with --resume {self.path}, or give "
                 "another folder with --out"
             )
-        self.settle(config)
+        self.write_config(config)
 
     def abandon(self) -> None:
         """Take back `begin` where nothing came of it, so that the folder can be used again."""
@@ -101,7 +101,7 @@ class RunFolder:
         with suppress(OSError):  # it was there before, with other things in it
             self.path.rmdir()
 
-    def settle(self, config: RunConfig) -> None:
+    def write_config(self, config: RunConfig) -> None:
         """Write the settings that the run, and any resuming of it, goes by."""
         write_text(self.config_file, to_toml(config))
 

@@ -104,7 +104,8 @@ def _run(
 ) -> Iterator[Event]:
     character = _character(config)
     with within_limit(config, character, base, planned=planned) as (config, base, plan):
-        folder.settle(config)  # resolved, so that a later version with other advice resumes it too
+        # Resolved, so that a later version with other advice resumes it too.
+        folder.write_config(config)
         if plan is not None:
             yield plan
         trainer = yield from set_up(config, character, base)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from personae.core.config import Config, read_toml
 from personae.core.units import show
 from personae.evaluation.statistics import CONFIDENCE
@@ -27,8 +29,8 @@ class ClaimTest(Config):
     """A technique, or every."""
     measure: str
     """A metric or a cost."""
-    is_: Literal["above", "below"] = "below"
-    """Where the technique should be."""
+    is_: Literal["above", "below"] = Field(default="below", alias="is")
+    """Where the technique should be; `is` in the file."""
     against: list[str] | Literal["others", "untouched"] = "others"
     """What it is compared with."""
     at_most: float | None = None
@@ -77,12 +79,7 @@ def judge_claims(comparison: Comparison, file: Path | None = None) -> list[Judge
     A claim whose techniques are not in the study, or are there at several settings, is left out.
     """
     file = file or Path(__file__).with_name("claims.toml")
-    values = read_toml(file)
-    for claim in values.get("claims", []):
-        for test in claim.get("tests", []):
-            if "is" in test:
-                test["is_"] = test.pop("is")
-    claims = Claims.parse(values, where=str(file)).claims
+    claims = Claims.parse(read_toml(file), where=str(file)).claims
     judged = (_judge(claim, comparison) for claim in claims)
     return [judgement for judgement in judged if judgement is not None]
 

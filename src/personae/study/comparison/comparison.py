@@ -88,7 +88,7 @@ class Comparison:
     @property
     def characters(self) -> list[str]:
         """Return the names of the characters, in the order of the study."""
-        return list(dict.fromkeys(each.character for row in self.rows for each in row.found))
+        return list(dict.fromkeys(each.character for row in self.rows for each in row.cells))
 
     def row(self, name: str) -> Row | None:
         """Return the row of that name, or None."""

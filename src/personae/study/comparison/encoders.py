@@ -83,5 +83,5 @@ def _product(row: Row, share: str) -> float:
 
 def encoder_name(comparison: Comparison, role: str) -> str:
     """Return the name of the encoder of a role, without its weights."""
-    encoders = comparison.trained[0].found[0].scores.encoders
+    encoders = comparison.trained[0].cells[0].scores.encoders
     return encoders.get(role, role).split(" (")[0]

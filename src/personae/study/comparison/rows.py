@@ -12,7 +12,7 @@ from personae.core.registry import lookup
 from personae.errors import StudyError
 from personae.evaluation.scores import Scores
 from personae.evaluation.statistics import Interval, Rank, mean_interval
-from personae.study.cell import Cell, CellSpec, Kind
+from personae.study.cell import Cell, CellKind, CellSpec
 from personae.study.comparison.measures import LIKENESS_SHARES, derived_values, has_scale
 from personae.study.result import CellResult, TrainingWarning
 from personae.techniques.technique import Technique
@@ -23,7 +23,7 @@ TITLES = {"untouched": "Untouched base", "real": "Real pictures"}
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FinishedCell:
     """A cell that is done, and its result."""
 
     cell: Cell
@@ -57,7 +57,7 @@ class Row:
     Attributes:
         name: unique in the study. title: for people.
         kind: trained, untouched or real.
-        found: its cells. values: {measure: {key: value}}, one per picture.
+        cells: those that are done. values: {measure: {key: value}}, one per picture.
         costs: {cost: {(character, seed): amount}}.
         intervals: {measure or cost: its mean and where it lies}.
         ranks: {measure: its place among the trained rows}.
@@ -65,8 +65,8 @@ class Row:
 
     name: str
     title: str
-    kind: Kind
-    found: list[Found]
+    kind: CellKind
+    cells: list[FinishedCell]
     values: dict[str, dict[Key, float]] = field(default_factory=dict)
     costs: dict[str, dict[tuple[str, int], float]] = field(default_factory=dict)
     intervals: dict[str, Interval] = field(default_factory=dict)
@@ -88,19 +88,19 @@ def unit_of(key: Sequence[Any]) -> Any:
     return (key[0], key[2]) if len(key) == 4 else key
 
 
-def gather(cells: Sequence[Cell]) -> tuple[list[Found], dict[str, str]]:
+def gather(cells: Sequence[Cell]) -> tuple[list[FinishedCell], dict[str, str]]:
     """Return the cells that are done, and {cell: why} of those that do not count."""
     found, unusable = [], {}
     for cell in cells:
         result = cell.result()
         if isinstance(result, CellResult):
-            found.append(Found(cell, result))
+            found.append(FinishedCell(cell, result))
         else:
             unusable[cell.name] = cell.problem or "is pending"
     return found, unusable
 
 
-def refuse_mixtures(found: Sequence[Found]) -> None:
+def refuse_mixtures(found: Sequence[FinishedCell]) -> None:
     """Refuse to compare what was not measured alike.
 
     Raises:
@@ -125,7 +125,7 @@ def refuse_mixtures(found: Sequence[Found]) -> None:
             )
 
 
-def make_rows(found: Sequence[Found]) -> list[Row]:
+def make_rows(found: Sequence[FinishedCell]) -> list[Row]:
     """Return the rows: trained ones in the order found, then the base alone, then the real."""
     several = len({each.result.base.source for each in found}) > 1
     scaled = all(has_scale(e.scores.metrics) for e in found if e.cell.spec.kind == "trained")
@@ -136,7 +136,7 @@ def make_rows(found: Sequence[Found]) -> list[Row]:
         name = f"{spec.row} on {base}" if base else spec.row
         if name not in rows:
             rows[name] = Row(name, _title(spec, base), spec.kind, [])
-        rows[name].found.append(each)
+        rows[name].cells.append(each)
     for row in rows.values():
         _fill(row, scaled)
     return list(rows.values())
@@ -151,14 +151,14 @@ def _title(spec: CellSpec, base: str | None) -> str:
         lookup(Technique, each.strip()).title for each in spec.run.technique.split("+")
     )
     swept = [
-        f"{field.split('.')[-1].replace('_', ' ')} {value}" for field, value in spec.swept.items()
+        f"{name.split('.')[-1].replace('_', ' ')} {value}" for name, value in spec.swept.items()
     ]
     return technique + (f" ({', '.join(swept)})" if swept else "") + (f" on {base}" if base else "")
 
 
 def _fill(row: Row, scaled: bool) -> None:
     """Collect a row's values and costs, and their intervals; see `derived_values` for `scaled`."""
-    for each in row.found:
+    for each in row.cells:
         for cost, amount in each.result.costs.items():
             row.costs.setdefault(cost, {})[(each.character, each.seed)] = amount
         for measure, values in _values(each, scaled):
@@ -175,21 +175,21 @@ def _fill(row: Row, scaled: bool) -> None:
 
 def _fill_real(row: Row) -> None:
     """Give the real pictures their ceilings, which have no value per picture."""
-    names = dict.fromkeys(name for each in row.found for name in each.scores.metrics)
+    names = dict.fromkeys(name for each in row.cells for name in each.scores.metrics)
     for name in names:
-        means = [each.scores.metrics[name].mean for each in row.found]
+        means = [each.scores.metrics[name].mean for each in row.cells]
         known = [mean for mean in means if mean is not None]
         if name not in row.values and len(known) == len(means):
             mean = float(np.mean(known))
             row.intervals[name] = Interval(mean, mean, mean, len(means))
     for name, share in (*LIKENESS_SHARES.items(), ("prompt_following", "agreement_share")):
         if name in row.intervals:
-            row.intervals[share] = Interval(1.0, 1.0, 1.0, len(row.found))
+            row.intervals[share] = Interval(1.0, 1.0, 1.0, len(row.cells))
     if all(share in row.intervals for share in LIKENESS_SHARES.values()):
-        row.intervals["likeness_both"] = Interval(1.0, 1.0, 1.0, len(row.found))
+        row.intervals["likeness_both"] = Interval(1.0, 1.0, 1.0, len(row.cells))
 
 
-def _values(each: Found, scaled: bool) -> Iterator[tuple[str, dict[Key, float]]]:
+def _values(each: FinishedCell, scaled: bool) -> Iterator[tuple[str, dict[Key, float]]]:
     """Yield (measure, {key: value}) of a cell: every metric, and what is derived from them."""
     for name, score in each.scores.metrics.items():
         if score.values:
@@ -198,7 +198,9 @@ def _values(each: Found, scaled: bool) -> Iterator[tuple[str, dict[Key, float]]]
         yield name, _keyed(each, keys, values)
 
 
-def _keyed(each: Found, keys: Sequence[Any], values: Sequence[float | None]) -> dict[Key, float]:
+def _keyed(
+    each: FinishedCell, keys: Sequence[Any], values: Sequence[float | None]
+) -> dict[Key, float]:
     return {
         (each.character, each.seed, shot, seed): float("nan") if value is None else float(value)
         for (shot, seed), value in zip(keys, values, strict=True)

@@ -55,34 +55,40 @@ def decide(comparison: Comparison, limits: Limits) -> Verdict:
     """Return the verdict on a comparison."""
     excluded = {row.name: limits.broken_by(row.cost_means) for row in comparison.trained}
     allowed = [row for row in comparison.trained if not excluded[row.name]]
-    choice = best_of(allowed)
-    subject = _listed(comparison.characters)
-    doubt: bool | str | None = None
-    if choice is None:
-        headline = f"For {subject}: no technique is within {limits.text}."
-    elif doubt := _no_better(choice, comparison):
-        headline = (
-            f"For {subject} nothing is decided: {choice.title} would be taken, but it is no more "
-            "like the character than the untouched base. Train longer, or at higher rates."
-        )
-    elif doubt := undecided(comparison, allowed):
-        headline = f"For {subject}: undecided. {doubt}"
-    else:
-        headline = f"For {subject} on this machine: {choice.title}. {_reach(choice)}."
+    best = best_of(allowed)
+    headline, choice = _decision(comparison, allowed, best, limits)
     others = [
-        _compared(row, choice, comparison)
-        if choice is not None and not excluded[row.name]
+        _compared(row, best, comparison)
+        if best is not None and not excluded[row.name]
         else f"{row.title} is out: {'; '.join(excluded[row.name])}. {_reach(row)}."
         for row in _by_balance(comparison.trained)
-        if row is not choice
+        if row is not best
     ]
-    if doubt and choice is not None:
-        others.insert(0, f"{choice.title} {_reach(choice).removeprefix('It ')}.")
+    if best is not None and choice is None:
+        others.insert(0, f"{best.title} {_reach(best).removeprefix('It ')}.")
     before = comparison.untouched
     if before and before.mean("likeness_share") is not None:
         others.append(f"The untouched base reaches {before.mean('likeness_share'):.0%}.")
-    decided = choice.name if choice and not doubt else None
-    return Verdict(decided, headline, others, _cautions(comparison, choice, allowed))
+    cautions = _cautions(comparison, best, allowed)
+    return Verdict(choice.name if choice else None, headline, others, cautions)
+
+
+def _decision(
+    comparison: Comparison, allowed: Sequence[Row], best: Row | None, limits: Limits
+) -> tuple[str, Row | None]:
+    """Return the headline, and the row to take or None where nothing is decided."""
+    subject = _listed(comparison.characters)
+    if best is None:
+        return f"For {subject}: no technique is within {limits.text}.", None
+    if _no_better(best, comparison):
+        headline = (
+            f"For {subject} nothing is decided: {best.title} would be taken, but it is no more "
+            "like the character than the untouched base. Train longer, or at higher rates."
+        )
+        return headline, None
+    if doubt := undecided(comparison, allowed):
+        return f"For {subject}: undecided. {doubt}", None
+    return f"For {subject} on this machine: {best.title}. {_reach(best)}.", best
 
 
 def undecided(comparison: Comparison, rows: Sequence[Row]) -> str | None:
@@ -204,7 +210,7 @@ def _no_better(row: Row, comparison: Comparison) -> bool:
     )
 
 
-def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]) -> list[str]:
+def _cautions(comparison: Comparison, best: Row | None, allowed: Sequence[Row]) -> list[str]:
     told = []
     smallest = comparison.visible(comparison.likeness)
     if smallest == smallest:
@@ -219,10 +225,10 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
         told.append(ONE_ENCODER)
     if not any("agreement_share" in row.values for row in comparison.trained):
         told.append(UNSCALED)
-    if choice is not None and (choice.mean("copies") or 0.0) > MANY_COPIES:
-        told.append(f"{choice.mean('copies'):.0%} of its pictures copy a training picture.")
+    if best is not None and (best.mean("copies") or 0.0) > MANY_COPIES:
+        told.append(f"{best.mean('copies'):.0%} of its pictures copy a training picture.")
     told.extend(filter(None, map(_warned, comparison.trained)))
-    found = [each for row in comparison.rows for each in row.found]
+    found = [each for row in comparison.rows for each in row.cells]
     beside = max(each.result.side_by_side for each in found)
     if beside > 1:
         told.append(f"Up to {beside} cells ran side by side, so all times are longer than alone.")
@@ -235,12 +241,12 @@ def _cautions(comparison: Comparison, choice: Row | None, allowed: Sequence[Row]
 
 def _warned(row: Row) -> str | None:
     """Return what the learning monitor warned of in the trainings of a row, or None."""
-    warned = [each for each in row.found if each.warnings]
+    warned = [each for each in row.cells if each.warnings]
     if not warned:
         return None
     first = warned[0]
     told = first.warnings[0]
-    share = f" ({len(warned)} of {len(row.found)} trainings)" if len(row.found) > 1 else ""
+    share = f" ({len(warned)} of {len(row.cells)} trainings)" if len(row.cells) > 1 else ""
     return (
         f"{row.title} was warned{share}: {first.character}, training seed {first.seed}, step "
         f"{told.step}: {told.message}."

@@ -1,62 +1,14 @@
-"""Pictures inside of pages, and those of a study: same prompt and seed side by side."""
+"""The pictures of a study: same prompt and seed side by side."""
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
-from PIL import Image
-
+from personae.reports.embedded_picture import ShownPicture, open_picture, shown
 from personae.study.comparison.comparison import Comparison
-from personae.study.comparison.rows import Found, Row
+from personae.study.comparison.rows import FinishedCell, Row
 from personae.study.result import CellPicture, CellSampling
-
-SIDE = 512
-"""Longest side of an embedded picture in pixels; larger ones are made smaller."""
-QUALITY = 90
-EXACT_SIDE = 256
-"""Up to this side in pixels a picture keeps its very pixels; larger ones hide small losses."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShownPicture:
-    """A picture on a page.
-
-    Attributes:
-        source: the picture itself, as a data URI. width, height: of what it holds, in pixels.
-        title: said of it in a few words. prompt: what was asked for, or its caption.
-        detail: how it was drawn, for those who enlarge it.
-    """
-
-    source: str
-    width: int
-    height: int
-    title: str
-    prompt: str = ""
-    detail: str = ""
-
-
-def shown(image: Image.Image, title: str, prompt: str = "", detail: str = "") -> ShownPicture:
-    """Return a picture as pages show it; large ones are made smaller."""
-    small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    exact = max(small.size) <= EXACT_SIDE
-    small.save(buffer, "WEBP", lossless=exact, quality=QUALITY, method=4)
-    source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return ShownPicture(source, small.width, small.height, title, prompt, detail)
-
-
-def open_picture(path: Path) -> Image.Image | None:
-    """Return the picture of a file, None if it is missing or damaged."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +48,7 @@ def _character(comparison: Comparison, name: str) -> CharacterPictures:
         name=name,
         class_noun=next(each.result.character.class_noun for each in found if each),
         warnings=[
-            told for row in ordered for each in row.found for told in _warned(row, each, name)
+            told for row in ordered for each in row.cells for told in _warned(row, each, name)
         ],
         real=[each for row in real for each in _real(_first(row, name))],
         columns=titles,
@@ -105,7 +57,7 @@ def _character(comparison: Comparison, name: str) -> CharacterPictures:
     )
 
 
-def _warned(row: Row, found: Found, character: str) -> list[str]:
+def _warned(row: Row, found: FinishedCell, character: str) -> list[str]:
     """Return what the learning monitor warned of in a cell, if it is about `character`."""
     return [
         f"{row.title}, training seed {found.seed}, step {each.step}: {each.message}."
@@ -114,19 +66,19 @@ def _warned(row: Row, found: Found, character: str) -> list[str]:
     ]
 
 
-def _first(row: Row, character: str) -> Found | None:
-    mine = [each for each in row.found if each.character == character]
+def _first(row: Row, character: str) -> FinishedCell | None:
+    mine = [each for each in row.cells if each.character == character]
     return min(mine, key=lambda each: each.seed, default=None)
 
 
-def _real(found: Found | None) -> list[ShownPicture]:
+def _real(found: FinishedCell | None) -> list[ShownPicture]:
     if found is None:
         return []
     images = [open_picture(found.cell.pictures / each.file) for each in found.result.pictures]
     return [shown(image, "held-out picture", "", "never trained on") for image in images if image]
 
 
-def _lines(found: list[Found | None], titles: list[str], *, of_class: bool) -> list[Line]:
+def _lines(found: list[FinishedCell | None], titles: list[str], *, of_class: bool) -> list[Line]:
     """Return one line per shot, its first seed."""
     by_row = [_by_shot(each, of_class) if each else {} for each in found]
     shots = dict.fromkeys(shot for pictures in by_row for shot in pictures)
@@ -141,14 +93,16 @@ def _lines(found: list[Found | None], titles: list[str], *, of_class: bool) -> l
     return lines
 
 
-def _by_shot(found: Found, of_class: bool) -> dict[str, CellPicture]:
+def _by_shot(found: FinishedCell, of_class: bool) -> dict[str, CellPicture]:
     shots: dict[str, CellPicture] = {}
     for picture in found.result.class_pictures if of_class else found.result.pictures:
         shots.setdefault(picture.shot, picture)
     return shots
 
 
-def _drawn(found: Found, picture: CellPicture, title: str, of_class: bool) -> ShownPicture | None:
+def _drawn(
+    found: FinishedCell, picture: CellPicture, title: str, of_class: bool
+) -> ShownPicture | None:
     result = found.result
     recipe = cast(CellSampling, result.recipe)  # of every cell that draws
     detail = (

@@ -76,6 +76,12 @@ def test_techniques_trained_together_are_restored_together(sd1: Family, tmp_path
             technique.eject()
 
 
+def test_a_file_is_called_after_character_and_techniques(sd1: Family) -> None:
+    artifact = artifact_of(make("lora", sd1, rank=2), sd1)
+    assert artifact.file_name("mira") == "mira.lora.safetensors"
+    assert "/" not in artifact.file_name("../mira")
+
+
 def test_tensors_are_named_by_technique_and_layer(sd1: Family) -> None:
     names = {
         "lora": "lora.updates.denoiser.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.up",

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from personae.artifacts.card import (
+    SUFFIX,
     BaseRecord,
     Card,
     CharacterRecord,
@@ -27,7 +28,7 @@ from personae.artifacts.card import (
     stored_name,
 )
 from personae.core.devices import HOST
-from personae.core.files import replacing
+from personae.core.files import replacing, safe_name
 from personae.core.registry import lookup
 from personae.errors import ArtifactError, UsageError
 from personae.models.family import Family
@@ -66,6 +67,10 @@ class Artifact:
     def technique(self) -> str:
         """Return the technique's name, or names joined by + for pivotal combinations."""
         return "+".join(record.name for record in self.card.techniques)
+
+    def file_name(self, stem: str) -> str:
+        """Return what its file is called: `mira.lora.safetensors`."""
+        return f"{safe_name(stem)}.{self.technique}{SUFFIX}"
 
     def check_base(self, base: Family) -> None:
         """Refuse a base that it was not made for.

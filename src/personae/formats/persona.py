@@ -71,9 +71,7 @@ def pack(contents: Contents, path: str | Path) -> Path:
         UsageError: there is nothing to pack, or a strength is malformed.
         ArtifactError: an artifact is damaged, or they show unlike characters.
     """
-    path = Path(path)
-    if path.suffix != ENDING:
-        path = path.with_name(path.name + ENDING)
+    path = with_ending(Path(path))
     if not contents.artifacts and contents.character is None:
         raise UsageError("nothing to pack; give artifacts, a character folder, or both")
     artifacts = [_packed_artifact(file, s) for file, s in contents.artifacts.items()]
@@ -101,6 +99,11 @@ def pack(contents: Contents, path: str | Path) -> Path:
         for member, source in sorted(sources.items()):
             _add(archive, member, source)
     return path
+
+
+def with_ending(path: Path) -> Path:
+    """Return `path` with the ending of packed characters."""
+    return path if path.suffix == ENDING else path.with_name(path.name + ENDING)
 
 
 def read_manifest(path: str | Path) -> Manifest:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from personae.artifacts.artifact import Artifact
 from personae.core.event import Event
-from personae.core.files import safe_name
 from personae.errors import TrainingError
 from personae.generation.cast import Cast, Member
 from personae.training.events import Finished, MonitorNote
@@ -31,7 +30,7 @@ def finish(trainer: Trainer, folder: RunFolder) -> Iterator[Event]:
     yield from _report_dead(artifact, trainer)
     in_memory = Member(artifact, techniques=trainer.techniques)
     from_memory = draw_previews(trainer, Cast({"character": in_memory}), PROOF_STEPS)
-    name = f"{safe_name(trainer.character.name)}.{artifact.technique}.safetensors"
+    name = artifact.file_name(trainer.character.name)
     path = artifact.save(folder.path / name)
     record = artifact.card.training
     del artifact, in_memory  # they hold what the file is about to bring once more

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from personae.cli.commands.demo import find_example
 from personae.study.presets import every_technique
 
 
@@ -54,7 +53,3 @@ def test_the_demo_of_the_embedded_base_ends_with_the_comparison(
     assert (
         len(result["rows"]) == len(every_technique()) + 2
     )  # the untouched base, the real pictures
-
-
-def test_the_example_character_is_found_from_anywhere(here: Path) -> None:
-    assert (find_example() / "character.toml").is_file()

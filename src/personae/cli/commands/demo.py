@@ -14,15 +14,12 @@ from personae.cli.commands.sheet import draw_sheet
 from personae.cli.commands.study import follow
 from personae.cli.commands.train import STOPPED, follow_run
 from personae.cli.terminal import AsJson, Terminal, tilde
-from personae.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from personae.evaluation.suite import Suite
     from personae.models.family import Family
-
-EXAMPLE = Path("examples") / "mira"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,8 +46,10 @@ def demo(
 
     An interrupted demo goes on where it was; a finished one only draws anew.
     """
+    from personae.characters.example import example_character
+
     terminal = Terminal(as_json)
-    folder = character or find_example()
+    folder = character or example_character()
     _heading(terminal, 1, "Look the pictures over")
     from personae.characters.checks.inspection import inspect_folder
 
@@ -70,22 +69,6 @@ def demo(
             folder, out / "comparison", steps=compare_steps, base=base, suite=suite
         )
         follow(terminal, contest, pick_runner(contest), None)
-
-
-def find_example() -> Path:
-    """Return the folder of the example character.
-
-    Raises:
-        UsageError: it is not there, as when installed without the repository.
-    """
-    beside = Path(__file__).parents[4] / EXAMPLE  # from src/personae/cli/commands
-    for folder in (EXAMPLE, beside):
-        if folder.is_dir():
-            return folder
-    raise UsageError(
-        f"no {EXAMPLE} here; the example characters are in the repository, not in the installed "
-        "package; run the demo there, or give pictures of your own with --character FOLDER"
-    )
 
 
 def learn(terminal: Terminal, folder: Path, base: str | None, steps: int, run: Path) -> Path:

@@ -50,7 +50,7 @@ def import_file(
         artifact = kind.read(file, loaded)
     stated = {"phrase": phrase, "class_noun": class_noun}
     artifact = about(artifact, **{key: value for key, value in stated.items() if value is not None})
-    path = out or Path(f"{stem_of(file)}.{artifact.technique}.safetensors")
+    path = out or Path(artifact.file_name(stem_of(file)))
     refuse_overwriting(path)
     artifact.save(path)
     card = artifact.card

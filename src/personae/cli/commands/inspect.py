@@ -15,9 +15,6 @@ from personae.cli.terminal import AsJson, Terminal, tilde, typed
 from personae.core.units import count, size
 from personae.errors import UsageError
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"})
-PERSONA = ".persona"
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -32,14 +29,17 @@ def inspect_file(
     as_json: AsJson = False,
 ) -> None:
     """Say what an artifact, a picture, a .persona file or a run folder holds."""
+    from personae.characters.image_files import SUFFIXES
+    from personae.formats.persona import ENDING
+
     terminal = Terminal(as_json)
     if not file.exists():
         raise UsageError(f"{file}: does not exist; check the path")
     if file.is_dir():
         _show_run(terminal, file)
-    elif file.suffix.lower() in PICTURES:
+    elif file.suffix.lower() in SUFFIXES:
         _show_picture(terminal, file)
-    elif file.suffix.lower() == PERSONA:
+    elif file.suffix.lower() == ENDING:
         _show_persona(terminal, file)
     else:
         _show_artifact(terminal, file, tensors=tensors)

@@ -40,14 +40,14 @@ def pack(
     """Put a character's pictures, artifacts, previews and papers into one file to hand on."""
     terminal = Terminal(as_json)
     from personae.characters.character import Character
-    from personae.formats.persona import ENDING, Contents, read_manifest
+    from personae.formats.persona import Contents, read_manifest, with_ending
     from personae.formats.persona import pack as packed
 
     files, strengths = pairs(cast, "--cast"), pairs(strength, "--strength")
     unknown = sorted(set(strengths) - set(files))
     if unknown:
         raise UsageError(f"a strength is given for '{unknown[0]}', which no --cast names")
-    refuse_overwriting(out if out.suffix == ENDING else out.with_name(out.name + ENDING))
+    refuse_overwriting(with_ending(out))
     contents = Contents(
         artifacts={Path(file): strengths.get(name, "1") for name, file in files.items()},
         character=Character.open(character) if character else None,

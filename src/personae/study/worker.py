@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from personae.core.memory import peak_bytes, resident_bytes
 from personae.core.unforeseen import in_words
 from personae.errors import CharacterError, PersonaeError
 from personae.evaluation.judge import Judge, save_pictures
+from personae.evaluation.suite import Request
 from personae.generation.picture import Picture
 from personae.models.family import Family
 from personae.models.load import load_base
@@ -155,8 +157,13 @@ def _real(cell: Cell, base: Family, character: Character) -> dict[str, Any]:
 
 
 def _saved(
-    cell: Cell, judge: Judge, requests: Any, pictures: list[Picture], of_class: list[Picture]
+    cell: Cell,
+    judge: Judge,
+    requests: Sequence[Request],
+    pictures: Sequence[Picture],
+    of_class: Sequence[Picture],
 ) -> dict[str, Any]:
+    """Write the pictures of a cell; return the fields of `CellResult` that say which they are."""
     folder = cell.pictures
     return {
         "pictures": save_pictures(folder, requests, pictures),

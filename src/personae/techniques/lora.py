@@ -18,6 +18,7 @@ from personae.errors import UsageError
 from personae.models.family import Family
 from personae.models.layers import Layer, layers_matching
 from personae.models.recommended import Recommended
+from personae.techniques.casts import Casts
 from personae.techniques.settings.lora import LoRAConfig
 from personae.techniques.technique import Technique, allocated_on, key_of
 
@@ -34,9 +35,10 @@ class LowRank(nn.Module):
         dropout: float,
         generator: torch.Generator | None,
         device: torch.device,
+        casts: Casts,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.casts = dropout, casts
         self.convolution: dict[str, Any] | None = None
         if isinstance(layer, nn.Conv2d):
             self.convolution = {"stride": layer.stride, "padding": layer.padding}
@@ -55,7 +57,7 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the unscaled update of `x`, computed in the format of `x`."""
         x = functional.dropout(x, self.dropout, self.training)
-        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
+        down, up = (self.casts.of(each, x.dtype) for each in (self.down, self.up))
         if self.convolution is None:
             return functional.linear(functional.linear(x, down), up)
         return functional.conv2d(functional.conv2d(x, down, **self.convolution), up)
@@ -87,12 +89,11 @@ class LoRA(Technique):
                 f"lora.rank is {config.rank}; it must be in [1, {narrowest}] (the width of the "
                 "narrowest adapted layer)"
             )
-        place = allocated_on(base, generator)
+        self.casts = Casts()
+        made = (config.dropout, generator, allocated_on(base, generator), self.casts)
         self.updates = nn.ModuleDict(
             {
-                key_of(name): LowRank(
-                    layer, min(config.rank, widest_rank(layer)), config.dropout, generator, place
-                )
+                key_of(name): LowRank(layer, min(config.rank, widest_rank(layer)), *made)
                 for name, layer in self.layers.items()
             }
         )
@@ -117,11 +118,29 @@ class LoRA(Technique):
         return any(not name.startswith("denoiser.") for name in self.layers)
 
     def inject(self) -> Self:
-        """Hook each adapted layer."""
+        """Hook each adapted layer, and where a network that has any begins."""
+        for network, module in self.base.networks.items():
+            adapted = [self.updates[key_of(name)] for name in self.layers if _is_in(network, name)]
+            if adapted:
+                parameters = [each for update in adapted for each in update.parameters()]
+                self.attach(module.register_forward_pre_hook(partial(self._begin, parameters)))
         for name, layer in self.layers.items():
             update = partial(self._add, self.updates[key_of(name)])
             self.attach(layer.register_forward_hook(update))
         return self
+
+    def _begin(self, parameters: list[nn.Parameter], *_: object) -> None:
+        if isinstance(self.strength, Tensor) or self.strength != 0:
+            self.casts.begin(parameters, self.base.dtype)
+
+    def eject(self) -> None:
+        """Detach, and keep no casts."""
+        super().eject()
+        self.casts.forget()
+
+    def discard_pass(self) -> None:
+        """Let the casts of a pass go."""
+        self.casts.forget()
 
     def _add(
         self, update: nn.Module, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
@@ -141,6 +160,10 @@ class LoRA(Technique):
             }
             for side, factor in (("down", 1.0), ("up", ratio))
         ]
+
+
+def _is_in(network: str, layer: str) -> bool:
+    return layer.startswith(f"{network}.")
 
 
 def chosen_sets(base: Family, targets: str) -> list[str]:

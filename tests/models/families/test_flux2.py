@@ -116,6 +116,24 @@ def test_a_drawing_in_two_steps_equals_that_of_the_pipeline(
     )
 
 
+def test_a_distilled_base_draws_without_guidance_and_names_the_base_to_train_on(
+    tmp_path: Path,
+) -> None:
+    tiny_flux2(is_distilled=True).save_pretrained(tmp_path)
+    base = load_base(tmp_path, device="cpu", precision="fp32").allowing("none")
+    assert not base.is_guided(4.0)
+    assert base.distilled_from == "black-forest-labs/FLUX.2-klein-base-4B"
+    shots, drawn = [Shot(PROMPTS[0], 1)], []
+    for scale in (1.0, 4.0):
+        how = Sampling(steps=2, guidance_scale=scale, width=64, height=64)
+        drawn.append(returned(sample(base, shots, how, Cast())))
+    assert torch.equal(*drawn)
+    plain = Flux2.tiny()[0]
+    assert plain.distilled_from is None
+    assert plain.is_guided(4.0)
+    assert not plain.is_guided(1.0)
+
+
 @torch.no_grad()
 def test_pictures_are_encoded_and_decoded_as_by_the_pipeline(
     pipe: Flux2KleinPipeline, loaded: Flux2

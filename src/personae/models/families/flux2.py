@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 DIFFUSERS = (0, 38)  # the first that reads LoRA files of klein under all of its names
 MOST_TOKENS = 512  # of a prompt in its chat; max_sequence_length of diffusers' pipeline
 PATCH = 2
+HEADS_OF_4B = 24  # of klein 4B's transformer; 9B has 32
 _KLEIN, _DEV = "Flux2KleinPipeline", "Flux2Pipeline"
 _DOUBLE, _SINGLE = r"^transformer_blocks\.\d+\.", r"^single_transformer_blocks\.\d+\."
 
 
+@dataclass(eq=False)
 class Flux2(FlowFamily):
     """A loaded FLUX.2 klein, of 4B or 9B.
 
@@ -39,7 +42,12 @@ class Flux2(FlowFamily):
     Flux2KleinPipeline. Latents are patches of 2 x 2 of the autoencoder's, each channel with mean 0
     and deviation 1 by the running statistics of its batch norm. The transformer reads all 512
     places of a prompt, its padding too, in a stream of its own through the double blocks.
+
+    Attributes:
+        is_distilled: draws in few steps and without guidance, as its pipeline's settings say.
     """
+
+    is_distilled: bool = False
 
     name = "flux2"
     denoiser_component = "transformer"
@@ -121,6 +129,7 @@ class Flux2(FlowFamily):
             dtype=dtype,
             source=source,
             fingerprint=fingerprint(pipe.transformer),
+            is_distilled=pipe.config.is_distilled,
         )
 
     @classmethod
@@ -129,6 +138,18 @@ class Flux2(FlowFamily):
         if not pipelines.has_diffusers(DIFFUSERS):
             return []
         return [cls.from_pipeline(tiny_flux2(seed), "tiny-flux2", HOST, torch.float32)]
+
+    @property
+    def distilled_from(self) -> str | None:
+        """Name the base of the same size where this one is distilled."""
+        if not self.is_distilled:
+            return None
+        size = "9B" if self.denoiser.config.num_attention_heads > HEADS_OF_4B else "4B"
+        return f"black-forest-labs/FLUX.2-klein-base-{size}"
+
+    def is_guided(self, scale: float) -> bool:
+        """Say no where the base was distilled: its predictions are guided already."""
+        return scale > 1 and not self.is_distilled
 
     def drawing_shift(self, steps: int, shape: Sequence[int]) -> float:
         """Return e^mu, mu as measured by the base's authors for so many tokens and steps.

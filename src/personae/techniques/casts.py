@@ -73,5 +73,5 @@ def _copied(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
         memory.narrow(0, place, each.numel()).view(each.shape)
         for each, place in zip(tensors, places, strict=False)
     ]
-    torch._foreach_copy_(copies, tensors)
+    torch._foreach_copy_(copies, list(tensors))
     return copies

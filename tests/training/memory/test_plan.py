@@ -17,7 +17,7 @@ from personae.errors import DoesNotFitError, UsageError
 from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.text_tower import TextTower
-from personae.models.weights.files import stored_numbers
+from personae.models.weights.files import stored_parameters
 from personae.training.events import Planned, Step
 from personae.training.memory.counter import peak_allocated
 from personae.training.memory.forecast import besides_tensors, needed
@@ -273,7 +273,7 @@ def test_a_processor_that_computes_in_float32_keeps_a_base_in_bf16_where_a_limit
             monkeypatch.setattr(f"personae.training.memory.{module}.{name}", amount)
     config = plain(character, "textual_inversion", base=base.source, precision="auto")
     config = config.model_copy(update={"acceleration": "lean"})
-    whole = 4 * stored_numbers(Path(base.source))
+    whole = 4 * stored_parameters(Path(base.source))
     assert loading_precision(config) == "auto"
     assert loading_precision(config.model_copy(update={"memory": f"{whole}B"})) == "auto"
     short = config.model_copy(update={"memory": f"{whole - 1}B"})
@@ -290,24 +290,25 @@ def test_a_processor_that_computes_in_float32_keeps_a_base_in_bf16_where_a_limit
     events = run(config, tmp_path / "run", None)
     (plan,) = only(events, Planned)
     assert plan.mode["precision"] == "bf16"
-    assert "precision = bf16 (the base has two bytes a number" in plan.message
+    assert "precision = bf16 (the base has two bytes a parameter" in plan.message
     assert RunFolder(tmp_path / "run").config().precision == "bf16"
 
 
 def test_numbers_of_a_base_that_cannot_be_counted_are_none(tmp_path: Path, base: Family) -> None:
     folder = Path(base.source)
     networks = (*base.networks.values(), base.autoencoder)
-    assert stored_numbers(folder) == sum(p.numel() for each in networks for p in each.parameters())
+    parameters = (p.numel() for each in networks for p in each.parameters())
+    assert stored_parameters(folder) == sum(parameters)
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
-    assert stored_numbers(folder) == 0
+    assert stored_parameters(folder) == 0
     described = b'{"weight": 5}'
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(
         len(described).to_bytes(8, "little") + described
     )
-    assert stored_numbers(folder) == 0
+    assert stored_parameters(folder) == 0
     (folder / "model_index.json").write_text("[]", encoding="utf-8")
-    assert stored_numbers(folder) == 0
-    assert stored_numbers(tmp_path / "none") == 0
+    assert stored_parameters(folder) == 0
+    assert stored_parameters(tmp_path / "none") == 0
 
 
 def test_encoders_leave_memory_before_the_denoiser_comes(

@@ -129,8 +129,8 @@ def spread_values(file: int, entry: TensorEntry, count: int) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=entry.dtype)
 
 
-def stored_numbers(folder: Path) -> int:
-    """Return how many numbers the networks of a diffusers folder have, 0 where that is unknown."""
+def stored_parameters(folder: Path) -> int:
+    """Return how many parameters the networks of a folder have, 0 where that is unknown."""
     try:
         return sum(read_tensor_header(path).numel for *_, path in _files(folder))
     except (ValueError, AttributeError, OSError):

@@ -19,7 +19,7 @@ from personae.models.acceleration.choice import setting
 from personae.models.acceleration.wide_products import lacks_kernels
 from personae.models.family import Family
 from personae.models.load import load_base
-from personae.models.weights.files import stored_numbers, weight_bytes
+from personae.models.weights.files import stored_parameters, weight_bytes
 from personae.models.weights.quantised import pick_format
 from personae.models.weights.sources import local_folder
 from personae.techniques.technique import Leaner, Technique
@@ -29,8 +29,8 @@ from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
 
 Mode = dict[str, Any]
-# Modes that change no number come first. Each later one is leaner and slower.
-SAME_NUMBERS: tuple[Mode, ...] = (
+# Modes that leave what is trained as it is come first. Each later one is leaner and slower.
+EXACT_MODES: tuple[Mode, ...] = (
     {},
     {"acceleration": "lean"},
     {"acceleration": "lean", "unload": True},
@@ -38,7 +38,7 @@ SAME_NUMBERS: tuple[Mode, ...] = (
     {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full"},
     {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full", "micro_batch": 1},
 )
-# These change numbers, and each takes less than the one before.
+# These train something else, and each takes less than the one before.
 LESS_STATE: tuple[Mode, ...] = (
     {},
     {"optimizer": "adamw8bit"},
@@ -46,7 +46,7 @@ LESS_STATE: tuple[Mode, ...] = (
     {"optimizer": "adafactor", "update": "in_backward"},
 )
 REASONS = {
-    "precision": "the base has two bytes a number in the place of four",
+    "precision": "the base has two bytes a parameter in the place of four",
     "acceleration": "no second copies of weights are packed",
     "unload": "autoencoder and text encoders leave memory while they are not used",
     "gradient_checkpointing": "activations are computed again in the backward pass",
@@ -112,7 +112,7 @@ def loading_precision(config: RunConfig) -> str:
         return config.precision
     if setting(config.acceleration) == "none" and lacks_kernels(HOST, torch.bfloat16):
         return config.precision  # torch's own products would take a hundred times as long
-    whole = 4 * stored_numbers(local_folder(config.base)) + resident_bytes() + KERNELS
+    whole = 4 * stored_parameters(local_folder(config.base)) + resident_bytes() + KERNELS
     return "bf16" if whole > config.memory_bytes else config.precision
 
 
@@ -179,7 +179,7 @@ def _modes(config: RunConfig, *, host_apart: bool = False) -> Iterator[Mode]:
     by_hand |= {key for own in config.settings.values() for key in own}
     leaner = [each for each in _leaner(config) if host_apart or not each.to_host]
     seen: list[Mode] = []
-    for other, same in product(_other_numbers(leaner), SAME_NUMBERS):
+    for other, same in product(_inexact_modes(leaner), EXACT_MODES):
         mode = {**other, **same}
         mode = {key: value for key, value in mode.items() if key not in by_hand}
         parts = {**config.schedule.model_dump(), **mode}
@@ -197,8 +197,8 @@ def _leaner(config: RunConfig) -> list[Leaner]:
     return [each for name in config.technique_names for each in lookup(Technique, name).leaner]
 
 
-def _other_numbers(leaner: list[Leaner]) -> Iterator[Mode]:
-    """Yield the modes that change numbers, those with the leaner settings of techniques in place.
+def _inexact_modes(leaner: list[Leaner]) -> Iterator[Mode]:
+    """Yield the modes that train something else, with the leaner settings of techniques in place.
 
     What moves to the host comes before another optimiser; what holds fewer bits comes after it, and
     stays with the optimiser that has next to no states.

@@ -115,6 +115,24 @@ def tiny_stable_diffusion(version: int, seed: int = 0) -> StableDiffusionPipelin
     )
 
 
+def _tiny_sdxl_unet(blocks_at_the_bottom: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 1, blocks_at_the_bottom),
+        cross_attention_dim=16 + 24,
+        attention_head_dim=(2, 4, 4),
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 20,
+    )
+
+
 def tiny_stable_diffusion_xl(
     prediction_type: str = "epsilon", seed: int = 0
 ) -> StableDiffusionXLPipeline:
@@ -127,21 +145,7 @@ def tiny_stable_diffusion_xl(
     statistics = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [0.9, 1.1, 1.3, 0.8]}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(16, 32, 32),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            transformer_layers_per_block=(1, 1, 1 if v else 2),
-            cross_attention_dim=16 + 24,
-            attention_head_dim=(2, 4, 4),
-            norm_num_groups=8,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 20,
-        )
+        unet = _tiny_sdxl_unet(blocks_at_the_bottom=1 if v else 2)
         first = CLIPTextModel(tiny_text_config(16))
         second = CLIPTextModelWithProjection(tiny_text_config(24, projection_dim=20))
         vae = tiny_autoencoder(AutoencoderKL, scaling_factor=0.13025, **(statistics if v else {}))

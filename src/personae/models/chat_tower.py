@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from personae.errors import UnsupportedError
-from personae.models.text_tower import TextTower, Vectors, whole_word
+from personae.models.text_tower import TextTower, Vectors, outputs_of, whole_word
 
 
 class ChatTower(TextTower):
@@ -57,9 +56,7 @@ class ChatTower(TextTower):
     ) -> list[Tensor]:
         """Return what each of `layers` of the model puts out for ids (b, l): (b, l, d) each.
 
-        Read by hooks for the length of a call: transformers' own `output_hidden_states` would
-        leave hooks on the model for good. The mask is given, since the model would look at values
-        for it, and tensors may have none.
+        The mask is given, since the model would look at values for it, and tensors may have none.
 
         Args:
             ids: of padded rows.
@@ -67,21 +64,10 @@ class ChatTower(TextTower):
             lengths: of the rows before their padding, which is then read by nobody, not by what
                 is padding itself either; None = nothing but the order of places counts.
         """
-        found: dict[int, Tensor] = {}
-
-        def keep(layer: int, _: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
-            found[layer] = output[0] if isinstance(output, tuple) else output
-
-        handles = [
-            self.layers[layer].register_forward_hook(partial(keep, layer)) for layer in layers
-        ]
-        try:
+        with outputs_of([self.layers[layer] for layer in layers]) as found:
             mask = self._mask(ids.shape[1], lengths)
             self._model(input_ids=ids, attention_mask=mask, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [found[layer] for layer in layers]
+        return found
 
     def _mask(self, length: int, lengths: Sequence[int] | None) -> Tensor:
         """Return what is added to attention logits, (1 or b, 1, length, length): 0, or very little.

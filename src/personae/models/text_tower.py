@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -133,21 +134,25 @@ class TextTower:
 
 
 @contextmanager
-def outputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what `layer` of an encoder puts out, (b, l, d), for the length of a `with` block.
+def outputs_of(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Yield a list of what each of `layers` puts out, (b, l, d), while an encoder is called.
 
-    transformers' own `output_hidden_states` would leave hooks on the encoder for good.
+    Read by hooks for the length of the `with` block: transformers' own `output_hidden_states`
+    would leave hooks on the encoder for good.
     """
-    found: list[Tensor] = []
+    found = [torch.empty(0)] * len(layers)
 
-    def keep(_: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+    def keep(place: int, _: nn.Module, __: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+        found[place] = output[0] if isinstance(output, tuple) else output
 
-    handle = layer.register_forward_hook(keep)
+    handles = [
+        layer.register_forward_hook(partial(keep, place)) for place, layer in enumerate(layers)
+    ]
     try:
         yield found
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def whole_word(placeholder: str) -> str:

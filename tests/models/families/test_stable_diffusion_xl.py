@@ -208,23 +208,30 @@ def test_an_autoencoder_that_does_not_overflow_keeps_to_the_format() -> None:
     assert base.autoencoder.dtype is torch.float16
 
 
+@pytest.mark.parametrize("kind", ["Inpaint", "Img2Img", "ControlNet"])
+def test_a_folder_of_another_use_is_refused_in_a_line(tmp_path: Path, kind: str) -> None:
+    index = {"_class_name": f"StableDiffusionXL{kind}Pipeline"}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(BaseError, match=f"is StableDiffusionXL{kind}Pipeline; what draws") as told:
+        load_base(tmp_path, device="cpu")
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(
-    ("name", "kind", "words"),
+    ("source", "scheduler", "word"),
     [
-        ("sdxl-turbo", "StableDiffusionXLPipeline", "distilled.*name says 'turbo'.*rename it"),
-        ("my_SDXL_Lightning", "StableDiffusionXLPipeline", "distilled.*'lightning'"),
-        ("xl-lcm", "StableDiffusionXLPipeline", "distilled.*'lcm'"),
-        ("paint", "StableDiffusionXLInpaintPipeline", "is StableDiffusionXLInpaintPipeline; what"),
+        ("stabilityai/sdxl-turbo", "", "turbo"),
+        ("/models/my_SDXL_Lightning_4step.safetensors", "", "lightning"),
+        ("/turbo/plain", "LCMScheduler", "lcm"),
+        ("/turbo/hyperreal-xl", "EulerDiscreteScheduler", None),
     ],
 )
-def test_a_folder_of_another_kind_is_refused_in_a_line(
-    tmp_path: Path, name: str, kind: str, words: str
+def test_a_base_distilled_for_few_steps_is_told_by_its_name_or_scheduler(
+    loaded: StableDiffusionXL, source: str, scheduler: str, word: str | None
 ) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "model_index.json").write_text(json.dumps({"_class_name": kind}))
-    with pytest.raises(BaseError, match=words) as refusal:
-        load_base(tmp_path / name, device="cpu")
-    assert "\n" not in str(refusal.value)
+    loaded.source = source
+    loaded.scheduler_config["_class_name"] = scheduler
+    assert loaded.distilled_from == (word and f"the base it was made from (this one says '{word}')")
 
 
 def refused(**changes: object) -> str:

@@ -23,8 +23,8 @@ from personae.models.weights import sources
 TEXT_LAYER: Final = -2  # the next to last of each encoder, without its final norm, as in diffusers
 REFINER: Final = "conditioner.embedders.0.model."
 ONLY_HERE: Final = ("conditioner.embedders.", "model.diffusion_model.label_emb.")
-# Nothing in their tensors tells these from the bases they were made from.
-DISTILLED: Final = re.compile(r"turbo|lightning|(?<![a-z])(lcm|dmd2?|hyper)(?![a-z])")
+# Nothing in their tensors tells bases distilled for few steps from those they were made from.
+DISTILLED: Final = re.compile(r"turbo|lightning|(?<![a-z])(lcm|tcd|dmd2?|hyper)(?![a-z])")
 
 
 @dataclass(eq=False)
@@ -71,10 +71,10 @@ class StableDiffusionXL(UNetFamily):
         *,
         denoiser_unloaded: bool = False,
     ) -> Self:
-        """Load straight into `dtype`; what no character can be trained on is refused before."""
-        reason = unfit(source)
-        if reason:
-            raise BaseError(f"base '{source}' {reason}")
+        """Load straight into `dtype`; what does not draw from text alone is refused before."""
+        other = other_use(source)
+        if other:
+            raise BaseError(f"base '{source}' {other}")
         return super().load(source, device, dtype, denoiser_unloaded=denoiser_unloaded)
 
     @classmethod
@@ -83,7 +83,10 @@ class StableDiffusionXL(UNetFamily):
     ) -> Self:
         """Take a diffusers pipeline's own modules, and what it makes of an empty prompt."""
         if pipe.unet.config.time_cond_proj_dim is not None:
-            raise BaseError(f"base '{source}' {distilled('its U-Net is told the guidance scale')}")
+            raise BaseError(
+                f"base '{source}' has a U-Net that is told the guidance scale, as latent "
+                "consistency models have; use the base that it was made from"
+            )
         base = super().from_pipeline(pipe, source, device, dtype)
         base.zeros_for_empty = bool(pipe.config.force_zeros_for_empty_prompt)
         return base
@@ -97,6 +100,13 @@ class StableDiffusionXL(UNetFamily):
             )
             for kind in ("epsilon", "v_prediction")
         ]
+
+    @property
+    def distilled_from(self) -> str | None:
+        """Go by the name and the scheduler, such as sdxl-turbo's or LCMScheduler."""
+        scheduler = self.scheduler_config.get("_class_name", "").removesuffix("Scheduler")
+        found = DISTILLED.search(f"{Path(self.source).stem} {scheduler}".lower())
+        return f"the base it was made from (this one says '{found[0]}')" if found else None
 
     @property
     def text_encoding(self) -> tuple[object, ...]:
@@ -115,7 +125,7 @@ class StableDiffusionXL(UNetFamily):
             rows = tower.rows(prompts)
             # transformers 5 dropped a level from one of its two classes
             layers = getattr(encoder, "text_model", encoder).encoder.layers
-            with outputs_of(layers[TEXT_LAYER]) as found:
+            with outputs_of([layers[TEXT_LAYER]]) as found:
                 answer = encoder(tower.padded(rows, tower.length))
             states.append(found[0])
         ends = [row.index(tower.tokenizer.eos_token_id, 1) for row in rows]
@@ -160,32 +170,14 @@ class StableDiffusionXL(UNetFamily):
         return prediction
 
 
-def unfit(source: str | Path) -> str | None:
-    """Return why a base cannot be trained on, as the end of a sentence, where that can be told.
-
-    Of folders and hub ids the class of the pipeline is asked, of all the name.
-    """
-    name = Path(source).stem if sources.is_single_file(source) else Path(source).name
-    found = DISTILLED.search(name.lower())
-    if found:
-        return distilled(f"its name says '{found[0]}'; if it is none, rename it")
+def other_use(source: str | Path) -> str | None:
+    """Return what a base is for besides drawing from text, as the end of a sentence, or None."""
     if sources.is_single_file(source):
         keys = sources.checkpoint_keys(source)
         if any(key.startswith(REFINER) for key in keys):
             return "is the refiner, which finishes pictures of the base; use the base itself"
         return None
-    kind = sources.pipeline_class(source)
-    if kind != StableDiffusionXLPipeline.__name__:
-        return (
-            f"is {kind}; what draws from text alone is StableDiffusionXLPipeline, so use the base "
-            "that this one was made from"
-        )
-    return None
-
-
-def distilled(how: str) -> str:
-    """Return in words that a base was made to draw in a few steps; `how` says how that is known."""
-    return (
-        f"is distilled to draw in a few steps ({how}), which training on it undoes; train on the "
-        "base it was made from"
-    )
+    kind, wanted = sources.pipeline_class(source), StableDiffusionXLPipeline.__name__
+    if kind == wanted:
+        return None
+    return f"is {kind}; what draws from text alone is {wanted}, so use the base it was made from"

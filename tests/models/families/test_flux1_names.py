@@ -1,4 +1,4 @@
-"""LoRA files for FLUX.1: fused rows of two kinds of blocks, both encoders, and diffusers."""
+"""FLUX.1's own names in LoRA files: fused rows of two kinds of blocks, both encoders, and diffusers."""
 
 from pathlib import Path
 

@@ -165,6 +165,8 @@ def _check_places(places: Iterable[TensorPlace], begin: int, size: int) -> None:
             raise HeaderError("its tensors overlap, or there is a gap between them")
         begin += place.bytes
     if begin > size:
-        raise HeaderError("the file ends before its last tensor does")
+        raise HeaderError(
+            f"the file ends before its last tensor does: {size:,} of {begin:,} bytes are there"
+        )
     if begin < size:
         raise HeaderError(f"{size - begin} bytes follow its last tensor")

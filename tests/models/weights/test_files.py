@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from personae.core.tensor_header import read_tensor_header
 from personae.models.load import load_base
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights.files import networks
@@ -43,8 +45,10 @@ def test_what_cannot_be_read_here_is_left_to_diffusers(folder: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     whole = load_base(folder, device="cpu", precision="fp32")
     part = weights.rename(weights.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
+    index = weights.with_name(f"{weights.name}.index.json")
+    listed = dict.fromkeys(read_tensor_header(part).tensors, part.name)
+    index.write_text(json.dumps({"weight_map": listed, "metadata": {}}), encoding="utf-8")
     assert "unet" not in networks(folder, torch.float32)
-    part.rename(weights)
     assert load_base(folder, device="cpu", precision="fp32").fingerprint == whole.fingerprint
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +9,7 @@ from torch import Tensor
 
 from personae.errors import ArtifactError
 from personae.formats.tensor_file import read_header, read_tensors
-
-LARGEST_INDEX = 16 * 2**20
-MOST_SHARDS = 256
-_INDICES = ("safetensors.index.json", "safetensors.index.fp16.json")
+from personae.models.weights.shards import index_file, listed_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +42,9 @@ def component_weights(folder: Path, stem: str) -> ComponentWeights:
     for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
         if (folder / name).is_file():
             return _gathered(folder, [folder / name])
-    for ending in _INDICES:
-        if (folder / f"{stem}.{ending}").is_file():
-            return _sharded(folder, folder / f"{stem}.{ending}")
+    index = index_file(folder, f"{stem}.safetensors")
+    if index is not None:
+        return _sharded(folder, index)
     raise ArtifactError(
         f"{folder}: has no {stem}.safetensors, whole or in parts; pickles are not read"
     )
@@ -70,22 +66,11 @@ def _gathered(folder: Path, paths: list[Path]) -> ComponentWeights:
 
 def _sharded(folder: Path, index: Path) -> ComponentWeights:
     try:
-        if index.stat().st_size > LARGEST_INDEX:
-            raise ArtifactError(f"{index}: is too large for an index")
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        parts = sorted(set(listed.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ArtifactError(f"{index}: is no index of weights; it is damaged") from None
-    if not parts or len(parts) > MOST_SHARDS:
-        raise ArtifactError(f"{index}: lists {len(parts)} files; expected 1 to {MOST_SHARDS}")
-    for part in parts:
-        plain = isinstance(part, str) and Path(part).name == part and part.endswith(".safetensors")
-        if not plain:
-            raise ArtifactError(f"{index}: lists '{part}'; expected safetensors files beside it")
-        if not (folder / part).is_file():
-            raise ArtifactError(f"{index}: lists '{part}', which is not there; fetch it")
-    found = _gathered(folder, [folder / part for part in parts])
+        listed = listed_parts(index)
+    except ValueError as error:
+        raise ArtifactError(f"{index}: {error}") from None
+    found = _gathered(folder, sorted(set(listed.values())))
     for name, part in listed.items():
-        if found.files.get(name) != folder / part:
-            raise ArtifactError(f"{index}: says that {part} holds '{name}', which it does not")
+        if found.files.get(name) != part:
+            raise ArtifactError(f"{index}: says that {part.name} holds '{name}', which it does not")
     return found

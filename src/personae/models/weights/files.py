@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from personae.core.devices import HOST
 from personae.core.files import safe_name
 from personae.core.tensor_header import read_tensor_header
+from personae.errors import BaseError
 from personae.models.weights.quantised import stored_bytes
+from personae.models.weights.shards import index_file
+from personae.models.weights.wholeness import (
+    CONFIG,
+    network_class,
+    require_config,
+    require_weights,
+    stored_shapes,
+)
 
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 VARIANT = ".fp16"
@@ -80,22 +89,52 @@ def networks(
         unloaded: components whose parameters get shapes alone, for `Unloaded` to read later.
         device: where those belong; all else is on the host.
         given: components that are there already.
+
+    Raises:
+        BaseError: a file is missing or damaged, or lacks a weight.
     """
     found = {}
-    for library, kind, path in _files(folder):
-        if path.parent.name in given:
+    for library, kind, part in _components(folder):
+        if part.name in given:
             continue
-        network = empty_network(library, kind, path.parent)
+        network = _whole_network(library, kind, part)
+        path = weight_file(part, WEIGHTS[library])
+        if network is None or path is None:
+            continue
         places = places_of(network, path)
         if places is not None:
-            name = path.parent.name
-            if name in unloaded:
+            if part.name in unloaded:
                 here = {*dict(network.named_buffers()), *network._parameters}
                 places = {key: place for key, place in places.items() if key in here}
                 _leave_out(network, dtype, device)
             read_into(network, places, path, dtype)
-            found[name] = network.eval()
+            found[part.name] = network.eval()
     return found
+
+
+def _whole_network(library: str, kind: str, folder: Path) -> nn.Module | None:
+    """Return the network of a component without values; None if it is none, or in pickles.
+
+    Raises:
+        BaseError: a file of it is missing or damaged, or lacks a weight.
+    """
+    if network_class(library, kind, folder) is None:
+        return None
+    require_config(folder)
+    path = weight_file(folder, WEIGHTS[library])
+    index = index_file(folder, WEIGHTS[library])
+    if path is None and index is None:
+        if any(folder.glob("*.bin")):
+            return None
+        raise BaseError(f"{folder}: has no {WEIGHTS[library]}; fetch the base again")
+    shapes = stored_shapes([path] if path else [], None if path else index)
+    try:
+        network = empty_network(library, kind, folder)
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise BaseError(f"{folder / CONFIG}: makes no {kind} ({reason}); fetch it again") from None
+    require_weights(network, shapes, path or folder)
+    return network
 
 
 def _leave_out(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
@@ -132,21 +171,21 @@ def spread_values(file: int, entry: TensorEntry, count: int) -> Tensor:
 def stored_parameters(folder: Path) -> int:
     """Return how many parameters the networks of a folder have, 0 where that is unknown."""
     try:
-        return sum(read_tensor_header(path).numel for *_, path in _files(folder))
+        files = [weight_file(part, WEIGHTS[library]) for library, _, part in _components(folder)]
+        return sum(read_tensor_header(path).numel for path in files if path is not None)
     except (ValueError, AttributeError, OSError):
         return 0
 
 
-def _files(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Yield (library, class, weights) of the networks that lie in one safetensors file each."""
+def _components(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Yield (library, class, folder) of the components whose library can make networks."""
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     for name, described in index.items():
         if not isinstance(described, list):
             continue
         library, kind = described
-        path = weight_file(folder / name, WEIGHTS.get(library, ""))
-        if library in WEIGHTS and safe_name(name) == name and path is not None:
-            yield library, kind, path
+        if library in WEIGHTS and safe_name(name) == name:
+            yield library, kind, folder / name
 
 
 def weight_file(folder: Path, name: str | None = None) -> Path | None:

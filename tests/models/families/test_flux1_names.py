@@ -1,4 +1,4 @@
-"""FLUX.1's own names in LoRA files: fused rows of two kinds of blocks, both encoders, and diffusers."""
+"""FLUX.1's own names in LoRA files: fused rows of two kinds of blocks, and diffusers."""
 
 from pathlib import Path
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -93,7 +92,7 @@ def require_weights(network: nn.Module, shapes: Shapes, place: Path) -> None:
     Raises:
         BaseError: names the first such weight.
     """
-    by_end = {end: name for name in shapes for end in _ends(name)}
+    by_end = _names_by_end(shapes)
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     for name, shape in wanted.items():
         if name in by_end and shapes[by_end[name]] != shape:
@@ -119,11 +118,19 @@ def _shapes(file: Path) -> Shapes:
         raise BaseError(f"{file}: is damaged ({error}); fetch it again") from None
 
 
-def _ends(name: str) -> Iterator[str]:
-    """Yield a name and what is left of it without its first parts, as another prefix leaves it."""
-    while name:
-        yield name
-        _, _, name = name.partition(".")
+def _names_by_end(shapes: Shapes) -> dict[str, str]:
+    """Return {what is left of a name without its first parts: name}; the fewest parts go first.
+
+    Files may have all names behind another prefix.
+    """
+    ends: list[tuple[int, str, str]] = []
+    for name in shapes:
+        parts = name.split(".")
+        ends += [(cut, ".".join(parts[cut:]), name) for cut in range(len(parts))]
+    found: dict[str, str] = {}
+    for _, end, name in sorted(ends):
+        found.setdefault(end, name)
+    return found
 
 
 def _may_miss(network: nn.Module, name: str) -> bool:

@@ -73,7 +73,7 @@ def test_karras_spacing_is_even_in_the_seventh_root_of_sigma(sampler: str) -> No
 
 @pytest.mark.parametrize("sampler", ["dpm++2m", "unipc"])
 def test_no_step_is_lost_where_the_first_times_round_to_one(sampler: str) -> None:
-    base = bases()[FLOW[0]]
+    base = bases()["tiny-z-image"]  # its shift leaves little between the first times
     picture, noise = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(3))
     scheduler = base.scheduler(sampler, 900, (4, 64, 64))
     assert scheduler.timesteps[0] == scheduler.timesteps[1]

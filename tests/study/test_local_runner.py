@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -84,5 +85,5 @@ def test_cells_run_one_by_one_on_a_base_not_here_and_by_the_clock(
 def test_cells_run_one_by_one_on_a_base_that_needs_all_threads(
     world, character, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("personae.study.local_runner.SMALL_BASE", 1000)
+    monkeypatch.setattr(sys.modules[usual_jobs.__module__], "SMALL_BASE", 1000)
     assert usual_jobs(Study.plan(grid(world, character), tmp_path)) == 1

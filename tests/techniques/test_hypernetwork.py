@@ -303,14 +303,14 @@ def test_weights_made_narrow_once_a_pass_learn_as_those_made_anew_by_each_layer(
     for anew in (False, True):
         technique = stir(make("hypernetwork", base)).train().inject()
         if anew:
-            forget = lambda *_: setattr(technique, "_narrow", None)  # noqa: B023, E731
+            forget = lambda *_: technique._casts.forget()  # noqa: B023, E731
             technique.attach(base.denoiser.register_forward_pre_hook(forget))
         pass_of = partial(base.denoise, latents, times, text)
         peaks.append(peak_allocated(pass_of))
         loss = pass_of().float().square().mean()
         found.append(torch.autograd.grad(loss, list(technique.parameters())))
-        assert technique._narrow is None
         technique.eject()
+        assert not technique._casts._kept
     for shared, own in zip(*found, strict=True):
         assert float((shared - own).norm()) <= 0.01 * float(own.norm())
     assert peaks[0] < peaks[1]

@@ -93,13 +93,9 @@ class StableDiffusionXL(UNetFamily):
 
     @classmethod
     def tiny(cls, seed: int = 0) -> list[Self]:
-        """Return a base that predicts the noise, and one with v and a step of noise alone."""
-        return [
-            cls.from_pipeline(
-                tiny_stable_diffusion_xl(kind, seed), f"tiny-sdxl-{kind[0]}", HOST, torch.float32
-            )
-            for kind in ("epsilon", "v_prediction")
-        ]
+        """Return a base that predicts the noise, float32, on the host."""
+        pipe = tiny_stable_diffusion_xl(seed=seed)
+        return [cls.from_pipeline(pipe, "tiny-sdxl", HOST, torch.float32)]
 
     @property
     def distilled_from(self) -> str | None:

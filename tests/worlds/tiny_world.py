@@ -22,6 +22,9 @@ from personae.core.devices import HOST
 from personae.core.event import Event
 from personae.core.registry import discover, lookup
 from personae.core.seeds import generator_for
+from personae.generation.cast import Cast
+from personae.generation.sampler import Shot, sample
+from personae.generation.settings import Sampling
 from personae.models.families.stable_diffusion import StableDiffusion
 from personae.models.family import Family
 from personae.models.toys import tiny_stable_diffusion
@@ -119,6 +122,16 @@ def prediction(base: Family, prompts: Sequence[str] = PROMPTS) -> torch.Tensor:
     """Return what `base` predicts now for fixed latents and times, (len(prompts), c, h, w)."""
     latents, times = noisy(base, len(prompts))
     return base.denoise(latents, times, base.encode_text(prompts)).clone()
+
+
+def drawn(base: Family, shots: Sequence[Shot], how: Sampling) -> torch.Tensor:
+    """Return the latents that a drawing of the bare base ends with, (shots, c, h, w)."""
+    steps = sample(base, shots, how, Cast())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
 
 
 def weights(base: Family) -> dict[str, torch.Tensor]:

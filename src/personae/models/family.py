@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from personae.core.config import Config
 from personae.core.registry import PlugIn
+from personae.errors import UsageError
 from personae.models.components import Components, text_component, text_network
 from personae.models.drawing import Drawing
 from personae.models.forwards import Forwards
@@ -173,13 +174,26 @@ class Family(Drawing, PlugIn, ABC):
         """
         return Conditions()
 
-    @abstractmethod
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Return (c, h, w) of the latents of one picture of `width` x `height` pixels.
 
         Raises:
             UsageError: a side is not a multiple the family can draw.
         """
+        for side in (width, height):
+            if side <= 0 or side % self.size_step:
+                raise UsageError(
+                    f"picture size is {width}x{height}; both sides must be multiples of "
+                    f"{self.size_step}"
+                )
+        factor = self.latent_side
+        return self.autoencoder.config.latent_channels, height // factor, width // factor
+
+    @property
+    def latent_side(self) -> int:
+        """Return how many pixels a latent is high and wide, 8 for the usual autoencoder."""
+        side: int = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        return side
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import CLIPTextModel, T5Config, T5EncoderModel, T5Tokenizer
 
-from personae.models.toys import tiny_autoencoder, tiny_text_config, tiny_tokenizer
+from personae.models.toys import tiny_shifted_autoencoder, tiny_text_config, tiny_tokenizer
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -46,12 +46,7 @@ def tiny_flux(guidance: bool, seed: int = 0) -> FluxPipeline:
         t5 = T5EncoderModel(
             T5Config(vocab_size=len(words), feed_forward_proj="gated-gelu", **settings)
         ).eval()
-        vae = tiny_autoencoder(
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
+        vae = tiny_shifted_autoencoder()
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance),
         vae=vae,

@@ -76,6 +76,17 @@ def tiny_autoencoder(kind: type[Any] = AutoencoderKL, **settings: Any) -> Any:
     )
 
 
+def tiny_shifted_autoencoder() -> AutoencoderKL:
+    """Return an autoencoder whose latents are shifted and scaled as those of FLUX.1."""
+    made: AutoencoderKL = tiny_autoencoder(
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    return made
+
+
 def tiny_stable_diffusion(version: int, seed: int = 0) -> StableDiffusionPipeline:
     """Return a pipeline of the shape of SD `version` (1: eps, conv projections; 2: v, linear).
 
@@ -230,12 +241,7 @@ def tiny_z_image(seed: int = 0) -> ZImagePipeline:
         for token in (transformer.x_pad_token, transformer.cap_pad_token):
             torch.nn.init.normal_(token)
         encoder = Qwen3Model(tiny_qwen3_config(tokenizer, layers=3))
-        vae = tiny_autoencoder(
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        )
+        vae = tiny_shifted_autoencoder()
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
         vae=vae,

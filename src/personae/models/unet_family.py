@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from personae.errors import BaseError, UsageError
+from personae.errors import BaseError
 from personae.models.components import text_component
 from personae.models.family import Family
 from personae.models.noise_path import Diffusion
@@ -171,30 +171,14 @@ class UNetFamily(Family):
         mean, deviation = (like.new_tensor(each).view(1, -1, 1, 1) for each in values)
         return mean, deviation
 
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """Return (channels, height / 8, width / 8) for the usual autoencoder."""
-        for side in (width, height):
-            if side <= 0 or side % self.size_step:
-                raise UsageError(
-                    f"picture size is {width}x{height}; both sides must be multiples of "
-                    f"{self.size_step}"
-                )
-        factor = self._factor
-        return self.autoencoder.config.latent_channels, height // factor, width // factor
-
-    @property
-    def _factor(self) -> int:
-        factor: int = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return factor
-
     @property
     def resolution(self) -> int:
         """Return the U-Net's sample size in pixels."""
-        side: int = self.denoiser.config.sample_size * self._factor
+        side: int = self.denoiser.config.sample_size * self.latent_side
         return side
 
     @property
     def size_step(self) -> int:
         """Return autoencoder factor x U-Net factor, at most an eighth of the resolution."""
-        step: int = self._factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        step: int = self.latent_side * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
         return step

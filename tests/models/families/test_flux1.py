@@ -11,13 +11,12 @@ from safetensors.torch import save_file
 
 from personae.core.devices import HOST
 from personae.errors import UsageError
-from personae.generation.cast import Cast
-from personae.generation.sampler import Shot, sample, starting_noise
+from personae.generation.sampler import Shot, starting_noise
 from personae.generation.settings import Sampling
 from personae.models.families.flux1 import Flux1, packed, unpacked
 from personae.models.load import load_base
 from personae.models.toy_flux1 import tiny_flux
-from tiny_world import make, prediction
+from tiny_world import drawn, make, prediction
 
 PROMPTS = ["a cat and the can", "the man " * 40, "", "CAT, the (can)!"]
 
@@ -32,16 +31,6 @@ def pipe() -> FluxPipeline:
 @pytest.fixture(scope="module")
 def loaded() -> Flux1:
     return Flux1.tiny()[0]
-
-
-def drawn(base: Flux1, shots: list[Shot], how: Sampling) -> torch.Tensor:
-    """Return the latents that a drawing ends with."""
-    steps = sample(base, shots, how, Cast())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 @torch.no_grad()

@@ -12,15 +12,14 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
 from personae.core.devices import HOST
 from personae.errors import BaseError, UsageError
-from personae.generation.cast import Cast
-from personae.generation.sampler import Shot, sample, starting_noise
+from personae.generation.sampler import Shot, starting_noise
 from personae.generation.settings import Sampling
 from personae.models.families.stable_diffusion_xl import StableDiffusionXL
 from personae.models.load import load_base
 from personae.models.text import Frame
 from personae.models.toys import tiny_stable_diffusion_xl
 from personae.models.unet_family import UNetFamily
-from tiny_world import bases, make, prediction
+from tiny_world import bases, drawn, make, prediction
 
 EPS, V = "epsilon", "v_prediction"
 PROMPTS = ["a cat and the can", "the man " * 60, "CAT, the   (can)! é"]
@@ -51,16 +50,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bases") / "tiny"
     tiny_stable_diffusion_xl(V).save_pretrained(path)
     return path
-
-
-def drawn(base: StableDiffusionXL, shots: list[Shot], how: Sampling) -> torch.Tensor:
-    """Return the latents that a drawing ends with."""
-    steps = sample(base, shots, how, Cast())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 @torch.no_grad()

@@ -11,14 +11,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
 from personae.core.devices import HOST
 from personae.errors import BaseError, UnsupportedError, UsageError
-from personae.generation.cast import Cast
-from personae.generation.sampler import Shot, sample, starting_noise, streams_of_noise
+from personae.generation.sampler import Shot, starting_noise, streams_of_noise
 from personae.generation.settings import Sampling
 from personae.models.families.z_image import ZImage
 from personae.models.flow_family import flow_path
 from personae.models.load import load_base
 from personae.models.toys import tiny_z_image
-from tiny_world import make, prediction
+from tiny_world import drawn, make, prediction
 
 # Below and beyond 32 tokens: from there a batch of both has masks.
 PROMPTS = ["a cat and the can", "the man " * 10, "", "CAT, the   (can)! é\n\nthe man " + "a " * 600]
@@ -41,16 +40,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bases") / "tiny"
     tiny_z_image().save_pretrained(path)
     return path
-
-
-def drawn(base: ZImage, shots: list[Shot], how: Sampling) -> torch.Tensor:
-    """Return the latents that a drawing ends with."""
-    steps = sample(base, shots, how, Cast())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 @torch.no_grad()

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from personae.core.devices import HOST
-from personae.errors import UsageError
 from personae.models.families.flux1_names import NAMES
-from personae.models.flow_family import FlowFamily, flow_path
+from personae.models.flow_family import FlowFamily, flow_path, frozen
 from personae.models.t5_tower import T5Tower
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Frame, Text
 from personae.models.text_tower import TextTower
 from personae.models.toy_flux1 import tiny_flux
-from personae.models.weights import pipelines, sources
-from personae.models.weights.denoiser_file import denoiser_of, folder_beside
 from personae.models.weights.fingerprint import fingerprint
-from personae.models.weights.unloaded import Unloaded, readable_again
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-DIFFUSERS = (0, 30)
-HUB_ID = "black-forest-labs/FLUX.1-dev"
 MOST_TOKENS = 512  # of T5; max_sequence_length of diffusers' pipeline
 PATCH = 2
 TRAINING_GUIDANCE = 1.0
@@ -35,8 +28,6 @@ TRAINING_GUIDANCE = 1.0
 
 Source: the advice of the base's authors, github.com/black-forest-labs/flux, issue 79.
 """
-MARKS = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
-"""Ends of names in a single file of it; FLUX.2 has no vector_in."""
 _DOUBLE = r"^transformer_blocks\.\d+\."
 _SINGLE = r"^single_transformer_blocks\.\d+\."
 _BOTH = r"^(single_)?transformer_blocks\.\d+\."
@@ -52,7 +43,12 @@ class Flux1(FlowFamily):
     """
 
     name = "flux1"
-    denoiser_component = "transformer"
+    pipeline = "FluxPipeline"
+    denoiser_class = "FluxTransformer2DModel"
+    diffusers_needed = (0, 30)
+    hub_id = "black-forest-labs/FLUX.1-dev"
+    # FLUX.2 has no vector_in.
+    single_file_marks = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
     # Weights of T5 reach beyond fp16, and transformers keeps those apart in its own loading alone.
     overflows_in = frozenset({torch.float16})
     original_names = NAMES
@@ -70,56 +66,11 @@ class Flux1(FlowFamily):
     )
 
     @classmethod
-    def recognises(cls, source: str | Path) -> bool:
-        """Accept folders and hub ids of FluxPipeline, and single files of its transformer."""
-        if sources.is_single_file(source):
-            keys = sources.checkpoint_keys(source)
-            return all(any(key.endswith(mark) for key in keys) for mark in MARKS)
-        return sources.pipeline_class(source) == "FluxPipeline"
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        denoiser_unloaded: bool = False,
-    ) -> Self:
-        """Load straight into `dtype`.
-
-        A single file holds the transformer; the rest lies in a folder beside it.
-        """
-        pipelines.require_diffusers(DIFFUSERS, source)
-        from diffusers import FluxPipeline
-
-        part = cls.denoiser_component
-        if sources.is_single_file(source):
-            folder = folder_beside(Path(source), FluxPipeline.__name__, HUB_ID)
-            kind = "FluxTransformer2DModel"
-            denoiser = denoiser_of(Path(source), folder / part, kind, NAMES, dtype)
-            pipe = pipelines.load_pipeline(FluxPipeline, folder, dtype, transformer=denoiser)
-            return cls.from_pipeline(pipe, str(source), device, dtype)
-        unloaded = {part} if denoiser_unloaded else ()
-        pipe = pipelines.load_pipeline(
-            FluxPipeline, source, dtype, unloaded=unloaded, device=device
-        )
-        base = cls.from_pipeline(pipe, str(source), device, dtype)
-        if denoiser_unloaded:
-            base.unloaded = Unloaded(list(readable_again(Path(source), {part: pipe.transformer})))
-            base.unloaded.unload()
-            base.fingerprint = fingerprint(pipe.transformer, Path(source) / part)
-        return base
-
-    @classmethod
     def from_pipeline(
         cls, pipe: FluxPipeline, source: str, device: torch.device, dtype: torch.dtype
     ) -> Self:
         """Take a diffusers pipeline's own modules as a base; they are frozen and moved."""
-        for network in (pipe.transformer, pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
-            network.requires_grad_(False).eval().to(device)
-            if network.dtype != dtype:
-                network.to(dtype)
+        frozen((pipe.transformer, pipe.text_encoder, pipe.text_encoder_2, pipe.vae), device, dtype)
         config = dict(pipe.scheduler.config)
         return cls(
             denoiser=pipe.transformer,
@@ -128,7 +79,7 @@ class Flux1(FlowFamily):
                 TextTower(pipe.tokenizer, pipe.text_encoder),
                 T5Tower(pipe.tokenizer_2, pipe.text_encoder_2, MOST_TOKENS),
             ],
-            path=flow_path(config, PATCH),
+            path=flow_path(config, cls.patch),
             scheduler_config=config,
             device=device,
             dtype=dtype,
@@ -150,7 +101,7 @@ class Flux1(FlowFamily):
     def distilled_from(self) -> str | None:
         """Take a base that is told no guidance, with a fixed shift, for FLUX.1-schnell."""
         fixed = not self.scheduler_config.get("use_dynamic_shifting")
-        return HUB_ID if fixed and not self._told_guidance else None
+        return self.hub_id if fixed and not self._told_guidance else None
 
     def is_guided(self, scale: float) -> bool:
         """Say no where the network is told the scale, or was distilled to need none."""
@@ -162,22 +113,6 @@ class Flux1(FlowFamily):
             return Conditions()
         scale = TRAINING_GUIDANCE if guidance is None else guidance
         return Conditions({"guidance": torch.full((len(frames),), scale)})
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Return the mean of the posterior, shifted and scaled; the mean makes a cache exact."""
-        config = self.autoencoder.config
-        pixels = pixels.to(self.device, self.autoencoder.dtype)
-        mode = self.autoencoder.encode(pixels).latent_dist.mode().float()
-        latents: Tensor = (mode - config.shift_factor) * config.scaling_factor
-        return latents
-
-    def decode_image(self, latents: Tensor) -> Tensor:
-        """Return pixels in about [-1, 1]."""
-        config = self.autoencoder.config
-        latents = latents.to(self.device, self.autoencoder.dtype)
-        latents = latents / config.scaling_factor + config.shift_factor
-        pixels: Tensor = self.autoencoder.decode(latents).sample
-        return pixels
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Return the states of T5, and of CLIP the one where the prompt ends.
@@ -198,7 +133,7 @@ class Flux1(FlowFamily):
         """Run the transformer on packed latents: a token for each 2 x 2 of them."""
         height, width = (side // PATCH for side in noisy.shape[-2:])
         if conditions is None:
-            side = self._factor * PATCH
+            side = self.size_step
             frame = Frame.whole(width * side, height * side)
             conditions = self.conditions([frame] * len(noisy))
         guidance = conditions.values.get("guidance")
@@ -214,33 +149,6 @@ class Flux1(FlowFamily):
             return_dict=False,
         )[0]
         return unpacked(answer, height, width)
-
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """Return (channels, height / 8, width / 8) for the usual autoencoder."""
-        for side in (width, height):
-            if side <= 0 or side % self.size_step:
-                raise UsageError(
-                    f"picture size is {width}x{height}; both sides must be multiples of "
-                    f"{self.size_step}"
-                )
-        factor = self._factor
-        return self.autoencoder.config.latent_channels, height // factor, width // factor
-
-    @property
-    def _factor(self) -> int:
-        factor: int = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return factor
-
-    @property
-    def resolution(self) -> int:
-        """Return the autoencoder's sample size, 1024; the transformer has none."""
-        side: int = self.autoencoder.config.sample_size
-        return side
-
-    @property
-    def size_step(self) -> int:
-        """Return autoencoder factor x patch."""
-        return self._factor * PATCH
 
 
 def packed(latents: Tensor) -> Tensor:

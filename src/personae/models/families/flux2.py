@@ -13,24 +13,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from personae.core.devices import HOST
-from personae.errors import BaseError, UsageError
+from personae.errors import BaseError
 from personae.models.chat_tower import ChatTower
-from personae.models.flow_family import FlowFamily, flow_path
+from personae.models.flow_family import FlowFamily, flow_path, frozen
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Text
 from personae.models.toys import tiny_flux2
 from personae.models.weights import pipelines, sources
 from personae.models.weights.fingerprint import fingerprint
-from personae.models.weights.unloaded import Unloaded, readable_again
 
 if TYPE_CHECKING:
     from diffusers import Flux2KleinPipeline
 
-DIFFUSERS = (0, 38)  # the first that reads LoRA files of klein under all of its names
 MOST_TOKENS = 512  # of a prompt in its chat; max_sequence_length of diffusers' pipeline
 PATCH = 2
 HEADS_OF_4B = 24  # of klein 4B's transformer; 9B has 32
-_KLEIN, _DEV = "Flux2KleinPipeline", "Flux2Pipeline"
+_DEV = "Flux2Pipeline"
 _DOUBLE, _SINGLE = r"^transformer_blocks\.\d+\.", r"^single_transformer_blocks\.\d+\."
 
 
@@ -50,7 +48,10 @@ class Flux2(FlowFamily):
     is_distilled: bool = False
 
     name = "flux2"
-    denoiser_component = "transformer"
+    pipeline = "Flux2KleinPipeline"
+    denoiser_class = "Flux2Transformer2DModel"
+    diffusers_needed = (0, 38)  # the first that reads LoRA files of klein under all of its names
+    hub_id = "black-forest-labs/FLUX.2-klein-base-4B"
     overflows_in = frozenset({torch.float16})
     targets = TargetSets(
         sets={
@@ -74,9 +75,9 @@ class Flux2(FlowFamily):
     @classmethod
     def recognises(cls, source: str | Path) -> bool:
         """Accept folders and hub ids of Flux2KleinPipeline; `load` refuses those of dev."""
-        return not sources.is_single_file(source) and (
-            sources.pipeline_class(source) in (_KLEIN, _DEV)
-        )
+        if sources.is_single_file(source):
+            return False
+        return sources.pipeline_class(source) in (cls.pipeline, _DEV)
 
     @classmethod
     def load(
@@ -87,36 +88,20 @@ class Flux2(FlowFamily):
         *,
         denoiser_unloaded: bool = False,
     ) -> Self:
-        """Load straight into `dtype`, tensor by tensor."""
-        pipelines.require_diffusers(DIFFUSERS, source)
-        from diffusers import Flux2KleinPipeline
-
+        """Load straight into `dtype`, tensor by tensor; FLUX.2 dev is refused before."""
         if sources.pipeline_class(source) == _DEV:
             raise BaseError(
                 f"base '{source}' is FLUX.2 dev, whose text encoder of 24B is not read here; use "
-                "FLUX.2 klein, such as black-forest-labs/FLUX.2-klein-base-4B"
+                f"FLUX.2 klein, such as {cls.hub_id}"
             )
-        part = cls.denoiser_component
-        unloaded = {part} if denoiser_unloaded else ()
-        pipe = pipelines.load_pipeline(
-            Flux2KleinPipeline, source, dtype, unloaded=unloaded, device=device
-        )
-        base = cls.from_pipeline(pipe, str(source), device, dtype)
-        if denoiser_unloaded:
-            base.unloaded = Unloaded(list(readable_again(Path(source), {part: pipe.transformer})))
-            base.unloaded.unload()
-            base.fingerprint = fingerprint(pipe.transformer, Path(source) / part)
-        return base
+        return super().load(source, device, dtype, denoiser_unloaded=denoiser_unloaded)
 
     @classmethod
     def from_pipeline(
         cls, pipe: Flux2KleinPipeline, source: str, device: torch.device, dtype: torch.dtype
     ) -> Self:
         """Take a diffusers pipeline's own modules as a base; they are frozen and moved."""
-        for network in (pipe.transformer, pipe.text_encoder, pipe.vae):
-            network.requires_grad_(False).eval().to(device)
-            if network.dtype != dtype:
-                network.to(dtype)
+        frozen((pipe.transformer, pipe.text_encoder, pipe.vae), device, dtype)
         config = dict(pipe.scheduler.config)
         length = min(MOST_TOKENS, pipe.tokenizer.model_max_length)
         return cls(
@@ -135,7 +120,7 @@ class Flux2(FlowFamily):
     @classmethod
     def tiny(cls, seed: int = 0) -> list[Self]:
         """Return a base of one block of each kind, float32, on the host."""
-        if not pipelines.has_diffusers(DIFFUSERS):
+        if not pipelines.has_diffusers(cls.diffusers_needed):
             return []
         return [cls.from_pipeline(tiny_flux2(seed), "tiny-flux2", HOST, torch.float32)]
 
@@ -217,26 +202,8 @@ class Flux2(FlowFamily):
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Return (4 x channels, height / 16, width / 16) for the usual autoencoder."""
-        for side in (width, height):
-            if side <= 0 or side % self.size_step:
-                raise UsageError(
-                    f"picture size is {width}x{height}; both sides must be multiples of "
-                    f"{self.size_step}"
-                )
-        channels = self.autoencoder.config.latent_channels * PATCH**2
-        return channels, height // self.size_step, width // self.size_step
-
-    @property
-    def resolution(self) -> int:
-        """Return the autoencoder's sample size, 1024; the transformer has none."""
-        side: int = self.autoencoder.config.sample_size
-        return side
-
-    @property
-    def size_step(self) -> int:
-        """Return autoencoder factor x patch."""
-        factor: int = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return factor * PATCH
+        channels, rows, columns = super().latent_shape(width, height)
+        return channels * PATCH**2, rows // PATCH, columns // PATCH
 
 
 def text_layers(depth: int) -> list[int]:

@@ -148,7 +148,7 @@ class StableDiffusionXL(UNetFamily):
     ) -> Tensor:
         """Run the U-Net."""
         if conditions is None:
-            height, width = (side * self._factor for side in noisy.shape[-2:])
+            height, width = (side * self.latent_side for side in noisy.shape[-2:])
             conditions = self.conditions([Frame.whole(width, height)] * len(noisy))
         noisy, t = noisy.to(self.device, self.dtype), t.to(self.device)
         text = text.to(self.device, self.dtype)

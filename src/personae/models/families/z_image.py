@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch import Tensor
 
 from personae.core.devices import HOST
-from personae.errors import UsageError
 from personae.models.chat_tower import ChatTower
-from personae.models.flow_family import FlowFamily, flow_path
+from personae.models.flow_family import FlowFamily, flow_path, frozen
 from personae.models.original_names import OriginalNames
 from personae.models.targets import TargetSets
 from personae.models.text import Conditions, Text
 from personae.models.toys import tiny_z_image
-from personae.models.weights import pipelines, sources
-from personae.models.weights.denoiser_file import denoiser_of, folder_beside
+from personae.models.weights import pipelines
 from personae.models.weights.fingerprint import fingerprint
-from personae.models.weights.unloaded import Unloaded, readable_again
 
 if TYPE_CHECKING:
     from diffusers import ZImagePipeline
 
-DIFFUSERS = (0, 39)  # the first whose padding tokens are not whatever memory held
 MOST_TOKENS = 512  # of a prompt in its chat; max_sequence_length of diffusers' pipeline
 TEXT_LAYER = -2  # the next to last of the encoder, as in diffusers' pipeline
-PATCH = 2
-HUB_ID = "Tongyi-MAI/Z-Image"
-MARKS = ("layers.0.adaLN_modulation.0.weight", "cap_embedder.1.weight")
-"""Ends of names in a single file of it; Lumina 2, which is built alike, has others."""
 TURBO_SHIFT = 3.0  # of the scheduler of Z-Image-Turbo, by which alone it differs; the base has 6
 
 _BLOCKS = ("layers", "noise_refiner", "context_refiner")
@@ -72,7 +63,12 @@ class ZImage(FlowFamily):
     """
 
     name = "z_image"
-    denoiser_component = "transformer"
+    pipeline = "ZImagePipeline"
+    denoiser_class = "ZImageTransformer2DModel"
+    diffusers_needed = (0, 39)  # the first whose padding tokens are not whatever memory held
+    hub_id = "Tongyi-MAI/Z-Image"
+    # Lumina 2, which is built alike, has others.
+    single_file_marks = ("layers.0.adaLN_modulation.0.weight", "cap_embedder.1.weight")
     overflows_in = frozenset({torch.float16})
     original_names = NAMES
     targets = TargetSets(
@@ -90,56 +86,11 @@ class ZImage(FlowFamily):
     )
 
     @classmethod
-    def recognises(cls, source: str | Path) -> bool:
-        """Accept folders and hub ids of ZImagePipeline, and single files of its transformer."""
-        if sources.is_single_file(source):
-            keys = sources.checkpoint_keys(source)
-            return all(any(key.endswith(mark) for key in keys) for mark in MARKS)
-        return sources.pipeline_class(source) == "ZImagePipeline"
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        denoiser_unloaded: bool = False,
-    ) -> Self:
-        """Load straight into `dtype`, tensor by tensor.
-
-        A single file holds the transformer; the rest lies in a folder beside it.
-        """
-        pipelines.require_diffusers(DIFFUSERS, source)
-        from diffusers import ZImagePipeline
-
-        part = cls.denoiser_component
-        if sources.is_single_file(source):
-            folder = folder_beside(Path(source), ZImagePipeline.__name__, HUB_ID)
-            kind = "ZImageTransformer2DModel"
-            denoiser = denoiser_of(Path(source), folder / part, kind, NAMES, dtype)
-            pipe = pipelines.load_pipeline(ZImagePipeline, folder, dtype, transformer=denoiser)
-            return cls.from_pipeline(pipe, str(source), device, dtype)
-        unloaded = {part} if denoiser_unloaded else ()
-        pipe = pipelines.load_pipeline(
-            ZImagePipeline, source, dtype, unloaded=unloaded, device=device
-        )
-        base = cls.from_pipeline(pipe, str(source), device, dtype)
-        if denoiser_unloaded:
-            base.unloaded = Unloaded(list(readable_again(Path(source), {part: pipe.transformer})))
-            base.unloaded.unload()
-            base.fingerprint = fingerprint(pipe.transformer, Path(source) / part)
-        return base
-
-    @classmethod
     def from_pipeline(
         cls, pipe: ZImagePipeline, source: str, device: torch.device, dtype: torch.dtype
     ) -> Self:
         """Take a diffusers pipeline's own modules as a base; they are frozen and moved."""
-        for network in (pipe.transformer, pipe.text_encoder, pipe.vae):
-            network.requires_grad_(False).eval().to(device)
-            if network.dtype != dtype:
-                network.to(dtype)
+        frozen((pipe.transformer, pipe.text_encoder, pipe.vae), device, dtype)
         # Made at the first call otherwise, and that may be one on tensors without values.
         rope = pipe.transformer.rope_embedder
         tables = rope.precompute_freqs_cis(rope.axes_dims, rope.axes_lens, theta=rope.theta)
@@ -150,7 +101,7 @@ class ZImage(FlowFamily):
             denoiser=pipe.transformer,
             autoencoder=pipe.vae,
             towers=[tower],
-            path=flow_path(config, PATCH),
+            path=flow_path(config, cls.patch),
             scheduler_config=config,
             device=device,
             dtype=dtype,
@@ -161,30 +112,14 @@ class ZImage(FlowFamily):
     @classmethod
     def tiny(cls, seed: int = 0) -> list[Self]:
         """Return a base of two layers and one refiner of each kind, float32, on the host."""
-        if not pipelines.has_diffusers(DIFFUSERS):
+        if not pipelines.has_diffusers(cls.diffusers_needed):
             return []
         return [cls.from_pipeline(tiny_z_image(seed), "tiny-z-image", HOST, torch.float32)]
 
     @property
     def distilled_from(self) -> str | None:
         """Take a base with the scheduler of Z-Image-Turbo for it."""
-        return HUB_ID if self.scheduler_config.get("shift") == TURBO_SHIFT else None
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Return the mean of the posterior, shifted and scaled; the mean makes a cache exact."""
-        config = self.autoencoder.config
-        pixels = pixels.to(self.device, self.autoencoder.dtype)
-        mode = self.autoencoder.encode(pixels).latent_dist.mode().float()
-        latents: Tensor = (mode - config.shift_factor) * config.scaling_factor
-        return latents
-
-    def decode_image(self, latents: Tensor) -> Tensor:
-        """Return pixels in about [-1, 1]."""
-        config = self.autoencoder.config
-        latents = latents.to(self.device, self.autoencoder.dtype)
-        latents = latents / config.scaling_factor + config.shift_factor
-        pixels: Tensor = self.autoencoder.decode(latents).sample
-        return pixels
+        return self.hub_id if self.scheduler_config.get("shift") == TURBO_SHIFT else None
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Return the next to last states of the prompts in their chats, rows of unlike lengths."""
@@ -204,30 +139,3 @@ class ZImage(FlowFamily):
         level = 1 - t.to(self.device)
         answers = self.denoiser(list(pictures), level, prompts, return_dict=False)[0]
         return -torch.stack(answers).squeeze(2)
-
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """Return (channels, height / 8, width / 8) for the usual autoencoder."""
-        for side in (width, height):
-            if side <= 0 or side % self.size_step:
-                raise UsageError(
-                    f"picture size is {width}x{height}; both sides must be multiples of "
-                    f"{self.size_step}"
-                )
-        factor = self._factor
-        return self.autoencoder.config.latent_channels, height // factor, width // factor
-
-    @property
-    def _factor(self) -> int:
-        factor: int = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
-        return factor
-
-    @property
-    def resolution(self) -> int:
-        """Return the autoencoder's sample size, 1024; the transformer has none."""
-        side: int = self.autoencoder.config.sample_size
-        return side
-
-    @property
-    def size_step(self) -> int:
-        """Return autoencoder factor x patch."""
-        return self._factor * PATCH

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
-from personae.core.tensor_header import read_tensor_header
 from personae.models.load import load_base
+from personae.models.toy_flux1 import tiny_flux
 from personae.models.toys import tiny_stable_diffusion
 from personae.models.weights.files import networks
 from personae.training.events import Preparing, Validation
@@ -41,15 +42,50 @@ def test_networks_are_those_that_diffusers_loads(folder: Path, dtype: torch.dtyp
         assert not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
 
 
-def test_what_cannot_be_read_here_is_left_to_diffusers(folder: Path) -> None:
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+def unknown_to_the_network(file: Path) -> None:
+    """Add a tensor that the network of a file does not have."""
+    save_file({**load_file(file), "unknown": torch.zeros(1)}, file, {"format": "pt"})
+
+
+def in_shards(folder: Path, network: Any, component: str) -> None:
+    """Write a component of a base in several files in the place of one."""
+    for file in (folder / component).glob("*.safetensors"):
+        file.unlink()
+    network.save_pretrained(folder / component, max_shard_size="200KB")
+    assert len(list((folder / component).glob("*.safetensors"))) > 1
+
+
+def test_weights_in_several_files_are_read_as_those_in_one(folder: Path) -> None:
     whole = load_base(folder, device="cpu", precision="fp32")
-    part = weights.rename(weights.with_name("diffusion_pytorch_model-00001-of-00001.safetensors"))
-    index = weights.with_name(f"{weights.name}.index.json")
-    listed = dict.fromkeys(read_tensor_header(part).tensors, part.name)
-    index.write_text(json.dumps({"weight_map": listed, "metadata": {}}), encoding="utf-8")
+    in_shards(folder, whole.denoiser, "unet")
+    read = networks(folder, torch.float32)["unet"].state_dict()
+    for name, value in whole.denoiser.state_dict().items():
+        assert torch.equal(read[name], value), name
+    sharded = load_base(folder, device="cpu", precision="fp32")
+    assert sharded.fingerprint == whole.fingerprint
+
+
+def test_what_cannot_be_read_here_is_left_to_diffusers(folder: Path) -> None:
+    whole = load_base(folder, device="cpu", precision="fp32")
+    unknown_to_the_network(folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert "unet" not in networks(folder, torch.float32)
     assert load_base(folder, device="cpu", precision="fp32").fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("stored", ["the table alone", "its copy alone", "both"])
+def test_tied_weights_are_read_once_and_stay_tied(tmp_path: Path, stored: str) -> None:
+    tiny_flux(guidance=True).save_pretrained(tmp_path)
+    table, copy = "shared.weight", "encoder.embed_tokens.weight"
+    file = tmp_path / "text_encoder_2" / "model.safetensors"
+    tensors = load_file(file)
+    value = tensors.get(table, tensors.get(copy))
+    kept = {"the table alone": (table,), "its copy alone": (copy,), "both": (table, copy)}[stored]
+    others = {name: each for name, each in tensors.items() if name not in (table, copy)}
+    save_file({**others, **{name: value.clone() for name in kept}}, file, {"format": "pt"})
+    read = networks(tmp_path, torch.float32)["text_encoder_2"]
+    assert torch.equal(read.get_parameter(table), value)
+    assert torch.equal(read.get_parameter(copy), value)
+    assert (read.get_parameter(table) is read.get_parameter(copy)) == (stored != "both")
 
 
 def test_a_run_without_encoders_in_memory_learns_the_same(
@@ -65,8 +101,6 @@ def test_a_run_without_encoders_in_memory_learns_the_same(
         losses.append([(e.step, e.loss) for e in only(events, Validation)])
         files.append(next((tmp_path / name).glob("*.safetensors")))
     assert losses[0] == losses[1]
-    from safetensors.torch import load_file
-
     for mine, theirs in zip(*(load_file(file).values() for file in files), strict=True):
         assert torch.equal(mine, theirs)
 

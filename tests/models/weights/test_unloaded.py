@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from personae.errors import BaseError
@@ -15,6 +16,7 @@ from personae.generation.sampler import Shot
 from personae.generation.settings import Sampling
 from personae.models.family import Family
 from personae.models.load import load_base
+from personae.models.toy_flux1 import tiny_flux
 from personae.models.toys import tiny_stable_diffusion, tiny_z_image
 from personae.models.weights import sources
 from personae.models.weights.files import weight_bytes
@@ -162,14 +164,40 @@ def test_passes_on_shapes_alone_read_nothing(without_denoiser: Family) -> None:
     assert [len(part._forward_pre_hooks) for part in without_denoiser.denoiser.modules()] == hooks
 
 
-def test_a_denoiser_that_is_not_read_here_is_loaded_whole(folder: Path, base: Family) -> None:
+def test_a_denoiser_in_several_files_leaves_memory_too(folder: Path, base: Family) -> None:
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     base.denoiser.save_pretrained(folder / "unet", max_shard_size="200KB")
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    sharded = load_base(folder, device="cpu", precision="bf16", denoiser_unloaded=True)
+    parameters = list(sharded.denoiser.parameters())
+    assert held(parameters) <= 2 * len(parameters)
+    assert sharded.fingerprint == base.fingerprint
+    assert torch.equal(prediction(sharded), prediction(base))
+    sharded.unloaded.reload()
+    assert torch.equal(prediction(sharded), prediction(base))
+
+
+def test_a_denoiser_that_is_not_read_here_is_loaded_whole(folder: Path, base: Family) -> None:
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({**load_file(file), "unknown": torch.zeros(1)}, file, {"format": "pt"})
     whole = load_base(folder, device="cpu", precision="bf16", denoiser_unloaded=True)
     assert not whole.unloaded.files
     assert whole.fingerprint == base.fingerprint
     assert torch.equal(prediction(whole), prediction(base))
+
+
+def test_tied_weights_come_back_as_they_were(tmp_path: Path) -> None:
+    """The table of T5 is tied to another one, and its file holds one of them."""
+    tiny_flux(guidance=True).save_pretrained(tmp_path)
+    base = load_base(tmp_path, device="cpu", precision="fp32")
+    encoder = base.towers[1].encoder
+    before = base.encode_text(["a cat on a mat"])
+    with Unloaded(list(readable_again(tmp_path, {"text_encoder_2": encoder}))) as unloaded:
+        assert unloaded.away
+        aside = base.encode_text(["a cat on a mat"])
+    assert torch.equal(aside.embeds, before.embeds)
+    assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
+    assert torch.equal(base.encode_text(["a cat on a mat"]).embeds, before.embeds)
 
 
 def test_a_denoiser_cut_short_is_refused_before_anything_is_read_of_it(folder: Path) -> None:

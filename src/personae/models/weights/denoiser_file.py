@@ -7,6 +7,7 @@ of the original code.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,13 +15,8 @@ from torch import nn
 
 from personae.errors import BaseError
 from personae.models.original_names import OriginalNames
-from personae.models.weights.files import (
-    TensorEntry,
-    empty_network,
-    entries_of,
-    places_of,
-    read_into,
-)
+from personae.models.weights.files import empty_network, read_into
+from personae.models.weights.places import TensorEntry, entries_of, places_of
 from personae.models.weights.sources import pipeline_class
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
@@ -71,11 +67,11 @@ def denoiser_of(
     if not (folder / "config.json").is_file():
         raise BaseError(f"{folder}: has no config.json, which says how {file.name} is to be read")
     network = empty_network("diffusers", kind, folder)
-    places = places_of(network, file)
+    places = places_of(network, [file])
     original = places is None
     if places is None:
         places = _original_places(network, file, names)
-    read_into(network, places, file, dtype)
+    read_into(network, places, dtype)
     for layer in names.swapped.values() if original else ():
         for value in network.get_submodule(layer).parameters():
             value.data = torch.cat(value.data.chunk(2)[::-1])
@@ -148,6 +144,6 @@ def _rows(entry: TensorEntry, shapes: list[tuple[int, ...]]) -> list[TensorEntry
         return None
     found, start = [], entry.start
     for shape in shapes:
-        found.append(TensorEntry(entry.dtype, shape, start))
+        found.append(replace(entry, shape=shape, start=start))
         start += found[-1].bytes
     return found

@@ -7,13 +7,13 @@ until the last of them is gone, besides the copies in the wanted format.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -24,6 +24,14 @@ from personae.core.devices import HOST
 from personae.core.files import safe_name
 from personae.core.tensor_header import read_tensor_header
 from personae.errors import BaseError
+from personae.models.weights.places import (
+    WEIGHTS,
+    TensorEntry,
+    places_of,
+    tied_names,
+    weight_file,
+    weight_files,
+)
 from personae.models.weights.quantised import stored_bytes
 from personae.models.weights.shards import index_file
 from personae.models.weights.wholeness import (
@@ -34,42 +42,9 @@ from personae.models.weights.wholeness import (
     stored_shapes,
 )
 
-WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
-VARIANT = ".fp16"
-FORMATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
-OLD_LEVEL = "text_model."  # transformers 5 dropped it from the names of CLIP's text encoder
 # Memory touched for the first time is what takes long: 2.1 GB in bf16 took 1.0 s with one reader,
 # 0.55 s with two on two cores, and no less with four.
 READERS = 2
-NO_WEIGHT = "position_ids"  # older files hold this range of numbers too
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """Where a tensor lies in a file that is read here: a `TensorPlace` in torch's own format."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def bytes(self) -> int:
-        """Return its length in the file."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def entries_of(path: Path) -> dict[str, TensorEntry]:
-    """Return where each tensor of a safetensors file lies.
-
-    Raises:
-        KeyError: a number format is not read here.
-        HeaderError, OSError: it is no whole safetensors file.
-    """
-    tensors = read_tensor_header(path).tensors
-    return {
-        name: TensorEntry(FORMATS[place.format], place.shape, place.start)
-        for name, place in tensors.items()
-    }
 
 
 def networks(
@@ -81,7 +56,7 @@ def networks(
 ) -> dict[str, nn.Module]:
     """Return the networks of a diffusers folder that can be read here, by component name.
 
-    Left out, for diffusers to load: weights in several files, pickles, names that it converts.
+    Left out, for diffusers to load: pickles, and names that it converts.
 
     Args:
         folder: holds model_index.json and a folder for each component.
@@ -98,17 +73,22 @@ def networks(
         if part.name in given:
             continue
         network = _whole_network(library, kind, part)
-        path = weight_file(part, WEIGHTS[library])
-        if network is None or path is None:
+        if network is None:
             continue
-        places = places_of(network, path)
-        if places is not None:
-            if part.name in unloaded:
-                here = {*dict(network.named_buffers()), *network._parameters}
-                places = {key: place for key, place in places.items() if key in here}
-                _leave_out(network, dtype, device)
-            read_into(network, places, path, dtype)
-            found[part.name] = network.eval()
+        places = places_of(network, weight_files(part, WEIGHTS[library]))
+        if places is None:
+            continue
+        alike = {a: b for a, b in tied_names(network).items() if places[a] == places[b]}
+        wanted = {key: place for key, place in places.items() if key not in alike}
+        if part.name in unloaded:
+            here = {*dict(network.named_buffers()), *network._parameters}
+            wanted = {key: place for key, place in wanted.items() if key in here}
+            _leave_out(network, dtype, device)
+        read_into(network, wanted, dtype)
+        for name, other in alike.items():
+            prefix, _, leaf = name.rpartition(".")
+            network.get_submodule(prefix)._parameters[leaf] = network.get_parameter(other)
+        found[part.name] = network.eval()
     return found
 
 
@@ -151,28 +131,11 @@ def placeholder(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> 
     return torch.zeros((), dtype=dtype, device=device).expand(shape)
 
 
-def spread_values(file: int, entry: TensorEntry, count: int) -> Tensor:
-    """Return up to about `count` values spread evenly over a tensor of an open file.
-
-    The same as `tensor.flatten()[:: max(1, numel // count)]`, without reading the others.
-    """
-    numel, width = math.prod(entry.shape), entry.dtype.itemsize
-    step = max(1, numel // count)
-    if step == 1:
-        content = os.pread(file, entry.bytes, entry.start)
-    else:
-        places = range(entry.start, entry.start + entry.bytes, step * width)
-        content = b"".join(os.pread(file, width, place) for place in places)
-    if len(content) != -(-numel // step) * width:
-        raise OSError("the file ends before its last tensor")
-    return torch.frombuffer(bytearray(content), dtype=entry.dtype)
-
-
 def stored_parameters(folder: Path) -> int:
     """Return how many parameters the networks of a folder have, 0 where that is unknown."""
     try:
-        files = [weight_file(part, WEIGHTS[library]) for library, _, part in _components(folder)]
-        return sum(read_tensor_header(path).numel for path in files if path is not None)
+        files = [weight_files(part, WEIGHTS[library]) for library, _, part in _components(folder)]
+        return sum(read_tensor_header(path).numel for path in chain.from_iterable(files))
     except (ValueError, AttributeError, OSError):
         return 0
 
@@ -188,30 +151,17 @@ def _components(folder: Path) -> Iterator[tuple[str, str, Path]]:
             yield library, kind, folder / name
 
 
-def weight_file(folder: Path, name: str | None = None) -> Path | None:
-    """Return the one file of weights of a component, None where there are several or none.
-
-    Args:
-        folder: of the component.
-        name: of the file; None for that of any library. Its fp16 variant stands in for it.
-    """
-    names = WEIGHTS.values() if name is None else [name]
-    for plain in filter(None, names):
-        for each in (plain, plain.replace(".safetensors", f"{VARIANT}.safetensors")):
-            if (folder / each).is_file():
-                return folder / each
-    return None
-
-
-def read_into(
-    network: nn.Module, places: dict[str, TensorEntry], path: Path, dtype: torch.dtype
-) -> None:
-    """Give the tensors of `network` that `places` names their values from the file.
+def read_into(network: nn.Module, places: dict[str, TensorEntry], dtype: torch.dtype) -> None:
+    """Give the tensors of `network` that `places` names their values from the files.
 
     Parameters on the meta device are replaced; others stay the same objects with other data.
     """
     modules = dict(network.named_modules())
-    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(READERS) as readers:
+    with ExitStack() as opened, ThreadPoolExecutor(READERS) as readers:
+        files = {
+            path: opened.enter_context(path.open("rb", buffering=0)).fileno()
+            for path in {entry.file for entry in places.values()}
+        }
         # All memory is this thread's: what others allocate comes from heaps of their own, beside
         # what this one has given back.
         converted = [entry.bytes for entry in places.values() if entry.dtype != dtype]
@@ -219,7 +169,7 @@ def read_into(
         for _ in range(READERS if converted else 0):
             spare.put(torch.empty(max(converted), dtype=torch.uint8))
         values = [_room(entry, dtype) for entry in places.values()]
-        fill = partial(_read, file.fileno(), spare)
+        fill = partial(_read, files, spare)
         for name, value in zip(places, readers.map(fill, places.values(), values), strict=True):
             prefix, _, leaf = name.rpartition(".")
             module = modules[prefix]
@@ -230,28 +180,15 @@ def read_into(
                 old.data = value.to(old.device)
 
 
-def places_of(network: nn.Module, path: Path) -> dict[str, TensorEntry] | None:
-    """Return where each tensor of `network` lies in the file, or None where names differ."""
-    try:
-        entries = entries_of(path)
-    except (KeyError, ValueError, OSError):
-        return None
-    names = {name: name if name in entries else OLD_LEVEL + name for name in network.state_dict()}
-    extra = set(entries) - set(names.values())
-    if not set(names.values()) <= set(entries) or any(NO_WEIGHT not in name for name in extra):
-        return None
-    places = {name: entries[stored] for name, stored in names.items()}
-    shapes = network.state_dict()
-    same = all(tuple(shapes[name].shape) == entry.shape for name, entry in places.items())
-    return places if same else None
-
-
 def _room(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
     return torch.empty(entry.shape, dtype=dtype if entry.dtype.is_floating_point else entry.dtype)
 
 
-def _read(file: int, spare: SimpleQueue[Tensor], entry: TensorEntry, value: Tensor) -> Tensor:
-    """Fill `value` from the file and return it; what is to be converted goes through a spare."""
+def _read(
+    files: dict[Path, int], spare: SimpleQueue[Tensor], entry: TensorEntry, value: Tensor
+) -> Tensor:
+    """Fill `value` from its file and return it; what is to be converted goes through a spare."""
+    file = files[entry.file]
     if entry.dtype == value.dtype:
         _fill(file, entry.start, value.view(-1).view(torch.uint8))
         return value

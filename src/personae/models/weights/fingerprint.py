@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from personae.core.devices import HOST
-from personae.models.weights.files import places_of, spread_values, weight_file
+from personae.models.weights.places import places_of, spread_values, weight_files
 
 SPREAD = 64  # values of each tensor that a fingerprint covers
 
@@ -43,11 +43,5 @@ def _spread(tensor: torch.Tensor) -> torch.Tensor:
 
 def _stored_values(network: nn.Module, folder: Path) -> dict[str, torch.Tensor] | None:
     """Return the same values as they are on disk, or None where they cannot be read here."""
-    path = weight_file(folder)
-    if path is None:
-        return None
-    places = places_of(network, path)
-    if places is None:
-        return None
-    with path.open("rb") as file:
-        return {name: spread_values(file.fileno(), entry, SPREAD) for name, entry in places.items()}
+    places = places_of(network, weight_files(folder)) or {}
+    return {name: spread_values(entry, SPREAD) for name, entry in places.items()} or None

@@ -13,7 +13,8 @@ from torch import nn
 
 from personae.core.devices import HOST
 from personae.errors import BaseError
-from personae.models.weights.files import VARIANT, networks, weight_file
+from personae.models.weights.files import networks
+from personae.models.weights.places import VARIANT, weight_file
 from personae.models.weights.sources import checkpoint_keys, is_single_file
 
 

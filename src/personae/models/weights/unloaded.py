@@ -6,21 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from personae.core.memory import give_back_freed
 from personae.errors import BaseError
-from personae.models.weights.files import (
-    TensorEntry,
-    placeholder,
-    places_of,
-    read_into,
-    weight_bytes,
-    weight_file,
-)
+from personae.models.weights.files import placeholder, read_into, weight_bytes
+from personae.models.weights.places import TensorEntry, places_of, weight_files
 from personae.models.weights.quantised import is_quantised
 
 LARGE = 32 * 2**20  # bytes; smaller parts are not worth a reading of their own
@@ -34,11 +28,11 @@ class Unloaded:
     belong to no part, such as learnt padding tokens, stay.
 
     Attributes:
-        files: (network, the file it is read from).
+        files: (network, the files it is read from).
         away: whether they are out of memory now.
     """
 
-    def __init__(self, files: list[tuple[nn.Module, Path]]) -> None:
+    def __init__(self, files: list[tuple[nn.Module, list[Path]]]) -> None:
         self.files = files
         self.away = False
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -47,8 +41,8 @@ class Unloaded:
         """Drop the values."""
         if self.away:
             return
-        for network, path in self.files:
-            for part, _ in _parts(network, path):
+        for network, paths in self.files:
+            for part, _ in _parts(network, paths):
                 _drop(part)
         self._hook()
         self.away = bool(self.files)
@@ -61,9 +55,9 @@ class Unloaded:
             return
         self._unhook()
         self.away = False
-        for network, path in self.files:
-            for part, places in _parts(network, path):
-                _read(places, path, part)
+        for network, paths in self.files:
+            for part, places in _parts(network, paths):
+                _read(places, part)
 
     @contextmanager
     def shapes_only(self) -> Iterator[None]:
@@ -76,10 +70,10 @@ class Unloaded:
                 self._hook()
 
     def _hook(self) -> None:
-        for network, path in self.files:
-            for part, places in _parts(network, path):
+        for network, paths in self.files:
+            for part, places in _parts(network, paths):
                 self._hooks += [
-                    part.register_forward_pre_hook(partial(_read, places, path)),
+                    part.register_forward_pre_hook(partial(_read, places)),
                     part.register_forward_hook(_dropped, always_call=True),
                 ]
 
@@ -88,8 +82,9 @@ class Unloaded:
             hook.remove()
         self._hooks = []
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self.unload()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.reload()
@@ -111,7 +106,9 @@ class Unloaded:
         return max(map(weight_bytes, parts), default=0)
 
 
-def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[nn.Module, Path]]:
+def readable_again(
+    folder: Path, parts: dict[str, nn.Module]
+) -> Iterator[tuple[nn.Module, list[Path]]]:
     """Yield those of `parts` (by component name) that `folder` holds in a form read here.
 
     Not those in 8 or 4 bits: what is read would be whole again.
@@ -119,16 +116,20 @@ def readable_again(folder: Path, parts: dict[str, nn.Module]) -> Iterator[tuple[
     for name, network in parts.items():
         if any(map(is_quantised, network.parameters())):
             continue
-        path = weight_file(folder / name)
-        if path is not None and places_of(network, path) is not None:
-            yield network, path
+        paths = weight_files(folder / name)
+        if paths and places_of(network, paths) is not None:
+            yield network, paths
 
 
-def _parts(network: nn.Module, path: Path) -> Iterator[tuple[nn.Module, dict[str, TensorEntry]]]:
-    """Yield the parts of a network that hold parameters, and where those lie in the file."""
-    places = places_of(network, path)
+def _parts(
+    network: nn.Module, paths: list[Path]
+) -> Iterator[tuple[nn.Module, dict[str, TensorEntry]]]:
+    """Yield the parts of a network that hold parameters, and where those lie in the files."""
+    places = places_of(network, paths)
     if places is None:
-        raise BaseError(f"{path}: holds other weights than when it was loaded; load the base anew")
+        raise BaseError(
+            f"{paths[0]}: holds other weights than when it was loaded; load the base anew"
+        )
     for prefix, part in _called(network):
         names = [name for name, _ in part.named_parameters()]
         if names:
@@ -149,8 +150,8 @@ def _called(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modu
             yield f"{prefix}{name}.", part
 
 
-def _read(places: dict[str, TensorEntry], path: Path, part: nn.Module, *_: Any) -> None:
-    read_into(part, places, path, next(part.parameters()).dtype)
+def _read(places: dict[str, TensorEntry], part: nn.Module, *_: Any) -> None:
+    read_into(part, places, next(part.parameters()).dtype)
 
 
 def _drop(part: nn.Module) -> None:

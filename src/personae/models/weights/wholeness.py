@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import KeysView
 from importlib import import_module
 from pathlib import Path
 
@@ -101,7 +102,11 @@ def require_weights(network: nn.Module, shapes: Shapes, place: Path) -> None:
                 f"beside it asks for {list(shape)}; they are of different models: fetch both again"
             )
     known = {by_end[name] for name in wanted if name in by_end}
-    missing = [name for name in wanted if name not in by_end and not _may_miss(network, name)]
+    missing = [
+        name
+        for name in wanted
+        if name not in by_end and not _may_miss(network, name, by_end.keys())
+    ]
     if missing and known == set(shapes):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BaseError(
@@ -133,12 +138,13 @@ def _names_by_end(shapes: Shapes) -> dict[str, str]:
     return found
 
 
-def _may_miss(network: nn.Module, name: str) -> bool:
-    """Say whether transformers itself finds the value of a weight elsewhere, as of tied ones."""
-    patterns = [
-        *(getattr(network, "_tied_weights_keys", None) or ()),
-        *(getattr(network, "_keys_to_ignore_on_load_missing", None) or ()),
-    ]
+def _may_miss(network: nn.Module, name: str, stored: KeysView[str]) -> bool:
+    """Say whether the value of a weight is found elsewhere: it is tied to one that is stored."""
+    tied = getattr(network, "all_tied_weights_keys", None)
+    pairs = list(tied.items()) if isinstance(tied, dict) else []
+    if any(name in pair and not stored.isdisjoint(pair) for pair in pairs):
+        return True
+    patterns = getattr(network, "_keys_to_ignore_on_load_missing", None) or ()
     return any(re.search(pattern, name) for pattern in patterns)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -94,3 +95,35 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """A copy that is on its way to a device."""
+
+    tensor: Tensor
+    event: torch.Event | None
+
+    def arrived(self) -> Tensor:
+        """Return the copy; what the device computes from now on waits until it is whole."""
+        if self.event is not None:
+            current = torch.accelerator.current_stream(self.tensor.device)
+            current.wait_event(self.event)
+            self.tensor.record_stream(current)  # its memory is free only once `current` is done
+        return self.tensor
+
+
+class SideStream:
+    """Copies from the host to a device, while the device computes where it can do both (CUDA)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.Stream(device) if device.type == "cuda" else None
+
+    def copy(self, tensor: Tensor) -> Arriving:
+        """Begin to copy a tensor of the host; the host waits unless it is locked in place."""
+        if self._stream is None:
+            return Arriving(tensor.to(self._device, copy=True), None)
+        with self._stream:
+            copied = tensor.to(self._device, non_blocking=True)
+        return Arriving(copied, self._stream.record_event())

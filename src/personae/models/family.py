@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from personae.core.config import Config
 from personae.core.registry import PlugIn
-from personae.errors import UsageError
+from personae.errors import UnsupportedError, UsageError
 from personae.models.components import Components, text_component, text_network
 from personae.models.drawing import Drawing
 from personae.models.forwards import Forwards
@@ -31,6 +31,7 @@ from personae.models.text import Conditions, Frame, Text
 from personae.models.text_tower import TextTower
 from personae.models.weights import sources
 from personae.models.weights.fingerprint import fingerprint
+from personae.models.weights.offloaded import Offloaded
 from personae.models.weights.unloaded import Unloaded
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Family(Drawing, PlugIn, ABC):
         widened: products in 16 bits are computed in float32 (`acceleration/wide_products`).
         unloaded: networks whose weights are out of memory now, such as those that it was loaded
             without.
+        offloaded: the denoiser's blocks whose weights lie in the host's memory, or None.
     """
 
     denoiser: ModelMixin
@@ -85,6 +87,7 @@ class Family(Drawing, PlugIn, ABC):
     quantised: str = ""
     widened: bool = False
     unloaded: Unloaded = field(default_factory=lambda: Unloaded([]))
+    offloaded: Offloaded | None = None
 
     package: ClassVar[str] = "personae.models.families"
     group: ClassVar[str] = "personae.families"
@@ -283,5 +286,14 @@ class Family(Drawing, PlugIn, ABC):
         return self.file_layouts[0] if self.file_layouts else None
 
     def overlay(self, network: nn.Module) -> WeightOverlay:
-        """Return the one overlay of `network`, shared by all techniques that lay deltas on it."""
+        """Return the one overlay of `network`, shared by all techniques that lay deltas on it.
+
+        Raises:
+            UnsupportedError: blocks of it are offloaded, and deltas lie over what is there.
+        """
+        if self.offloaded is not None and network is self.denoiser:
+            raise UnsupportedError(
+                f"blocks of base '{self.source}' are offloaded, and this technique changes the "
+                "base's own weights, which must be there for that; leave block_offload out"
+            )
         return self.overlays.setdefault(id(network), WeightOverlay(network))

@@ -14,6 +14,7 @@ from personae.models.acceleration.wide_products import lacks_kernels, widen_call
 from personae.models.family import Family
 from personae.models.weights import sources
 from personae.models.weights.notes import notes_of
+from personae.models.weights.offloaded import Offloaded
 from personae.models.weights.quantised import QUANTISED, pick_format, quantise
 
 
@@ -60,6 +61,31 @@ def load_base(
     if quicker != "none" and lacks_kernels(chosen, dtype):
         widen_calls(base)
     return base
+
+
+def offload_blocks(base: Family, share: float) -> None:
+    """Let a share of the denoiser's blocks lie in the host's memory until `keep_blocks`.
+
+    Args:
+        base: loaded, with nothing attached; where its denoiser is unloaded, the blocks are read
+            straight into the host's memory when it is reloaded.
+        share: of its repeated blocks, above 0 and at most 1.
+
+    Raises:
+        UnsupportedError: its denoiser has no such blocks, or is quantised.
+    """
+    base.offloaded = Offloaded(base.denoiser, share, base.device)
+    if any(network is base.denoiser for network, _ in base.unloaded.files):
+        base.unloaded.keep = base.offloaded.take
+    else:
+        base.offloaded.take(base.denoiser)
+
+
+def keep_blocks(base: Family) -> None:
+    """Put every block of the denoiser back on the device."""
+    if base.offloaded is not None:
+        base.offloaded.end()
+        base.offloaded = None
 
 
 def _family_of(where: str | Path, source: str | Path) -> type[Family]:

@@ -38,6 +38,7 @@ class DreamBooth(Technique):
     Config = DreamBoothConfig
     config: DreamBoothConfig
     per_row = False
+    changes_weights = True
     # Deltas are far smaller than weights and need range rather than bits: where float16 has only
     # multiples of 6e-8 left, bfloat16 still has 8 bits. And the sum with bf16 weights is quicker.
     stored_dtype = torch.bfloat16

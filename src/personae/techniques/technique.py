@@ -50,7 +50,9 @@ class Technique(nn.Module, PlugIn, ABC):
     A class sets `name`, `title`, `source` (the paper), `Config` and `recommended`. `per_row` says
     that rows of a batch can have strengths of their own, `names_character` that it brings the
     word a prompt names the character by, `stored_dtype` in which format it is saved, `holder` the
-    name of the module dict or list with what is learnt, if there is one. `leaner` holds settings
+    name of the module dict or list with what is learnt, if there is one. `changes_weights`
+    says that it lays deltas over the base's own weights, which must then be whole and on the
+    device. `leaner` holds settings
     that take less memory, the gentlest first: under a limit of memory those that move to the host
     are tried before the optimiser is another one, all others after. `keeps_prompts` says in words
     which of its settings let a picture follow its prompt more, if any.
@@ -72,6 +74,7 @@ class Technique(nn.Module, PlugIn, ABC):
     names_character: ClassVar[bool] = False
     stored_dtype: ClassVar[torch.dtype] = torch.float16
     holder: ClassVar[str] = ""
+    changes_weights: ClassVar[bool] = False
     leaner: ClassVar[tuple[Leaner, ...]] = ()
     keeps_prompts: ClassVar[str] = ""
 

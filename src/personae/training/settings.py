@@ -59,6 +59,9 @@ class RunConfig(Config):
     unload: bool = False
     """Keep the autoencoder, and the text encoders where they are not trained, in memory only while
     they are used; needs a base in a local folder."""
+    block_offload: float = Field(default=0.0, ge=0, le=1)
+    """Share of the denoiser's blocks whose weights lie in the host's memory and are copied to the
+    device when they are needed; results are the same. Not on processors, nor for dreambooth."""
     checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints. Default: four in a run."""
     preview_every: int | None = Field(default=None, ge=1)

@@ -17,6 +17,7 @@ from personae.errors import UsageError
 from personae.evaluation.settings import suite_for
 from personae.models.family import Family
 from personae.models.weights import sources
+from personae.models.weights.quantised import refuse_quantised
 from personae.models.weights.unloaded import Unloaded, readable_again
 from personae.techniques.technique import Technique
 from personae.training.batches import TrainingSet, make_items
@@ -79,9 +80,9 @@ def unloadable(config: RunConfig, base: Family, parts: dict[str, nn.Module]) -> 
 
 def denoiser_unloaded(config: RunConfig, base: Family) -> Unloaded:
     """Return the denoiser, to be out of memory for a while, where that is possible and asked."""
-    return (
-        base.unloaded if base.unloaded.away else unloadable(config, base, base.components.denoiser)
-    )
+    if base.unloaded.away:
+        return base.unloaded
+    return unloadable(config, base, {} if base.offloaded else base.components.denoiser)
 
 
 def unload(config: RunConfig, base: Family, texts: TextSource, captions: Sequence[str]) -> None:
@@ -158,6 +159,8 @@ def set_up(
     """
     refuse_distilled(config, base)
     techniques = build_techniques(config, character, base)
+    if any(technique.changes_weights for technique in techniques):
+        refuse_quantised(base.overlay(base.denoiser).network)  # before anything is encoded
     phrase = phrase_of(techniques, character)
     cache = TensorCache(default_folder())
     texts = TextSource(base, cache, frozen=not any(each.trains_text for each in techniques))

@@ -17,8 +17,8 @@ MOST_NAMED = 5  # differences that a refusal names
 
 # What only says where things lie, what is shown on the way and which device computes.
 MAY_CHANGE = (
-    "character", "base", "device", "memory", "unload", "checkpoint_every", "preview_every",
-    "preview_prompts", "validate_every", "tensorboard",
+    "character", "base", "device", "memory", "unload", "block_offload", "checkpoint_every",
+    "preview_every", "preview_prompts", "validate_every", "tensorboard",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from personae.models.family import Family
 from personae.models.load import load_base
 from personae.models.text_tower import TextTower
 from personae.models.weights.files import stored_parameters
+from personae.models.weights.offloaded import offloaded_bytes
 from personae.training.events import Planned, Step
 from personae.training.memory.counter import peak_allocated
 from personae.training.memory.forecast import besides_tensors, needed
@@ -194,6 +195,44 @@ def test_what_lies_on_the_host_is_not_counted_for_the_device(
     assert here.trained > 0
     assert (there.trained, there.states) == (0, 0)
     assert there.passes <= here.passes
+
+
+def test_a_limit_below_the_denoiser_is_kept_by_offloading_its_blocks(
+    character: Path, shallow: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("personae.training.memory.plan.loaded_bytes", lambda _: 0)
+    base, opened = elsewhere(shallow), Character.open(character)
+    config = plain(character, "lora")
+    lean = {"unload": True, "gradient_checkpointing": "full"}
+    whole = needed(with_mode(config, lean), opened, base, 0)
+    part = needed(with_mode(config, {**lean, "block_offload": 1.0}), opened, base, 0)
+    away, there = offloaded_bytes(base.denoiser, 1.0)
+    assert whole.networks - part.networks == away - there > 0
+    asked = config.model_copy(update={"memory": f"{part.total}B"})
+    chosen, plan = fitting(asked, opened, base)
+    assert chosen.block_offload == plan.mode["block_offload"] == 1.0
+    assert plan.peak_bytes == part.total
+    assert "blocks of the denoiser lie in the host's memory" in plan.message
+    monkeypatch.setattr("personae.training.memory.plan.free_bytes", lambda _: away - 1)
+    chosen, _ = fitting(asked, opened, base)  # the host has no room
+    assert chosen.block_offload < 1
+
+
+def test_blocks_are_offloaded_only_where_memory_is_another_and_weights_stay_as_they_are(
+    character: Path,
+) -> None:
+    for technique, sense in (("lora", True), ("dreambooth", False)):
+        config = plain(character, technique)
+        apart = [mode.get("block_offload") for mode in _modes(config, host_apart=True)]
+        assert (1.0 in apart) == sense
+        assert not any("block_offload" in mode for mode in _modes(config))
+
+
+def test_offloading_blocks_on_a_processor_is_refused(
+    character: Path, shallow: Family, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"block_offload is 0\.5, but the base computes on the"):
+        run(run_config(character, block_offload=0.5), tmp_path / "run", shallow)
 
 
 def test_every_tile_of_a_forecast_lies_on_the_device_of_the_base(shallow: Family) -> None:

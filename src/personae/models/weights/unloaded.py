@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,11 +30,13 @@ class Unloaded:
     Attributes:
         files: (network, the files it is read from).
         away: whether they are out of memory now.
+        keep: is given each part whose values were read to stay, and may put them elsewhere.
     """
 
     def __init__(self, files: list[tuple[nn.Module, list[Path]]]) -> None:
         self.files = files
         self.away = False
+        self.keep: Callable[[nn.Module], None] = _as_it_is
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
 
     def unload(self) -> None:
@@ -58,6 +60,7 @@ class Unloaded:
         for network, paths in self.files:
             for part, places in _parts(network, paths):
                 _read(places, part)
+                self.keep(part)
 
     @contextmanager
     def shapes_only(self) -> Iterator[None]:
@@ -152,6 +155,10 @@ def _called(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modu
 
 def _read(places: dict[str, TensorEntry], part: nn.Module, *_: Any) -> None:
     read_into(part, places, next(part.parameters()).dtype)
+
+
+def _as_it_is(part: nn.Module) -> None:
+    """Leave a part where it was read."""
 
 
 def _drop(part: nn.Module) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -21,6 +21,7 @@ from personae.core.memory import held_bytes, resident_bytes
 from personae.models.acceleration.choice import FRUGAL, setting
 from personae.models.family import Family
 from personae.models.weights.files import weight_bytes
+from personae.models.weights.offloaded import offloaded_bytes
 from personae.models.weights.unloaded import Unloaded
 from personae.techniques.technique import Technique
 from personae.training.activation_checkpoint import Recomputing
@@ -86,11 +87,14 @@ def needed(
     schedule = config.schedule
     with (
         base.unloaded.shapes_only(),
+        base.offloaded.shapes_only() if base.offloaded else nullcontext(),
         FakeTensorMode(allow_non_fake_inputs=True),
         _attached(config, character, base) as techniques,
     ):
         unloaded = _unloaded(config, base, techniques)
         frozen = sum(map(weight_bytes, base.components.all.values())) - unloaded.bytes
+        away, there = offloaded_bytes(base.denoiser, config.block_offload)
+        frozen -= away - there
         groups = [group for each in techniques for group in each.train().parameter_groups(1, 0)]
         if schedule.update == "in_backward":
             for parameter in (p for group in groups for p in group["params"]):

@@ -12,14 +12,15 @@ import torch
 
 from personae.characters.character import Character
 from personae.core.devices import HOST, pick_device
-from personae.core.memory import give_back_as_freed, resident_bytes
+from personae.core.memory import free_bytes, give_back_as_freed, resident_bytes
 from personae.core.registry import lookup
-from personae.errors import DoesNotFitError
+from personae.errors import DoesNotFitError, UsageError
 from personae.models.acceleration.choice import setting
 from personae.models.acceleration.wide_products import lacks_kernels
 from personae.models.family import Family
-from personae.models.load import load_base
+from personae.models.load import keep_blocks, load_base, offload_blocks
 from personae.models.weights.files import stored_parameters, weight_bytes
+from personae.models.weights.offloaded import offloaded_bytes
 from personae.models.weights.quantised import pick_format
 from personae.models.weights.sources import local_folder
 from personae.techniques.technique import Leaner, Technique
@@ -29,14 +30,15 @@ from personae.training.schedule import Schedule
 from personae.training.settings import RunConfig
 
 Mode = dict[str, Any]
+CHECKPOINTED: Mode = {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full"}
 # Modes that leave what is trained as it is come first. Each later one is leaner and slower.
 EXACT_MODES: tuple[Mode, ...] = (
     {},
     {"acceleration": "lean"},
     {"acceleration": "lean", "unload": True},
     {"acceleration": "lean", "unload": True, "gradient_checkpointing": "selective"},
-    {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full"},
-    {"acceleration": "lean", "unload": True, "gradient_checkpointing": "full", "micro_batch": 1},
+    *({**CHECKPOINTED, "block_offload": share} for share in (0.0, 0.5, 1.0)),
+    *({**CHECKPOINTED, "block_offload": share, "micro_batch": 1} for share in (0.0, 1.0)),
 )
 # These train something else, and each takes less than the one before.
 LESS_STATE: tuple[Mode, ...] = (
@@ -50,6 +52,7 @@ REASONS = {
     "acceleration": "no second copies of weights are packed",
     "unload": "autoencoder and text encoders leave memory while they are not used",
     "gradient_checkpointing": "activations are computed again in the backward pass",
+    "block_offload": "blocks of the denoiser lie in the host's memory until they are needed",
     "micro_batch": "a batch is computed one picture at a time",
     "optimizer": "the optimiser keeps smaller states",
     "update": "each gradient is used and freed inside the backward pass",
@@ -76,7 +79,7 @@ def within_limit(
         DoesNotFitError: even the leanest modes need more.
     """
     lent, plan = base is not None, None
-    with ExitStack() as saving:
+    with ExitStack() as lending, ExitStack() as saving:
         if config.saves_memory:
             give_back_as_freed()
             saving.callback(give_back_as_freed, at_once=False)
@@ -86,6 +89,10 @@ def within_limit(
             if not planned:
                 config, plan = fitting(config, character, base)
             base = base.allowing(setting(config.acceleration))
+        if config.block_offload and base.offloaded is None:
+            _offload(config, base)
+            if lent:
+                lending.callback(keep_blocks, base)
         if not config.unload:
             saving.close()  # memory that is kept is quicker, and there is room
             base.unloaded.reload()
@@ -102,8 +109,22 @@ def _loaded(config: RunConfig) -> Family:
         device=config.device,
         precision=loading_precision(config),
         acceleration=config.acceleration,
-        denoiser_unloaded=config.saves_memory,
+        denoiser_unloaded=config.saves_memory or config.block_offload > 0,
     )
+
+
+def _offload(config: RunConfig, base: Family) -> None:
+    """Offload blocks of a base as `config` asks for.
+
+    Raises:
+        UsageError: the base computes in the host's memory.
+    """
+    if base.device.type == HOST.type:
+        raise UsageError(
+            f"block_offload is {config.block_offload}, but the base computes on the processor, "
+            "whose memory is the host's; leave it out"
+        )
+    offload_blocks(base, config.block_offload)
 
 
 def loading_precision(config: RunConfig) -> str:
@@ -134,13 +155,18 @@ def fitting(config: RunConfig, character: Character, base: Family) -> tuple[RunC
     loaded = {}  # what was chosen before, by `loading_precision`
     if config.precision == "auto" and _auto_is_whole(config) and base.dtype is torch.bfloat16:
         loaded = {"precision": "bf16"}
-    bare = max(besides_tensors(base, unload=True) + weight_bytes(base.denoiser), loaded_bytes(base))
-    for mode in _modes(config, host_apart=base.device.type != HOST.type):
+    modes = list(_modes(config, host_apart=base.device.type != HOST.type))
+    away, there = offloaded_bytes(base.denoiser, max(m.get("block_offload", 0) for m in modes))
+    frozen = weight_bytes(base.denoiser) - away + there
+    bare = max(besides_tensors(base, unload=True) + frozen, loaded_bytes(base))
+    for mode in modes:
         if bare > limit:  # known without trying a pass
             least = bare
             break
         mode = loaded | mode
         chosen = with_mode(config, mode)
+        if offloaded_bytes(base.denoiser, chosen.block_offload)[0] > (free_bytes(HOST) or math.inf):
+            continue  # the host has no room for the blocks
         bound = limit if first else math.inf  # the first is told in any case
         process = besides_tensors(base, unload=chosen.unload)
         total = max(needed(chosen, character, base, process, bound).total, loaded_bytes(base))
@@ -177,11 +203,14 @@ def _modes(config: RunConfig, *, host_apart: bool = False) -> Iterator[Mode]:
     """
     by_hand = config.model_fields_set | config.schedule.model_fields_set
     by_hand |= {key for own in config.settings.values() for key in own}
+    whole = any(lookup(Technique, name).changes_weights for name in config.technique_names)
     leaner = [each for each in _leaner(config) if host_apart or not each.to_host]
     seen: list[Mode] = []
     for other, same in product(_inexact_modes(leaner), EXACT_MODES):
         mode = {**other, **same}
         mode = {key: value for key, value in mode.items() if key not in by_hand}
+        if not mode.get("block_offload") or not host_apart or whole:
+            mode.pop("block_offload", None)
         parts = {**config.schedule.model_dump(), **mode}
         split = (
             parts["gradient_accumulation"] > 1
